@@ -1,0 +1,72 @@
+"""What every backend's runtime.py offers, and how a backend is found without importing the others."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+from numpy.typing import NDArray
+
+from .config import Config, ViTConfig
+from .errors import Problem
+from .spelling import FRAMEWORKS, Arrays
+
+Trace = tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]]]
+
+
+class RuntimeProblem(Problem, RuntimeError):
+    """A framework that is missing, broken, or cannot do what was asked; the message says what to do."""
+
+
+class Runtime(Protocol):
+    """One backend. The docstrings are in backends/torch/runtime.py; the other four mean the same."""
+
+    def devices(self) -> list[str]: ...  # noqa: D102
+    def setup(self, device: str = ..., threads: int | None = ..., seed: int = ...) -> None: ...  # noqa: D102
+    def environment(self, device: str) -> dict[str, Any]: ...  # noqa: D102
+    def build(self, config: Config, weights: Arrays | None = ..., device: str = ..., dtype: str = ...) -> Any: ...  # noqa: D102
+    def load_weights(self, model: Any, weights: Arrays) -> None: ...  # noqa: D102
+    def load_file(self, model: Any, path: Path) -> None: ...  # noqa: D102
+    def weights(self, model: Any) -> dict[str, NDArray[Any]]: ...  # noqa: D102
+    def from_numpy(self, array: NDArray[Any], like: Any) -> Any: ...  # noqa: D102
+    def to_numpy(self, tensor: Any) -> NDArray[Any]: ...  # noqa: D102
+    def run(self, model: Any, inputs: Arrays, mask_ratio: float = ..., gradients: bool = ...) -> Trace: ...  # noqa: D102
+
+
+def installed(framework: str) -> bool:
+    """Whether the framework's package is there (it is not imported, so it may still be broken)."""
+    return importlib.util.find_spec(framework) is not None
+
+
+def load_backend(framework: str) -> Runtime:
+    """Import one backend. Raises RuntimeProblem, saying what to type, where its framework is missing or broken."""
+    if framework not in FRAMEWORKS:
+        raise RuntimeProblem(f"Unknown framework {framework!r}; there are {', '.join(FRAMEWORKS)}.")
+    fix = f'pip install -e ".[{framework}]"   (or: pip install -r requirements/{framework}.txt)'
+    if not installed(framework):
+        raise RuntimeProblem(f"{framework} is not installed in this environment. To install it: {fix}")
+    try:
+        return cast(Runtime, importlib.import_module(f"..{framework}.runtime", __name__))
+    except ImportError as problem:
+        raise RuntimeProblem(f"{framework} is installed but does not import: {problem}. To mend it: {fix}") from problem
+
+
+def forward(model: Any, inputs: Mapping[str, Any], mask_ratio: float, out: dict[str, Any]) -> Any:
+    """Run a model on tensors of its own framework, recording every tap, and return the loss to differentiate.
+
+    An autoencoder takes imgs and noise and is scored by both losses, its own also under the names
+    `pixel.*` and `norm_pix.*`; a classifier takes imgs and labels.
+    """
+    if isinstance(model.config, ViTConfig):
+        return model.forward_loss(model(inputs["imgs"], out), inputs["labels"], out)
+    loss, pred, mask = model(inputs["imgs"], inputs["noise"], mask_ratio, out)
+    for kind, norm_pix_loss in (("pixel", False), ("norm_pix", True)):
+        scored: dict[str, Any] = {}
+        model.norm_pix_loss = norm_pix_loss
+        model.forward_loss(inputs["imgs"], pred, mask, scored)
+        out[f"{kind}.target"], out[f"{kind}.loss"] = scored["target"], scored["loss"]
+    model.norm_pix_loss = model.config.norm_pix_loss
+    return loss

@@ -1,0 +1,94 @@
+"""Devices, precision and gradients in PyTorch. Every backend's runtime.py has these same functions."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..config import Config, MAEConfig
+from ..runtime import RuntimeProblem, forward
+from .model import MAE, ViT
+from .weights import Weights, load_file, load_weights, weights
+
+__all__ = ["build", "devices", "environment", "from_numpy", "load_file", "load_weights", "run", "setup", "to_numpy", "weights"]
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
+
+
+def devices() -> list[str]:
+    """Devices this process can use, the first being the default."""
+    return ["cpu"] + (["cuda"] if torch.cuda.is_available() else [])
+
+
+def setup(device: str = "cpu", threads: int | None = None, seed: int = 0) -> None:
+    """Prepare the process for exact work: TF32 off, deterministic kernels, a seed. Raises RuntimeProblem for a device it lacks."""
+    if device not in devices():
+        raise RuntimeProblem(f"PyTorch {torch.__version__} sees no {device!r} here; it has {', '.join(devices())}.")
+    if device == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what deterministic cuBLAS asks for
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    torch.set_float32_matmul_precision("highest")
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.manual_seed(seed)
+    if threads:
+        torch.set_num_threads(threads)
+
+
+def environment(device: str) -> dict[str, Any]:
+    """What numbers may depend on: version, device name, threads, TF32."""
+    return {
+        "framework": "torch",
+        "version": torch.__version__,
+        "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
+        "threads": torch.get_num_threads(),
+        "tf32": bool(torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32),
+    }
+
+
+def build(config: Config, weights: Weights | None = None, device: str = "cpu", dtype: str = "float32") -> MAE | ViT:
+    """A model on a device. weights: arrays by spec name; None gives initial ones."""
+    if dtype not in DTYPES:
+        raise RuntimeProblem(f"PyTorch runs {', '.join(DTYPES)} here, not {dtype!r}.")
+    model = MAE(config, weights) if isinstance(config, MAEConfig) else ViT(config, weights)
+    return model.to(device, DTYPES[dtype]).eval()
+
+
+def from_numpy(array: NDArray[Any], like: Any) -> Tensor:
+    """A tensor on the model's device; floating point gets the model's dtype."""
+    parameter: Tensor = like.cls_token
+    tensor = torch.from_numpy(np.array(array)).to(parameter.device)
+    return tensor.to(parameter.dtype) if tensor.is_floating_point() else tensor
+
+
+def to_numpy(tensor: Tensor) -> NDArray[Any]:
+    """A copy in NumPy; bfloat16 becomes float32, which holds it exactly."""
+    tensor = tensor.detach().cpu()
+    return np.array(tensor.float() if tensor.dtype == torch.bfloat16 else tensor)
+
+
+def run(
+    model: MAE | ViT, inputs: Mapping[str, NDArray[Any]], mask_ratio: float = 0.75, gradients: bool = False
+) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]]]:
+    """Run a model on NumPy inputs and return its taps and, if asked, the loss's gradient for every parameter by native name.
+
+    The frozen position tables get a gradient too: it costs nothing and shows more.
+    """
+    tensors = {name: from_numpy(array, model) for name, array in inputs.items()}
+    out: dict[str, Tensor] = {}
+    model.requires_grad_(gradients)
+    with torch.set_grad_enabled(gradients):
+        loss = forward(model, tensors, mask_ratio, out)
+    taps = {name: to_numpy(tensor) for name, tensor in out.items()}
+    if not gradients:
+        return taps, {}
+    names, parameters = zip(*model.named_parameters())
+    found = torch.autograd.grad(loss, parameters)
+    return taps, {name: to_numpy(gradient) for name, gradient in zip(names, found)}

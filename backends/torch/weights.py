@@ -1,0 +1,43 @@
+"""Weights in and out of a PyTorch model, always verified against the spec."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from ..initial import initial_weights
+from ..spec import verify
+from ..spelling import Arrays, native_shapes, to_native, to_spec
+
+Weights = Arrays
+
+
+def finish(model: Any, weights: Weights | None) -> None:
+    """End a model's construction: check its parameters against the spec, then load the weights (None: initial ones)."""
+    actual = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    verify(native_shapes("torch", model.config), actual, "The PyTorch model")
+    load_weights(model, initial_weights(model.config) if weights is None else weights)
+
+
+def load_weights(model: Any, weights: Weights) -> None:
+    """Copy weights, by spec name, into a model. Raises SpecError where they are not exactly its parameters."""
+    native = to_native("torch", model.config, weights)
+    # A copy: the arrays may be read-only views of a memory-mapped file, which torch warns about.
+    model.load_state_dict({name: torch.from_numpy(np.array(array)) for name, array in native.items()}, strict=True)
+
+
+def weights(model: nn.Module) -> dict[str, NDArray[np.floating]]:
+    """A copy of the model's weights by spec name."""
+    state = {name: tensor.detach().cpu().numpy().copy() for name, tensor in model.state_dict().items()}
+    return to_spec("torch", model.config, state)  # type: ignore[arg-type]
+
+
+def load_file(model: nn.Module, path: Path) -> None:
+    """Load a native .pth file with torch.load, strictly."""
+    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    model.load_state_dict(checkpoint.get("model", checkpoint), strict=True)

@@ -1,0 +1,78 @@
+"""The `polymae` command: one small file per subcommand, argument parsing only, no framework imported."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
+from typing import NoReturn
+
+from ..backends.errors import Problem
+
+# Subcommand, and what `polymae --help` says of it. Each lives in the module of its name.
+COMMANDS = {
+    "inspect": "say what a checkpoint file holds",
+    "record": "run one framework and write a trace of every tap",
+    "compare": "judge every framework against the float64 oracle",
+    "models": "list the named models",
+    "doctor": "say which frameworks work here, and how to mend those that do not",
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that offers the nearest name for a mistyped one."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the problem and leave with status 2."""
+        self.print_usage(sys.stderr)
+        self.exit(2, f"{self.prog}: {message}\n")
+
+    def _check_value(self, action: argparse.Action, value: object) -> None:
+        if action.choices is not None and value not in action.choices:
+            choices = [str(choice) for choice in action.choices]
+            near = get_close_matches(str(value), choices, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise argparse.ArgumentError(action, f"{value!r} is not one of {', '.join(choices)}.{hint}")
+
+
+def run_safely(prog: str, work: Callable[[], int]) -> int:
+    """Run a command's work: a Problem becomes one message and status 2, Ctrl-C becomes status 130."""
+    try:
+        return work()
+    except Problem as problem:
+        print(f"{prog}: {problem}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"{prog}: stopped; nothing half-written is left behind.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 141
+    except (OSError, MemoryError) as problem:
+        print(f"{prog}: {_system_problem(problem)}", file=sys.stderr)
+        return 2
+
+
+def _system_problem(problem: OSError | MemoryError) -> str:
+    if isinstance(problem, MemoryError):
+        return "out of memory; use a smaller model or batch."
+    where = f" ({problem.filename})" if problem.filename else ""
+    return f"{problem.strerror or problem}{where}; check the path, its permissions and the free space."
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of `polymae`."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    parser = Parser(prog="polymae", description="Masked autoencoders in five frameworks, proven equal.")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    chosen = next((a for a in arguments if not a.startswith("-")), None)
+    for name, summary in COMMANDS.items():
+        subparser = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
+        if name == chosen:  # only the chosen subcommand's module is imported: --help stays fast
+            module = importlib.import_module(f".{name}", __name__)
+            module.add_arguments(subparser)
+            subparser.set_defaults(run=module.run)
+    args = parser.parse_args(arguments)
+    return run_safely(f"polymae {args.command}", lambda: int(args.run(args)))

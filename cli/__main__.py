@@ -1,0 +1,5 @@
+"""`python -m polymae.cli` is the `polymae` command."""
+
+from . import main
+
+raise SystemExit(main())
