@@ -1,0 +1,1 @@
+"""One masked autoencoder, spelled in five frameworks."""

@@ -57,9 +57,9 @@ class Encoder:
     def _require_divisible(self, width_name: str, heads_name: str) -> None:
         width, heads = getattr(self, width_name), getattr(self, heads_name)
         if width % heads:
-            raise ConfigError(f"{heads_name}={heads} does not divide {width_name}={width}; every head needs the same width.")
+            raise ConfigError(f"{heads_name}={heads} does not divide {width_name}={width}; heads are equally wide.")
         if width % 4:
-            raise ConfigError(f"{width_name}={width} is not a multiple of 4, which the 2-D sin-cos position table needs.")
+            raise ConfigError(f"{width_name}={width} is not a multiple of 4, as the 2-D position table needs.")
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -125,6 +125,6 @@ def keep_length(num_patches: int, mask_ratio: float) -> int:
     kept = int(num_patches * (1 - mask_ratio)) if 0 <= mask_ratio < 1 else 0
     if kept < 1:
         raise ConfigError(
-            f"mask_ratio={mask_ratio} keeps none of {num_patches} patches; give a ratio of at least 0 that keeps one patch."
+            f"mask_ratio={mask_ratio} keeps none of {num_patches} patches; give one from 0 that keeps at least one patch."
         )
     return kept

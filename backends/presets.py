@@ -39,9 +39,7 @@ def _presets() -> dict[str, Config]:
 
 PRESETS = _presets()
 # The official factories' long names: decoder of width 512 and 8 blocks.
-ALIASES = {
-    f"mae_vit_{size}_dec512d8b": f"mae_vit_{size}" for size in ("base_patch16", "large_patch16", "huge_patch14")
-}
+ALIASES = {f"mae_vit_{size}_dec512d8b": f"mae_vit_{size}" for size in ("base_patch16", "large_patch16", "huge_patch14")}
 
 
 def model_config(model: str, **overrides: Any) -> Config:
@@ -78,7 +76,9 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text())
     except FileNotFoundError:
-        raise ConfigError(f"No model file {path}; give the path of a JSON object with the constructor's names.") from None
+        raise ConfigError(
+            f"No model file {path}; give the path of a JSON object with the constructor's names."
+        ) from None
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as problem:
         raise ConfigError(f"{path} is not a JSON model file ({problem}); it must hold one JSON object.") from None
     if not isinstance(values, dict):

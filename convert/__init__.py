@@ -1,0 +1,1 @@
+"""Checkpoints from any framework to any other, without the frameworks."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,18 @@ from ..runtime import RuntimeProblem, forward
 from .model import MAE, ViT
 from .weights import Weights, load_file, load_weights, weights
 
-__all__ = ["build", "devices", "environment", "from_numpy", "load_file", "load_weights", "run", "setup", "to_numpy", "weights"]
+__all__ = [
+    "build",
+    "devices",
+    "environment",
+    "from_numpy",
+    "load_file",
+    "load_weights",
+    "run",
+    "setup",
+    "to_numpy",
+    "weights",
+]
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
 

@@ -1,0 +1,1 @@
+"""Judging recorded runs against the float64 oracle."""

@@ -1,0 +1,1 @@
+"""`load` a named model in any framework."""
