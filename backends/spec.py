@@ -154,7 +154,8 @@ def _vit_params(config: ViTConfig) -> tuple[Param, ...]:
 def _block_taps(name: str, depth: int) -> list[Tap]:
     inside = (
         ("norm1", "layer norm"), ("attn.qkv", "linear"), ("attn.softmax", "softmax"), ("attn.proj", "linear"),
-        ("residual", "add"), ("norm2", "layer norm"), ("mlp.fc1", "linear"), ("mlp.gelu", "gelu"), ("mlp.fc2", "linear"),
+        ("residual", "add"), ("norm2", "layer norm"),
+        ("mlp.fc1", "linear"), ("mlp.gelu", "gelu"), ("mlp.fc2", "linear"),
     )  # fmt: skip
     listed: list[Tap] = []
     for i in range(depth):

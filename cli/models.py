@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from dataclasses import asdict
+from typing import Any
 
 from ..backends.config import MAEConfig
 from ..backends.presets import ALIASES, PRESETS
@@ -18,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the table and return 0."""
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name, config in PRESETS.items():
         listed = params(config)
         rows.append(

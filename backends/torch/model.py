@@ -93,7 +93,7 @@ def blocks(depth: int, dim: int, num_heads: int, hidden_dim: int, norm_eps: floa
 
 
 class MAE(nn.Module):
-    """Masked autoencoder (official `MaskedAutoencoderViT`): the encoder sees the kept patches, the decoder paints all."""
+    """Masked autoencoder (official `MaskedAutoencoderViT`): the encoder sees kept patches, the decoder paints all."""
 
     def __init__(self, config: MAEConfig, weights: Weights | None = None):
         super().__init__()

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..config import Config, MAEConfig
 from ..runtime import RuntimeProblem, forward
+from ..spelling import to_spec
 from .model import MAE, ViT
 from .weights import Weights, load_file, load_weights, weights
 
@@ -38,7 +39,10 @@ def devices() -> list[str]:
 
 
 def setup(device: str = "cpu", threads: int | None = None, seed: int = 0) -> None:
-    """Prepare the process for exact work: TF32 off, deterministic kernels, a seed. Raises RuntimeProblem for a device it lacks."""
+    """Prepare the process for exact work: TF32 off, deterministic kernels, a seed.
+
+    Raises RuntimeProblem for a device that is not there.
+    """
     if device not in devices():
         raise RuntimeProblem(f"PyTorch {torch.__version__} sees no {device!r} here; it has {', '.join(devices())}.")
     if device == "cuda":
@@ -87,7 +91,7 @@ def to_numpy(tensor: Tensor) -> NDArray[Any]:
 def run(
     model: MAE | ViT, inputs: Mapping[str, NDArray[Any]], mask_ratio: float = 0.75, gradients: bool = False
 ) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]]]:
-    """Run a model on NumPy inputs and return its taps and, if asked, the loss's gradient for every parameter by native name.
+    """Run a model on NumPy inputs and return its taps and, if asked, the loss's gradients by spec name.
 
     The frozen position tables get a gradient too: it costs nothing and shows more.
     """
@@ -101,4 +105,5 @@ def run(
         return taps, {}
     names, parameters = zip(*model.named_parameters())
     found = torch.autograd.grad(loss, parameters)
-    return taps, {name: to_numpy(gradient) for name, gradient in zip(names, found)}
+    native = {name: to_numpy(gradient) for name, gradient in zip(names, found)}
+    return taps, to_spec("torch", model.config, native)
