@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import fields, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -53,7 +54,8 @@ def model_config(model: str, **overrides: Any) -> Config:
     if name in PRESETS:
         return replace(PRESETS[name], **overrides)
     if "=" in model:
-        return _from_values(dict(_assignment(part) for part in model.split(",") if part.strip()) | overrides)
+        parts = re.split(r",(?![^\[(]*[\])])", model)  # commas outside brackets
+        return _from_values(dict(_assignment(part) for part in parts if part.strip()) | overrides)
     if model.endswith(".json"):
         return _from_values(_read_json(Path(model)) | overrides)
     known = [*PRESETS, *ALIASES]
@@ -65,11 +67,12 @@ def model_config(model: str, **overrides: Any) -> Config:
 
 
 def _assignment(part: str) -> tuple[str, Any]:
-    key, _, text = part.partition("=")
+    key, _, text = (side.strip() for side in part.partition("="))
+    text = {"True": "true", "False": "false"}.get(text, text).replace("(", "[").replace(")", "]")
     try:
-        return key.strip(), json.loads(text.strip().lower() if text.strip() in ("True", "False") else text)
+        return key, json.loads(text)
     except json.JSONDecodeError:
-        return key.strip(), text.strip()
+        return key, text
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, cast
 
+import numpy as np
 from numpy.typing import NDArray
 
 from .config import Config, ViTConfig
@@ -70,3 +71,8 @@ def forward(model: Any, inputs: Mapping[str, Any], mask_ratio: float, out: dict[
         out[f"{kind}.target"], out[f"{kind}.loss"] = scored["target"], scored["loss"]
     model.norm_pix_loss = model.config.norm_pix_loss
     return loss
+
+
+def denormals() -> str:
+    """Whether this process keeps denormal numbers or flushes them to zero (importing megengine makes it flush)."""
+    return "kept" if np.float32(1e-40) * np.float32(1) else "flushed"

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..config import Config, MAEConfig
-from ..runtime import RuntimeProblem, forward
+from ..runtime import RuntimeProblem, denormals, forward
 from ..spelling import to_spec
 from .model import MAE, ViT
 from .weights import Weights, load_file, load_weights, weights
@@ -57,13 +57,14 @@ def setup(device: str = "cpu", threads: int | None = None, seed: int = 0) -> Non
 
 
 def environment(device: str) -> dict[str, Any]:
-    """What numbers may depend on: version, device name, threads, TF32."""
+    """What numbers may depend on: version, device name, threads, TF32, denormals."""
     return {
         "framework": "torch",
         "version": torch.__version__,
         "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
         "threads": torch.get_num_threads(),
         "tf32": bool(torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32),
+        "denormals": denormals(),
     }
 
 

@@ -1,0 +1,34 @@
+# Every target sets up what it needs by itself; `make help` lists them.
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint clean
+
+# Absolute, so that `make -f <repository>/Makefile` works from any folder; quoted below, since it may hold spaces.
+ROOT := $(shell cd "$$(dirname "$(strip $(MAKEFILE_LIST))")" && pwd)
+HERE := cd "$(ROOT)" &&
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' "$(ROOT)/Makefile" | expand -t 8
+
+setup: ## make or update .venv (seconds where nothing has changed)
+	@"$(ROOT)/requirements/setup.sh"
+
+demo: setup ## run every framework on two photographs and report how they agree, in reports/ (CKPT=file, ARGS="...")
+	@$(HERE) .venv/bin/polymae compare --model mae_vit_base_patch16 $(if $(CKPT),--weights "$(CKPT)") \
+		--images demo/photos/*.jpg --gradients --out reports/ $(ARGS)
+
+test: setup ## lint, types and tests; all of them run, and any failure fails (ARGS="..." goes to pytest)
+	@$(HERE) failed=0; \
+	$(LINT); \
+	.venv/bin/pytest $(ARGS) || failed=1; \
+	exit $$failed
+
+lint: setup ## ruff and mypy only
+	@$(HERE) failed=0; $(LINT); exit $$failed
+
+LINT = .venv/bin/ruff check || failed=1; .venv/bin/ruff format --check || failed=1; .venv/bin/mypy || failed=1
+
+clean: ## remove caches and build leftovers; .venv, reports/ and pretrained/ stay
+	@$(HERE) rm -rf build ./*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis rank_0 log
+	@$(HERE) find . -name __pycache__ -type d -not -path './.venv/*' -prune -exec rm -rf {} +

@@ -1,0 +1,158 @@
+"""Devices, precision and gradients in MindSpore. Every backend's runtime.py has these same functions."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import mindspore as ms
+import numpy as np
+from mindspore import ParameterTuple, Tensor
+from numpy.typing import NDArray
+
+from ..config import Config, MAEConfig
+from ..runtime import RuntimeProblem, denormals, forward
+from ..spelling import to_spec
+from .model import MAE, ViT
+from .weights import Weights, load_file, load_weights, weights
+
+__all__ = [
+    "build",
+    "devices",
+    "environment",
+    "from_numpy",
+    "load_file",
+    "load_weights",
+    "run",
+    "setup",
+    "to_numpy",
+    "weights",
+]
+
+DTYPES = {"float32": ms.float32, "float64": ms.float64}
+TARGETS = {"cpu": "CPU", "cuda": "GPU", "ascend": "Ascend"}  # our name of a device, and MindSpore's
+
+_threads: int | None = None  # what was asked for: MindSpore takes it once in a process and cannot be asked
+
+
+def devices() -> list[str]:
+    """Devices this process can use, the first being the default."""
+    context = ms.device_context
+    available = {"cuda": context.gpu.is_available, "ascend": context.ascend.is_available}
+    return ["cpu"] + [device for device, there in available.items() if there()]
+
+
+def setup(device: str = "cpu", threads: int | None = None, seed: int = 0) -> None:
+    """Prepare the process for exact work: TF32 off, deterministic kernels, each error where it happens, a seed.
+
+    Raises RuntimeProblem for a device that is not there, or for a second device or number of threads.
+    """
+    _select(device)
+    _exact(device)
+    if threads:
+        _limit(threads)
+    ms.set_seed(seed)
+    ms.manual_seed(seed)
+
+
+def _select(device: str) -> None:
+    """Choose the process's one device, before its first operation."""
+    if device not in devices():
+        raise RuntimeProblem(
+            f"MindSpore {ms.__version__} sees no {device!r} here; it has {', '.join(devices())}. "
+            "For cuda it needs the libraries of CUDA 11.1 or 11.6, for ascend those of CANN."
+        )
+    if ms.get_context("device_target") == TARGETS[device]:
+        return
+    try:
+        ms.set_device(TARGETS[device])
+    except RuntimeError as problem:
+        raise RuntimeProblem(
+            f"MindSpore has one device in a process; start another for {device!r}: {problem}"
+        ) from None
+
+
+@functools.cache  # MindSpore refuses to be told twice
+def _exact(device: str) -> None:
+    ms.set_deterministic(True)
+    ms.runtime.launch_blocking()  # otherwise an operation's error surfaces at a later one
+    if device == "cuda":
+        ms.device_context.gpu.op_precision.matmul_allow_tf32(False)
+        ms.device_context.gpu.op_precision.conv_allow_tf32(False)
+    elif device == "ascend":
+        ms.device_context.ascend.op_precision.matmul_allow_hf32(False)
+        ms.device_context.ascend.op_precision.conv_allow_hf32(False)
+
+
+def _limit(threads: int) -> None:
+    global _threads
+    if _threads not in (None, threads):
+        raise RuntimeProblem(f"MindSpore runs with {_threads} threads here; start another process for {threads}.")
+    if _threads is None:
+        ms.device_context.cpu.op_tuning.threads_num(threads)
+        ms.runtime.dispatch_threads_num(threads)  # either one alone changes nothing
+    _threads = threads
+
+
+def environment(device: str) -> dict[str, Any]:
+    """What numbers may depend on: version, device name, threads, TF32, denormal numbers."""
+    return {
+        "framework": "mindspore",
+        "version": ms.__version__,
+        "device": "cpu" if device == "cpu" else ms.hal.get_device_name(0, TARGETS[device]),
+        "threads": _threads,
+        "tf32": False,
+        "denormals": denormals(),
+    }
+
+
+def build(config: Config, weights: Weights | None = None, device: str = "cpu", dtype: str = "float32") -> MAE | ViT:
+    """A model on a device. weights: arrays by spec name; None gives initial ones."""
+    if dtype not in DTYPES:
+        raise RuntimeProblem(f"MindSpore runs {', '.join(DTYPES)} here, not {dtype!r}.")
+    _select(device)
+    model = MAE(config, weights) if isinstance(config, MAEConfig) else ViT(config, weights)
+    for parameter in model.get_parameters():
+        parameter.set_dtype(DTYPES[dtype])
+    return model.set_train(False)
+
+
+def from_numpy(array: NDArray[Any], like: Any) -> Tensor:
+    """A tensor on the process's device; floating point gets the model's dtype."""
+    floating = np.issubdtype(array.dtype, np.floating)
+    return Tensor(np.array(array), like.cls_token.dtype) if floating else Tensor(np.array(array))
+
+
+def to_numpy(tensor: Tensor) -> NDArray[Any]:
+    """A copy in NumPy (asnumpy shares the tensor's memory)."""
+    return np.array(tensor.asnumpy())
+
+
+def run(
+    model: MAE | ViT, inputs: Mapping[str, NDArray[Any]], mask_ratio: float = 0.75, gradients: bool = False
+) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]]]:
+    """Run a model on NumPy inputs and return its taps and, if asked, the loss's gradients by spec name.
+
+    The frozen position tables get a gradient too: it costs nothing and shows more.
+    """
+    tensors = {name: from_numpy(array, model) for name, array in inputs.items()}
+    out: dict[str, Tensor] = {}
+    if not gradients:
+        forward(model, tensors, mask_ratio, out)
+        return {name: to_numpy(tensor) for name, tensor in out.items()}, {}
+    names, parameters = zip(*model.parameters_and_names())
+    frozen = [parameter for parameter in parameters if not parameter.requires_grad]
+    for parameter in frozen:
+        parameter.requires_grad = True
+    try:
+        differentiated = ms.value_and_grad(
+            lambda: forward(model, tensors, mask_ratio, out), None, ParameterTuple(parameters)
+        )
+        _, found = differentiated()
+    finally:
+        for parameter in frozen:
+            parameter.requires_grad = False
+    taps = {name: to_numpy(tensor) for name, tensor in out.items()}
+    native = {name: to_numpy(gradient) for name, gradient in zip(names, found)}
+    return taps, to_spec("mindspore", model.config, native)

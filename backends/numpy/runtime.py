@@ -1,0 +1,90 @@
+"""Precision and gradients in NumPy. Every backend's runtime.py has these same functions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..config import Config, MAEConfig
+from ..runtime import RuntimeProblem, denormals, forward
+from ..spelling import to_spec
+from .backward import gradients as hand_derived
+from .model import MAE, ViT
+from .weights import Weights, load_file, load_weights, weights
+
+__all__ = [
+    "build",
+    "devices",
+    "environment",
+    "from_numpy",
+    "load_file",
+    "load_weights",
+    "run",
+    "setup",
+    "to_numpy",
+    "weights",
+]
+
+DTYPES = ("float32", "float64")
+
+
+def devices() -> list[str]:
+    """Devices this process can use, the first being the default."""
+    return ["cpu"]
+
+
+def setup(device: str = "cpu", threads: int | None = None, seed: int = 0) -> None:
+    """Prepare the process for exact work. NumPy has nothing to switch: its threads are those of its BLAS.
+
+    Raises RuntimeProblem for a device that is not there.
+    """
+    if device not in devices():
+        raise RuntimeProblem(f"NumPy has no {device!r}; it computes on the cpu alone.")
+
+
+def environment(device: str) -> dict[str, Any]:
+    """What numbers may depend on: version, device name, threads, TF32, denormal numbers."""
+    return {
+        "framework": "numpy",
+        "version": np.__version__,
+        "device": "cpu",
+        "threads": None,
+        "tf32": False,
+        "denormals": denormals(),
+    }
+
+
+def build(config: Config, weights: Weights | None = None, device: str = "cpu", dtype: str = "float32") -> MAE | ViT:
+    """A model in the given precision. weights: arrays by spec name; None gives initial ones."""
+    if dtype not in DTYPES:
+        raise RuntimeProblem(f"NumPy runs {', '.join(DTYPES)} here, not {dtype!r}.")
+    model = MAE(config, weights) if isinstance(config, MAEConfig) else ViT(config, weights)
+    for name, parameter in list(model.named_parameters()):
+        model.set_parameter(name, parameter.astype(dtype))
+    return model
+
+
+def from_numpy(array: NDArray[Any], like: Any) -> NDArray[Any]:
+    """A copy; floating point gets the model's dtype."""
+    return np.array(array, like.cls_token.dtype if np.issubdtype(array.dtype, np.floating) else array.dtype)
+
+
+def to_numpy(tensor: NDArray[Any]) -> NDArray[Any]:
+    """A copy."""
+    return np.array(tensor)
+
+
+def run(
+    model: MAE | ViT, inputs: Mapping[str, NDArray[Any]], mask_ratio: float = 0.75, gradients: bool = False
+) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]]]:
+    """Run a model on NumPy inputs and return its taps and, if asked, the loss's gradients by spec name.
+
+    The frozen position tables get a gradient too: it costs nothing and shows more.
+    """
+    tensors = {name: from_numpy(array, model) for name, array in inputs.items()}
+    out: dict[str, NDArray[Any]] = {}
+    forward(model, tensors, mask_ratio, out)
+    return out, to_spec("numpy", model.config, hand_derived(model, tensors, out)) if gradients else {}

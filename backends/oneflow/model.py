@@ -1,0 +1,245 @@
+"""The masked autoencoder and its classifier in OneFlow.
+
+Shapes: N batch, L patches, K kept patches, T tokens, D width, E decoder width, H heads, P values in a patch.
+`x = out["name"] = ...` records a tap; the names are listed by `polymae.backends.spec.taps`.
+The five model.py files read alike line for line: `diff` one against another to see what a port has to change.
+"""
+
+from __future__ import annotations
+
+import oneflow as flow
+import oneflow.nn.functional as F
+from oneflow import Tensor, nn
+
+from ..config import MAEConfig, ViTConfig, keep_length
+from ..spec import NoTaps
+from .layers import cross_entropy
+from .weights import Weights, finish
+
+
+class PatchEmbed(nn.Module):
+    """Cut an image into patches and project each: a convolution whose stride is its kernel."""
+
+    def __init__(self, in_chans: int, dim: int, patch_size: int):
+        super().__init__()
+        self.proj = nn.Conv2d(in_chans, dim, patch_size, stride=patch_size)
+
+    def forward(self, imgs: Tensor) -> Tensor:
+        """imgs [N, C, height, width] to tokens [N, L, D]."""
+        x = self.proj(imgs)  # [N, D, rows, columns]
+        return x.flatten(2).transpose(1, 2)  # [N, L, D]
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention with one fused qkv matrix."""
+
+    def __init__(self, dim: int, num_heads: int):
+        super().__init__()
+        self.num_heads = num_heads
+        self.scale = (dim // num_heads) ** -0.5
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor, out: dict[str, Tensor], name: str) -> Tensor:
+        """x [N, T, D] to [N, T, D]."""
+        N, T, D = x.shape
+        x = out[f"{name}.qkv"] = self.qkv(x)  # [N, T, 3D]
+        x = x.reshape(N, T, 3, self.num_heads, D // self.num_heads)
+        q, k, v = x.permute(2, 0, 3, 1, 4)  # each [N, H, T, D/H]
+        attn = q @ k.transpose(-2, -1) * self.scale  # [N, H, T, T]
+        attn = out[f"{name}.softmax"] = attn.softmax(dim=-1)
+        x = (attn @ v).transpose(1, 2).reshape(N, T, D)
+        x = out[f"{name}.proj"] = self.proj(x)
+        return x
+
+
+class Mlp(nn.Module):
+    """Two linear layers with the exact (erf) GELU between them."""
+
+    def __init__(self, dim: int, hidden_dim: int):
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden_dim)
+        self.fc2 = nn.Linear(hidden_dim, dim)
+
+    def forward(self, x: Tensor, out: dict[str, Tensor], name: str) -> Tensor:
+        """x [N, T, D] to [N, T, D]."""
+        x = out[f"{name}.fc1"] = self.fc1(x)  # [N, T, 4D]
+        x = out[f"{name}.gelu"] = F.gelu(x)
+        x = out[f"{name}.fc2"] = self.fc2(x)
+        return x
+
+
+class Block(nn.Module):
+    """A pre-norm transformer block."""
+
+    def __init__(self, dim: int, num_heads: int, hidden_dim: int, norm_eps: float):
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=norm_eps)
+        self.attn = Attention(dim, num_heads)
+        self.norm2 = nn.LayerNorm(dim, eps=norm_eps)
+        self.mlp = Mlp(dim, hidden_dim)
+
+    def forward(self, x: Tensor, out: dict[str, Tensor], name: str) -> Tensor:
+        """x [N, T, D] to [N, T, D]."""
+        y = out[f"{name}.norm1"] = self.norm1(x)
+        x = out[f"{name}.residual"] = x + self.attn(y, out, f"{name}.attn")
+        y = out[f"{name}.norm2"] = self.norm2(x)
+        x = out[name] = x + self.mlp(y, out, f"{name}.mlp")
+        return x
+
+
+def blocks(depth: int, dim: int, num_heads: int, hidden_dim: int, norm_eps: float) -> nn.ModuleList:
+    """A stack of equal blocks."""
+    return nn.ModuleList([Block(dim, num_heads, hidden_dim, norm_eps) for _ in range(depth)])
+
+
+class MAE(nn.Module):
+    """Masked autoencoder (official `MaskedAutoencoderViT`): the encoder sees kept patches, the decoder paints all."""
+
+    def __init__(self, config: MAEConfig, weights: Weights | None = None):
+        super().__init__()
+        L, D, E = config.num_patches, config.embed_dim, config.decoder_embed_dim
+        self.config = config
+        self.norm_pix_loss = config.norm_pix_loss
+        self.cls_token = nn.Parameter(flow.zeros(1, 1, D))
+        self.pos_embed = nn.Parameter(flow.zeros(1, L + 1, D), requires_grad=False)
+        self.mask_token = nn.Parameter(flow.zeros(1, 1, E))
+        self.decoder_pos_embed = nn.Parameter(flow.zeros(1, L + 1, E), requires_grad=False)
+        self.patch_embed = PatchEmbed(config.in_chans, D, config.patch_size)
+        self.blocks = blocks(config.depth, D, config.num_heads, config.mlp_dim(D), config.norm_eps)
+        self.norm = nn.LayerNorm(D, eps=config.norm_eps)
+        self.decoder_embed = nn.Linear(D, E)
+        self.decoder_blocks = blocks(
+            config.decoder_depth, E, config.decoder_num_heads, config.mlp_dim(E), config.norm_eps
+        )
+        self.decoder_norm = nn.LayerNorm(E, eps=config.norm_eps)
+        self.decoder_pred = nn.Linear(E, config.patch_dim)
+        finish(self, weights)
+
+    def forward(
+        self, imgs: Tensor, noise: Tensor | None = None, mask_ratio: float = 0.75, out: dict[str, Tensor] | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Mask, encode, decode and score a batch.
+
+        imgs [N, C, height, width], normalised. noise [N, L]: each image keeps its patches of smallest noise;
+        None draws it. Returns the loss [], the prediction [N, L, P] and the mask [N, L] (0 kept, 1 removed).
+        """
+        out = NoTaps() if out is None else out
+        latent, mask, ids_restore = self.forward_encoder(imgs, noise, mask_ratio, out)
+        pred = self.forward_decoder(latent, ids_restore, out)
+        loss = self.forward_loss(imgs, pred, mask, out)
+        return loss, pred, mask
+
+    def forward_encoder(
+        self, imgs: Tensor, noise: Tensor | None, mask_ratio: float, out: dict[str, Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """imgs [N, C, height, width] to latent [N, K+1, D], mask [N, L] and ids_restore [N, L]."""
+        x = out["patch_embed"] = self.patch_embed(imgs)  # [N, L, D]
+        x = out["pos_embed"] = x + self.pos_embed[:, 1:]
+        x, mask, ids_restore = self.random_masking(x, noise, mask_ratio, out)  # [N, K, D]
+        cls_token = self.cls_token + self.pos_embed[:, :1]
+        x = out["tokens"] = flow.cat([cls_token.expand(x.shape[0], -1, -1), x], dim=1)  # [N, K+1, D]
+        for i, block in enumerate(self.blocks):
+            x = block(x, out, f"blocks.{i}")
+        x = out["latent"] = self.norm(x)
+        return x, mask, ids_restore
+
+    def random_masking(
+        self, x: Tensor, noise: Tensor | None, mask_ratio: float, out: dict[str, Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Keep the K patches of smallest noise in each image, in the order of their noise."""
+        N, L, D = x.shape
+        K = keep_length(L, mask_ratio)
+        noise = flow.rand(N, L, device=x.device) if noise is None else noise
+        ids_shuffle = flow.argsort(noise, dim=1)
+        ids_restore = out["ids_restore"] = flow.argsort(ids_shuffle, dim=1)
+        ids_keep = ids_shuffle[:, :K]
+        x = flow.gather(x, 1, ids_keep[:, :, None].expand(-1, -1, D))  # [N, K, D]
+        mask = out["mask"] = (ids_restore >= K).to(x.dtype)
+        return x, mask, ids_restore
+
+    def forward_decoder(self, x: Tensor, ids_restore: Tensor, out: dict[str, Tensor]) -> Tensor:
+        """latent [N, K+1, D] to the prediction [N, L, P]."""
+        x = out["decoder_embed"] = self.decoder_embed(x)  # [N, K+1, E]
+        N, T, E = x.shape
+        L = ids_restore.shape[1]
+        mask_tokens = self.mask_token.expand(N, L + 1 - T, -1)
+        patches = flow.cat([x[:, 1:], mask_tokens], dim=1)  # [N, L, E], shuffled
+        patches = flow.gather(patches, 1, ids_restore[:, :, None].expand(-1, -1, E))
+        x = flow.cat([x[:, :1], patches], dim=1)
+        x = out["decoder_tokens"] = x + self.decoder_pos_embed  # [N, L+1, E]
+        for i, block in enumerate(self.decoder_blocks):
+            x = block(x, out, f"decoder_blocks.{i}")
+        x = out["decoder_norm"] = self.decoder_norm(x)
+        x = out["pred"] = self.decoder_pred(x)[:, 1:]
+        return x
+
+    def forward_loss(self, imgs: Tensor, pred: Tensor, mask: Tensor, out: dict[str, Tensor]) -> Tensor:
+        """Mean squared error over the removed patches: of the pixels, or of each patch normalised (norm_pix_loss)."""
+        target = self.patchify(imgs)
+        if self.norm_pix_loss:
+            mean = target.mean(dim=-1, keepdim=True)
+            var = target.var(dim=-1, keepdim=True)  # unbiased, n - 1
+            target = (target - mean) / (var + 1e-6) ** 0.5
+        target = out["target"] = target
+        loss = ((pred - target) ** 2).mean(dim=-1)  # [N, L]
+        loss = out["loss"] = (loss * mask).sum() / mask.sum()
+        return loss
+
+    def patchify(self, imgs: Tensor) -> Tensor:
+        """imgs [N, C, height, width] to [N, L, P], each patch in the order row, column, channel."""
+        (rows, columns), p, C = self.config.grid, self.config.patch_size, self.config.in_chans
+        x = imgs.reshape(-1, C, rows, p, columns, p)
+        return x.permute(0, 2, 4, 3, 5, 1).reshape(-1, rows * columns, p * p * C)
+
+    def unpatchify(self, x: Tensor) -> Tensor:
+        """The inverse of patchify."""
+        (rows, columns), p, C = self.config.grid, self.config.patch_size, self.config.in_chans
+        x = x.reshape(-1, rows, columns, p, p, C)
+        return x.permute(0, 5, 1, 3, 2, 4).reshape(-1, C, rows * p, columns * p)
+
+
+class ViT(nn.Module):
+    """Classifier on the encoder (official `VisionTransformer`); pooling gap or cls."""
+
+    def __init__(self, config: ViTConfig, weights: Weights | None = None):
+        super().__init__()
+        L, D = config.num_patches, config.embed_dim
+        self.config = config
+        self.cls_token = nn.Parameter(flow.zeros(1, 1, D))
+        self.pos_embed = nn.Parameter(flow.zeros(1, L + 1, D))
+        self.patch_embed = PatchEmbed(config.in_chans, D, config.patch_size)
+        self.blocks = blocks(config.depth, D, config.num_heads, config.mlp_dim(D), config.norm_eps)
+        if config.pooling == "cls":
+            self.norm = nn.LayerNorm(D, eps=config.norm_eps)
+        self.head = nn.Linear(D, config.num_classes)
+        if config.pooling == "gap":
+            self.fc_norm = nn.LayerNorm(D, eps=config.norm_eps)
+        finish(self, weights)
+
+    def forward(self, imgs: Tensor, out: dict[str, Tensor] | None = None) -> Tensor:
+        """imgs [N, C, height, width], normalised, to logits [N, classes]."""
+        out = NoTaps() if out is None else out
+        x = self.forward_features(imgs, out)
+        x = out["logits"] = self.head(x)
+        return x
+
+    def forward_features(self, imgs: Tensor, out: dict[str, Tensor]) -> Tensor:
+        """imgs [N, C, height, width] to the pooled features [N, D]."""
+        x = out["patch_embed"] = self.patch_embed(imgs)  # [N, L, D]
+        x = x + self.pos_embed[:, 1:]
+        cls_token = self.cls_token + self.pos_embed[:, :1]
+        x = out["tokens"] = flow.cat([cls_token.expand(x.shape[0], -1, -1), x], dim=1)  # [N, L+1, D]
+        for i, block in enumerate(self.blocks):
+            x = block(x, out, f"blocks.{i}")
+        if self.config.pooling == "gap":
+            x = self.fc_norm(x[:, 1:].mean(dim=1))
+        else:
+            x = self.norm(x)[:, 0]
+        x = out["latent"] = x
+        return x
+
+    def forward_loss(self, logits: Tensor, labels: Tensor, out: dict[str, Tensor]) -> Tensor:
+        """Cross entropy of logits [N, classes] against labels [N]."""
+        loss = out["loss"] = cross_entropy(logits, labels)
+        return loss

@@ -1,0 +1,110 @@
+"""Devices, precision and gradients in OneFlow. Every backend's runtime.py has these same functions."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import oneflow as flow
+from numpy.typing import NDArray
+from oneflow import Tensor
+
+from ..config import Config, MAEConfig
+from ..runtime import RuntimeProblem, denormals, forward
+from ..spelling import to_spec
+from .model import MAE, ViT
+from .weights import Weights, load_file, load_weights, weights
+
+__all__ = [
+    "build",
+    "devices",
+    "environment",
+    "from_numpy",
+    "load_file",
+    "load_weights",
+    "run",
+    "setup",
+    "to_numpy",
+    "weights",
+]
+
+DTYPES = {"float32": flow.float32, "float64": flow.float64}
+
+
+def devices() -> list[str]:
+    """Devices this process can use, the first being the default."""
+    return ["cpu"] + (["cuda"] if flow.cuda.is_available() else [])
+
+
+def setup(device: str = "cpu", threads: int | None = None, seed: int = 0) -> None:
+    """Prepare the process for exact work: TF32 off, deterministic kernels, a seed.
+
+    Raises RuntimeProblem for a device that is not there.
+    """
+    if device not in devices():
+        raise RuntimeProblem(f"OneFlow {flow.__version__} sees no {device!r} here; it has {', '.join(devices())}.")
+    if device == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what deterministic cuBLAS asks for
+    os.environ["ONEFLOW_EP_CUDA_ENABLE_TF32_EXECUTION"] = "0"  # OneFlow's own switch, read at the first CUDA stream
+    os.environ["NVIDIA_TF32_OVERRIDE"] = "0"  # and that of cuBLAS and cuDNN
+    flow.manual_seed(seed)
+    if threads:
+        with contextlib.redirect_stdout(io.StringIO()):  # it warns there where that is every core
+            flow.set_num_threads(threads)
+
+
+def environment(device: str) -> dict[str, Any]:
+    """What numbers may depend on: version, device name, threads (OneFlow does not tell), TF32, denormals."""
+    return {
+        "framework": "oneflow",
+        "version": flow.__version__,
+        "device": flow.cuda.get_device_name() if device == "cuda" else "cpu",
+        "threads": None,
+        "tf32": device == "cuda" and os.environ.get("NVIDIA_TF32_OVERRIDE") != "0",
+        "denormals": denormals(),
+    }
+
+
+def build(config: Config, weights: Weights | None = None, device: str = "cpu", dtype: str = "float32") -> MAE | ViT:
+    """A model on a device. weights: arrays by spec name; None gives initial ones."""
+    if dtype not in DTYPES:
+        raise RuntimeProblem(f"OneFlow runs {', '.join(DTYPES)} here, not {dtype!r}.")
+    model = MAE(config, weights) if isinstance(config, MAEConfig) else ViT(config, weights)
+    return model.to(device, DTYPES[dtype]).eval()
+
+
+def from_numpy(array: NDArray[Any], like: Any) -> Tensor:
+    """A tensor on the model's device; floating point gets the model's dtype."""
+    parameter: Tensor = like.cls_token
+    tensor = flow.tensor(np.array(array)).to(parameter.device)
+    return tensor.to(parameter.dtype) if tensor.is_floating_point() else tensor
+
+
+def to_numpy(tensor: Tensor) -> NDArray[Any]:
+    """A copy in NumPy."""
+    return np.array(tensor.detach().cpu().numpy())
+
+
+def run(
+    model: MAE | ViT, inputs: Mapping[str, NDArray[Any]], mask_ratio: float = 0.75, gradients: bool = False
+) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]]]:
+    """Run a model on NumPy inputs and return its taps and, if asked, the loss's gradients by spec name.
+
+    The frozen position tables get a gradient too: it costs nothing and shows more.
+    """
+    tensors = {name: from_numpy(array, model) for name, array in inputs.items()}
+    out: dict[str, Tensor] = {}
+    model.requires_grad_(gradients)
+    with flow.set_grad_enabled(gradients):
+        loss = forward(model, tensors, mask_ratio, out)
+    taps = {name: to_numpy(tensor) for name, tensor in out.items()}
+    if not gradients:
+        return taps, {}
+    names, parameters = zip(*model.named_parameters())
+    found = flow.autograd.grad(loss, parameters)
+    native = {name: to_numpy(gradient) for name, gradient in zip(names, found)}
+    return taps, to_spec("oneflow", model.config, native)

@@ -1,0 +1,49 @@
+"""Weights in and out of a OneFlow model, always verified against the spec."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import oneflow as flow
+from numpy.typing import NDArray
+from oneflow import nn
+
+from ..initial import initial_weights
+from ..spec import SpecError, verify
+from ..spelling import Arrays, native_shapes, to_native, to_spec
+
+Weights = Arrays
+
+
+def finish(model: Any, weights: Weights | None) -> None:
+    """End a model's construction: check its parameters against the spec, then load the weights (None: initial ones)."""
+    actual = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    verify(native_shapes("oneflow", model.config), actual, "The OneFlow model")
+    load_weights(model, initial_weights(model.config) if weights is None else weights)
+
+
+def load_weights(model: Any, weights: Weights) -> None:
+    """Copy weights, by spec name, into a model. Raises SpecError where they are not exactly its parameters."""
+    native = to_native("oneflow", model.config, weights)
+    # OneFlow copies an array only into a parameter of the same type.
+    dtype = model.cls_token.detach().cpu().numpy().dtype
+    model.load_state_dict({name: np.array(array, dtype) for name, array in native.items()}, strict=True)
+
+
+def weights(model: nn.Module) -> dict[str, NDArray[np.floating]]:
+    """A copy of the model's weights by spec name."""
+    state = {name: tensor.detach().cpu().numpy().copy() for name, tensor in model.state_dict().items()}
+    return to_spec("oneflow", model.config, state)
+
+
+def load_file(model: nn.Module, path: Path) -> None:
+    """Load a native folder with oneflow.load, strictly. Raises SpecError where it does not hold the model exactly."""
+    if not Path(path).is_dir():
+        raise SpecError(f"{path} is not a folder, as oneflow.save writes them; give the folder itself.")
+    checkpoint = flow.load(str(path), map_location="cpu")
+    state = checkpoint.get("model", checkpoint)
+    shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    verify(native_shapes("oneflow", model.config), shapes, f"{path}")
+    model.load_state_dict(state, strict=True)

@@ -1,0 +1,101 @@
+"""`polymae compare`: judge every framework against the float64 oracle."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from ..backends.spelling import FRAMEWORKS
+
+LEVELS = ("weights", "inputs", "forward", "loss", "gradients")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `polymae compare`."""
+    parser.epilog = "Exit status: 0 parity, 1 a fault, 2 something could not be compared, 3 a trace is incomplete."
+    parser.add_argument(
+        "--frameworks", default="all", help=f"comma-separated, of {', '.join(FRAMEWORKS)} (default: all)"
+    )
+    parser.add_argument("--weights", type=Path, help="checkpoint of any framework (default: seeded, official layout)")
+    parser.add_argument("-m", "--model", help="preset, JSON file or img_size=...,... (default: from the file's shapes)")
+    parser.add_argument("--images", type=Path, nargs="+", metavar="IMAGE", help="photographs to run on")
+    parser.add_argument("--inputs", type=Path, help=".npz with imgs and noise (or labels), in place of --images")
+    parser.add_argument(
+        "--traces", type=Path, nargs="+", metavar="TRACE", help="judge recorded traces; needs no framework"
+    )
+    parser.add_argument("--level", default="all", help=f"comma-separated, of {', '.join(LEVELS)} (default: all)")
+    parser.add_argument(
+        "--reference", default="torch", choices=(*FRAMEWORKS, "none"), help="beside which to show allclose"
+    )
+    parser.add_argument("--rtol", type=float, help="for the reference (default 1e-4); given, a failure is a fault")
+    parser.add_argument("--atol", type=float, help="for the reference (default 1e-5); given, a failure is a fault")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda", "ascend"))
+    parser.add_argument("--dtype", default="float32", choices=("float32", "float64"))
+    parser.add_argument("--mask-ratio", type=float, default=0.75)
+    parser.add_argument("--norm-pix-loss", action="store_true", help="differentiate the loss of normalised patches")
+    parser.add_argument("--batch", type=int, default=2, help="random images, where none are given")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--time-limit", type=float, default=900.0, help="seconds for each framework's process")
+    parser.add_argument("--out", type=Path, help="folder for report.html and report.json")
+    parser.add_argument("--keep", type=Path, help="folder in which converted files and traces stay")
+    parser.add_argument(
+        "--python", action="append", default=[], metavar="FRAMEWORK=PATH", help="record in another interpreter"
+    )
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Compare, print, write, and return the report's exit status."""
+    from ..compare.report import print_report
+    from ..compare.run import Comparison, compare
+    from ..compare.traces import compare_traces
+
+    fields = {name: value for name, value in vars(args).items() if name in Comparison.__dataclass_fields__}
+    fields |= {
+        "frameworks": _chosen(args.frameworks, FRAMEWORKS, "framework"),
+        "levels": _chosen(args.level, LEVELS, "level"),
+        "reference": None if args.reference == "none" else args.reference,
+        "images": args.images or (),
+        "pythons": dict(_interpreter(text) for text in args.python),
+    }
+    comparison = Comparison(**fields)
+    report = compare_traces(args.traces, comparison) if args.traces else compare(comparison)
+    if args.out:
+        from ..compare.page import write_page
+
+        args.out.mkdir(parents=True, exist_ok=True)
+        (args.out / "report.json").write_text(report.as_json())
+        write_page(report, args.out / "report.html")
+    if args.json:
+        print(report.as_json(), end="")
+    else:
+        print_report(report, args.out)
+    return report.exit_status
+
+
+def _chosen(text: str, known: tuple[str, ...], what: str) -> tuple[str, ...]:
+    from difflib import get_close_matches
+
+    from ..backends.errors import Problem
+
+    if text == "all":
+        return known
+    names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    for name in names:
+        if name not in known:
+            near = get_close_matches(name, known, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise Problem(f"Unknown {what} {name!r}; there are {', '.join(known)}.{hint}")
+    if not names:
+        raise Problem(f"No {what} given; choose from {', '.join(known)}, or all.")
+    return names
+
+
+def _interpreter(text: str) -> tuple[str, str]:
+    from ..backends.errors import Problem
+
+    name, found, path = text.partition("=")
+    if not found or name not in FRAMEWORKS:
+        raise Problem(f"--python {text!r} is not FRAMEWORK=PATH with a framework of {', '.join(FRAMEWORKS)}.")
+    return name, path

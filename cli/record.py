@@ -1,0 +1,39 @@
+"""`polymae record`: run one framework and write a trace."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from ..backends.spelling import FRAMEWORKS
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `polymae record`."""
+    parser.add_argument("--framework", required=True, choices=FRAMEWORKS)
+    parser.add_argument(
+        "--inputs", required=True, type=Path, help=".npz with imgs [N,C,H,W] and noise [N,L] or labels [N]"
+    )
+    parser.add_argument("--out", required=True, type=Path, help="the trace to write, .npz")
+    parser.add_argument(
+        "--weights", type=Path, help="checkpoint of any framework (default: initial weights from --seed)"
+    )
+    parser.add_argument("-m", "--model", help="preset, JSON file or img_size=...,... (default: from the file's shapes)")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda", "ascend"))
+    parser.add_argument("--dtype", default="float32", choices=("float32", "float64", "bfloat16"))
+    parser.add_argument("--mask-ratio", type=float, default=0.75)
+    parser.add_argument("--norm-pix-loss", action="store_true", help="train on patches normalised one by one")
+    parser.add_argument("--gradients", action="store_true", help="also record the loss's gradient for every parameter")
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--twin", type=int, metavar="SEED", help="NumPy: sum matrix products in a random order")
+    parser.add_argument("--fault", help="plant a named fault, to see it caught")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Record and return 0."""
+    from ..compare.record import Run, record
+
+    fields = {name: value for name, value in vars(args).items() if name in Run.__dataclass_fields__}
+    record(Run(**fields))
+    return 0

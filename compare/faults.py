@@ -1,0 +1,123 @@
+"""Porting faults that can be planted in any backend, to prove that a comparison would notice them.
+
+A fault is data: a change of the weights, or an edit of a model.py as a porter might have mistyped it.
+`located_at` is the tap where the fault first shows; a verdict must name it.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..backends.errors import Problem
+from ..backends.runtime import Runtime
+
+Weights = dict[str, NDArray[Any]]
+Edit = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One planted fault. `edits` replaces text in model.py: one edit for all frameworks, or one for each by name."""
+
+    name: str
+    located_at: str
+    weights: Callable[[Weights], None] | None = None
+    edits: Mapping[str, Edit] = field(default_factory=dict)
+
+    def apply(self, runtime: Runtime, model: Any) -> None:
+        """Spoil the weights of a built model, where this fault is one of the weights."""
+        if self.weights is not None:
+            spoilt = runtime.weights(model)
+            self.weights(spoilt)
+            runtime.load_weights(model, spoilt)
+
+    def edit_for(self, framework: str) -> Edit | None:
+        """The edit of this framework's model.py."""
+        return self.edits.get(framework, self.edits.get("all"))
+
+
+def _transpose_position_table(weights: Weights) -> None:
+    table = weights["pos_embed"]
+    side = int((table.shape[1] - 1) ** 0.5)
+    grid = table[:, 1:].reshape(1, side, -1, table.shape[2]).swapaxes(1, 2)
+    weights["pos_embed"] = np.concatenate([table[:, :1], grid.reshape(1, -1, table.shape[2])], axis=1)
+
+
+def _swap_q_and_k(weights: Weights) -> None:
+    for kind in ("weight", "bias"):
+        q, k, v = np.split(weights[f"blocks.1.attn.qkv.{kind}"], 3)
+        weights[f"blocks.1.attn.qkv.{kind}"] = np.concatenate([k, q, v])
+
+
+def _zero(name: str) -> Callable[[Weights], None]:
+    def spoil(weights: Weights) -> None:
+        weights[name] = np.zeros_like(weights[name])
+
+    return spoil
+
+
+# The second block only: its norm1 is the first of the blocks to be built with the wrong eps.
+_EPS_OF_ONE_BLOCK = {
+    "all": (
+        "[Block(dim, num_heads, hidden_dim, norm_eps) for _ in range(depth)]",
+        "[Block(dim, num_heads, hidden_dim, 1e-5 if i == 1 else norm_eps) for i in range(depth)]",
+    )
+}
+
+FAULTS = {
+    fault.name: fault
+    for fault in (
+        Fault("layer norm eps 1e-5 in one block", "blocks.1.norm1", edits=_EPS_OF_ONE_BLOCK),
+        Fault("position table transposed", "pos_embed", weights=_transpose_position_table),
+        Fault("q and k swapped", "blocks.1.attn.qkv", weights=_swap_q_and_k),
+        Fault("convolution bias dropped", "patch_embed", weights=_zero("patch_embed.proj.bias")),
+        Fault("mask token not added", "decoder_tokens", weights=_zero("mask_token")),
+    )
+}
+
+
+@contextmanager
+def plant(name: str | None, framework: str) -> Iterator[Fault]:
+    """Import the framework's backend with a fault in it (None: as it is) for the time of the context."""
+    if name is None:
+        yield Fault("none", "")
+        return
+    if name not in FAULTS:
+        near = get_close_matches(name, FAULTS, n=3) or list(FAULTS)
+        raise Problem(f"Unknown fault {name!r}. Nearest names: {', '.join(near)}.")
+    fault = FAULTS[name]
+    edit = fault.edit_for(framework)
+    if edit is not None:
+        _import_edited(f"polymae.backends.{framework}.model", edit)
+    try:
+        yield fault
+    finally:
+        if edit is not None:
+            _forget(framework)
+
+
+def _import_edited(module_name: str, edit: Edit) -> None:
+    spec = importlib.util.find_spec(module_name)
+    source = spec.loader.get_source(module_name)  # type: ignore[union-attr]
+    old, new = edit
+    if old not in source:
+        raise Problem(f"{module_name} does not hold {old!r} any more; bring compare/faults.py up to date.")
+    _forget(module_name.split(".")[-2])
+    module = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]
+    sys.modules[module_name] = module
+    exec(compile(source.replace(old, new), module_name, "exec"), module.__dict__)
+
+
+def _forget(framework: str) -> None:
+    """Drop the backend's modules, so that the next import reads them anew."""
+    for module in ("model", "runtime", "backward"):
+        sys.modules.pop(f"polymae.backends.{framework}.{module}", None)

@@ -1,0 +1,113 @@
+"""Record one run of one framework as a trace. Runs inside the framework's own process (see worker.py)."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..backends.config import Config, MAEConfig
+from ..backends.errors import Problem
+from ..backends.initial import initial_weights
+from ..backends.presets import model_config
+from ..backends.runtime import Runtime, load_backend
+from ..backends.spelling import Arrays
+from ..convert.checkpoint import content_hash, open_checkpoint
+from ..convert.formats import NATIVE
+from .faults import plant
+from .inputs import Inputs, digest, read_inputs
+from .trace import write_trace
+
+
+@dataclass(frozen=True)
+class Run:
+    """What to record."""
+
+    framework: str
+    out: Path
+    inputs: Path
+    weights: Path | None = None  # None: initial weights from the seed
+    model: str | None = None  # None: the preset that fits the file's shapes
+    device: str = "cpu"
+    dtype: str = "float32"
+    mask_ratio: float = 0.75
+    norm_pix_loss: bool = False
+    gradients: bool = False
+    threads: int | None = None
+    seed: int = 0
+    twin: int | None = None  # NumPy only: sum every matrix product in the order of this seed
+    fault: str | None = None  # plant this fault of compare/faults.py
+
+
+def chosen_config(weights: Path | None, model: str | None, norm_pix_loss: bool = False) -> Config:
+    """The model that `--model` names, or else the preset whose shapes are those of the file."""
+    name = model or (open_checkpoint(weights).model if weights else None)
+    if name is None:
+        what = f"No preset has the shapes of {weights}" if weights else "Neither weights nor a model were given"
+        raise Problem(f"{what}; name the model with --model (`polymae models` lists the presets).")
+    config = model_config(name)
+    return replace(config, norm_pix_loss=True) if norm_pix_loss and isinstance(config, MAEConfig) else config
+
+
+def record(run: Run) -> None:
+    """Load the weights, run the framework once and write the trace."""
+    config = chosen_config(run.weights, run.model, run.norm_pix_loss)
+    inputs = read_inputs(run.inputs, config)
+    with plant(run.fault, run.framework) as planted:
+        runtime = load_backend(run.framework)
+        runtime.setup(run.device, run.threads, run.seed)
+        model, source = _model(run, runtime, config)
+        planted.apply(runtime, model)
+        loaded = {name: array.astype(np.float32) for name, array in runtime.weights(model).items()}
+        with _order(run):
+            taps, gradients = runtime.run(model, inputs, run.mask_ratio, run.gradients)
+    tensors = {f"input/{name}": array for name, array in _round_trip(runtime, model, inputs).items()}
+    tensors |= taps | {f"grad/{name}": array for name, array in gradients.items()}
+    manifest = {
+        "framework": run.framework,
+        "config": {"kind": type(config).__name__, **asdict(config)},
+        "mask_ratio": run.mask_ratio,
+        "dtype": run.dtype,
+        "device": run.device,
+        "gradients": run.gradients,
+        "seed": run.seed,
+        "environment": runtime.environment(run.device),
+        "inputs": {name: digest(array) for name, array in inputs.items()},
+        "source": source,
+        "weights": {name: digest(array) for name, array in loaded.items()},
+        "twin": run.twin,
+        "fault": run.fault,
+    }
+    write_trace(run.out, manifest, tensors.items())
+
+
+def _model(run: Run, runtime: Runtime, config: Config) -> tuple[Any, str]:
+    """The model with its weights, and the content hash of what it was given."""
+    if run.weights is None:
+        initial: Arrays = initial_weights(config, run.seed)
+        return runtime.build(config, initial, run.device, run.dtype), content_hash(initial)
+    checkpoint = open_checkpoint(run.weights)
+    weights = checkpoint.weights(config)
+    model = runtime.build(config, weights, run.device, run.dtype)
+    if checkpoint.format == NATIVE.get(run.framework, [None])[0]:
+        # The framework's own loader has the last word: it is what its users will call.
+        runtime.load_file(model, run.weights)
+    return model, content_hash(weights)
+
+
+def _order(run: Run) -> Any:
+    if run.twin is None:
+        return nullcontext()
+    from ..backends.numpy.layers import permuted_contractions
+
+    return permuted_contractions(run.twin)
+
+
+def _round_trip(runtime: Runtime, model: Any, inputs: Inputs) -> Inputs:
+    """The inputs as the framework holds them, back in NumPy and in their first type."""
+    return {
+        name: runtime.to_numpy(runtime.from_numpy(array, model)).astype(array.dtype) for name, array in inputs.items()
+    }

@@ -1,0 +1,61 @@
+"""Where roundoff ends and a fault begins: limits derived from float32 twins of the oracle, each with its reason.
+
+A twin is the NumPy model in float32 with the terms of every matrix product summed in another order. Its distance
+from the float64 oracle is the floor F: what any right float32 implementation costs on these weights and inputs.
+A candidate passes where its error E is at most kappa(n) * F (docs/decisions/tolerance.md).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+# A sixteenth of a tensor's elements count as independent: its rows share their inputs.
+DEPENDENCE = 16
+# Elements of the oracle's gradient this far below its largest are zero in exact arithmetic (the key bias: softmax
+# does not change when all scores of a row shift). Relative error means nothing there; they get an absolute limit.
+NULL = 1e-12
+
+
+@dataclass(frozen=True)
+class Limit:
+    """The largest error that still counts as roundoff, and why."""
+
+    value: float
+    floor: float
+    reason: str
+
+
+def a_priori_floor(blocks: int) -> float:
+    """The floor of a float32 model of this many blocks, where no twin was recorded: 3 sqrt(blocks) + 6."""
+    return 3 * math.sqrt(blocks) + 6
+
+
+def kappa(size: int) -> float:
+    """The safety factor, larger for tensors of few elements, whose error fluctuates: 2 (1 + 3 / sqrt(2 n / 16))."""
+    return 2 * (1 + 3 / math.sqrt(2 * max(size, 1) / DEPENDENCE))
+
+
+def tensor_limit(size: int, twins: Sequence[float], blocks: int) -> Limit:
+    """The limit on E for a tensor of `size` elements, from the E of each float32 twin."""
+    factor = kappa(size)
+    floor = max(1.0, *twins) if twins else a_priori_floor(blocks)
+    source = f"worst of {len(twins)} twins" if twins else f"a priori for {blocks} blocks"
+    return Limit(factor * floor, floor, f"kappa {factor:.2f} (n={size}) x floor {floor:.2f} ({source})")
+
+
+def scalar_limit(twins: Sequence[float], blocks: int) -> Limit:
+    """The limit on E for a loss: twice the floor, and one roundoff for storing it."""
+    floor = max(1.0, *twins) if twins else a_priori_floor(blocks)
+    return Limit(2 * floor + 1, floor, f"2 x floor {floor:.2f} + 1 (scalar)")
+
+
+def null_limit(size: int, twins: Sequence[float]) -> Limit:
+    """The limit on the rms of gradient elements that are zero in exact arithmetic, in u times that of their siblings.
+
+    twins: the same ratio in each float32 twin.
+    """
+    floor = max(1.0, *twins) if twins else 1.0
+    value = max(8.0, kappa(size) * floor)
+    return Limit(value, floor, f"zero in exact arithmetic: at most {value:.1f} u of its siblings")

@@ -1,0 +1,84 @@
+"""A trace: every tensor of one recorded run, in one .npz file, with a manifest that says how it came about.
+
+Members: each tap by its name, `input/<name>`, `grad/<parameter>` and `manifest` (JSON text). NumPy alone reads it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..backends.errors import Problem
+
+MANIFEST = "manifest"
+FORMAT = 1
+
+
+class TraceProblem(Problem, ValueError):
+    """A file that is not a whole trace."""
+
+
+def write_trace(path: Path, manifest: dict[str, Any], tensors: Iterable[tuple[str, NDArray[Any]]]) -> None:
+    """Write a trace tensor by tensor to a temporary file beside the target, then rename it: never a half-written file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
+            text = json.dumps({"format": FORMAT, **manifest})
+            for name, array in ((MANIFEST, np.array(text)), *tensors):
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                    np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)  # type: ignore[no-untyped-call]
+        with partial.open("rb") as written:
+            os.fsync(written.fileno())
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+class Trace:
+    """A recorded run, read tensor by tensor. Raises TraceProblem for a file that is no trace."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        try:
+            self._arrays = np.load(path, allow_pickle=False)
+            self.manifest: dict[str, Any] = json.loads(str(self._arrays[MANIFEST][()]))
+        except FileNotFoundError:
+            raise TraceProblem(f"No trace {path}; record one with `polymae record`.") from None
+        except (ValueError, KeyError, EOFError, OSError, TypeError, AttributeError, zipfile.BadZipFile) as problem:
+            raise TraceProblem(
+                f"{path} is not a whole trace ({problem}); record it again with `polymae record`."
+            ) from None
+        if self.manifest.get("format") != FORMAT:
+            raise TraceProblem(f"{path} has trace format {self.manifest.get('format')}; this version reads {FORMAT}.")
+        names = list(self._arrays.files)
+        if len(set(names)) != len(names):
+            twice = sorted({name for name in names if names.count(name) > 1})
+            raise TraceProblem(f"{path} holds {', '.join(twice)} twice; record it again with `polymae record`.")
+        self.names = [name for name in names if name != MANIFEST]
+
+    @property
+    def label(self) -> str:
+        """What a report calls this run."""
+        return str(self.manifest["framework"])
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.names
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        try:
+            return np.asarray(self._arrays[name])
+        except (ValueError, EOFError, zipfile.BadZipFile) as problem:
+            raise TraceProblem(f"{name} in {self.path} is damaged ({problem}); record it again.") from None
+
+    def close(self) -> None:
+        """Close the file."""
+        self._arrays.close()

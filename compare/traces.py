@@ -1,0 +1,58 @@
+"""Judge traces that were recorded before, perhaps on other machines. NumPy alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..backends.errors import Problem
+from .report import Report
+from .run import Comparison, judge_traces
+from .trace import Trace, TraceProblem
+from .worker import Outcome
+
+
+def compare_traces(paths: Sequence[Path], comparison: Comparison) -> Report:
+    """A report on trace files, which sorts them itself.
+
+    NumPy in float64 is the oracle, twins of NumPy set the floor, the rest are judged. Without an oracle the traces
+    are judged against the reference framework's (or the first), with the a-priori floor.
+    Raises Problem where nothing is left to judge.
+    """
+    oracles, twins, others, outcomes = [], [], [], []
+    for path in paths:
+        try:
+            trace = Trace(path)
+        except TraceProblem as problem:
+            outcomes.append(Outcome(path.name, None, str(problem)))
+            continue
+        manifest = trace.manifest
+        if manifest["framework"] == "numpy" and manifest["dtype"] == "float64":
+            oracles.append(trace)
+        elif manifest["twin"] is not None:
+            twins.append(trace)
+        else:
+            others.append(trace)
+    if len(oracles) > 1:
+        raise Problem(
+            f"{', '.join(str(o.path) for o in oracles)} are all oracles (NumPy in float64); give one of them."
+        )
+    if not oracles and len(others) > 1:
+        oracles = [next((trace for trace in others if trace.label == comparison.reference), others[0])]
+        twins = []
+        others.remove(oracles[0])
+    if not oracles or not (others or outcomes):
+        raise Problem(
+            f"{len(paths)} trace(s) leave nothing to judge; give at least two, best with one of the oracle: "
+            "polymae record --framework numpy --dtype float64."
+        )
+    labels = [trace.label for trace in others]
+    for trace in others:
+        label = trace.label if labels.count(trace.label) == 1 else trace.path.name
+        outcomes.append(Outcome(label, trace.path))
+    report = judge_traces(oracles[0], twins, outcomes, comparison)
+    manifest = oracles[0].manifest
+    report.model, report.weights, report.inputs = manifest["config"]["kind"], "as recorded", "as recorded"
+    report.source, report.mask_ratio = manifest["source"], manifest["mask_ratio"]
+    report.oracle = f"{manifest['framework']} {manifest['dtype']}"
+    return report
