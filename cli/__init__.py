@@ -16,6 +16,7 @@ COMMANDS = {
     "inspect": "say what a checkpoint file holds",
     "record": "run one framework and write a trace of every tap",
     "compare": "judge every framework against the float64 oracle",
+    "profile": "measure how accurate each framework's kernels are",
     "models": "list the named models",
     "doctor": "say which frameworks work here, and how to mend those that do not",
 }

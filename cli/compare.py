@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from ..backends.spelling import FRAMEWORKS
+from .choices import chosen
 
 LEVELS = ("weights", "inputs", "forward", "loss", "gradients")
 
@@ -53,8 +54,8 @@ def run(args: argparse.Namespace) -> int:
 
     fields = {name: value for name, value in vars(args).items() if name in Comparison.__dataclass_fields__}
     fields |= {
-        "frameworks": _chosen(args.frameworks, FRAMEWORKS, "framework"),
-        "levels": _chosen(args.level, LEVELS, "level"),
+        "frameworks": chosen(args.frameworks, FRAMEWORKS, "framework"),
+        "levels": chosen(args.level, LEVELS, "level"),
         "reference": None if args.reference == "none" else args.reference,
         "images": args.images or (),
         "pythons": dict(_interpreter(text) for text in args.python),
@@ -72,24 +73,6 @@ def run(args: argparse.Namespace) -> int:
     else:
         print_report(report, args.out)
     return report.exit_status
-
-
-def _chosen(text: str, known: tuple[str, ...], what: str) -> tuple[str, ...]:
-    from difflib import get_close_matches
-
-    from ..backends.errors import Problem
-
-    if text == "all":
-        return known
-    names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
-    for name in names:
-        if name not in known:
-            near = get_close_matches(name, known, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise Problem(f"Unknown {what} {name!r}; there are {', '.join(known)}.{hint}")
-    if not names:
-        raise Problem(f"No {what} given; choose from {', '.join(known)}, or all.")
-    return names
 
 
 def _interpreter(text: str) -> tuple[str, str]:

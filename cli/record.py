@@ -27,6 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--twin", type=int, metavar="SEED", help="NumPy: sum matrix products in a random order")
+    parser.add_argument(
+        "--kernel-noise", metavar="OPERATION=SIZE,...", help="NumPy: relative noise behind operations, in u"
+    )
     parser.add_argument("--fault", help="plant a named fault, to see it caught")
 
 

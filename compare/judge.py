@@ -9,13 +9,13 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..backends.config import Config, MAEConfig, ViTConfig
+from ..backends.config import Config, ViTConfig
 from ..backends.spec import Tap, params, scores, taps
 from .metrics import U, closeness, coherence, error, not_finite, unequal, worst_row
 from .tolerance import NULL, null_limit, scalar_limit, tensor_limit
 from .trace import Trace
 
-Verdict = Literal["exact", "roundoff", "fault"]
+Verdict = Literal["exact", "roundoff", "explained", "fault"]
 LEVELS = ("weights", "inputs", "forward", "loss", "gradients")
 
 
@@ -34,6 +34,7 @@ class Finding:
     worst_row: tuple[int, ...] = ()
     worst_row_error: float = 0.0
     coherence: float = 0.0
+    size: int = 0  # elements
 
     @property
     def ratio(self) -> float:
@@ -53,7 +54,7 @@ class Judgement:
 
     @property
     def verdict(self) -> str:
-        """exact, roundoff, fault, coverage hole or not comparable."""
+        """exact, roundoff, explained, fault, coverage hole or not comparable."""
         found = {finding.verdict for finding in self.findings}
         if "fault" in found:
             return "fault"
@@ -61,6 +62,8 @@ class Judgement:
             return "not comparable"
         if self.coverage:
             return "coverage hole"
+        if "explained" in found:
+            return "explained"
         return "roundoff" if "roundoff" in found else "exact"
 
     @property
@@ -74,13 +77,6 @@ class Judgement:
         """The finding of a level that comes nearest to its limit, or is furthest over it."""
         found = [finding for finding in self.findings if finding.level == level]
         return max(found, key=lambda finding: (finding.verdict == "fault", finding.ratio), default=None)
-
-
-def config_of(trace: Trace) -> Config:
-    """The configuration in a trace's manifest."""
-    values = dict(trace.manifest["config"])
-    kind = MAEConfig if values.pop("kind") == "MAEConfig" else ViTConfig
-    return kind(**values | {"img_size": tuple(values["img_size"])})
 
 
 def expected(config: Config, gradients: bool) -> Iterator[tuple[str, Tap]]:
@@ -99,7 +95,7 @@ def judge(
 ) -> list[Judgement]:
     """Judge every candidate tensor by tensor, holding one tensor of each trace in memory at a time."""
     judgements = [Judgement(label, environment=c.manifest["environment"]) for label, c in candidates.items()]
-    config = config_of(oracle)
+    config = oracle.config
     wanted = [(level, tap) for level, tap in expected(config, oracle.manifest["gradients"]) if level in levels]
     blocks = config.depth + getattr(config, "decoder_depth", 0)
     comparable = []
@@ -163,7 +159,7 @@ def judge_tensor(
     level: str, tap: Tap, actual: NDArray[Any], oracle: NDArray[Any], twins: Sequence[NDArray[Any]], blocks: int
 ) -> Finding:
     """One tensor against the oracle's."""
-    finding = Finding(tap.name, level, tap.operation, "fault")
+    finding = Finding(tap.name, level, tap.operation, "fault", size=oracle.size)
     if actual.shape != oracle.shape:
         finding.reason = f"shape {actual.shape}, the oracle's is {oracle.shape}"
     elif tap.exact:

@@ -14,11 +14,13 @@ from ..backends.errors import Problem
 from ..backends.initial import initial_weights
 from ..backends.presets import model_config
 from ..backends.runtime import Runtime, load_backend
+from ..backends.spec import taps
 from ..backends.spelling import Arrays
 from ..convert.checkpoint import content_hash, open_checkpoint
 from ..convert.formats import NATIVE
 from .faults import plant
 from .inputs import Inputs, digest, read_inputs
+from .kernels import NoisyTaps, parse_noise
 from .trace import write_trace
 
 
@@ -39,6 +41,9 @@ class Run:
     threads: int | None = None
     seed: int = 0
     twin: int | None = None  # NumPy only: sum every matrix product in the order of this seed
+    kernel_noise: str | None = (
+        None  # NumPy only: relative noise behind operations, "softmax=10.9", in units of roundoff
+    )
     fault: str | None = None  # plant this fault of compare/faults.py
 
 
@@ -63,9 +68,9 @@ def record(run: Run) -> None:
         planted.apply(runtime, model)
         loaded = {name: array.astype(np.float32) for name, array in runtime.weights(model).items()}
         with _order(run):
-            taps, gradients = runtime.run(model, inputs, run.mask_ratio, run.gradients)
+            found, gradients = runtime.run(model, inputs, run.mask_ratio, run.gradients, **_spoilt(run, config))
     tensors = {f"input/{name}": array for name, array in _round_trip(runtime, model, inputs).items()}
-    tensors |= taps | {f"grad/{name}": array for name, array in gradients.items()}
+    tensors |= found | {f"grad/{name}": array for name, array in gradients.items()}
     manifest = {
         "framework": run.framework,
         "config": {"kind": type(config).__name__, **asdict(config)},
@@ -79,6 +84,7 @@ def record(run: Run) -> None:
         "source": source,
         "weights": {name: digest(array) for name, array in loaded.items()},
         "twin": run.twin,
+        "kernel_noise": run.kernel_noise,
         "fault": run.fault,
     }
     write_trace(run.out, manifest, tensors.items())
@@ -104,6 +110,13 @@ def _order(run: Run) -> Any:
     from ..backends.numpy.layers import permuted_contractions
 
     return permuted_contractions(run.twin)
+
+
+def _spoilt(run: Run, config: Config) -> dict[str, Any]:
+    """What makes NumPy's run a noisy one; nothing for every other."""
+    if run.kernel_noise is None:
+        return {}
+    return {"out": NoisyTaps(parse_noise(run.kernel_noise), {tap.name: tap.operation for tap in taps(config)})}
 
 
 def _round_trip(runtime: Runtime, model: Any, inputs: Inputs) -> Inputs:

@@ -21,6 +21,7 @@ from ..convert.checkpoint import content_hash, open_checkpoint
 from ..convert.writing import default_ending, write_checkpoint
 from .inputs import photographs, random_inputs, read_inputs
 from .judge import LEVELS, Judgement, against, judge
+from .kernels import explain, known_kernels
 from .record import Run, chosen_config
 from .report import Reference, Report
 from .trace import Trace
@@ -93,6 +94,9 @@ def _compare_in(folder: Path, comparison: Comparison, config: Config) -> Report:
         )
     outcomes = _record(runs, comparison, sum(param.size for param in params(config)))
     report = judge_outcomes(outcomes[: 1 + len(TWINS)], outcomes[1 + len(TWINS) :], comparison)
+    for judgement in report.judgements:
+        if judgement.verdict == "fault" and (noise := known_kernels(judgement.environment)):
+            _explain(judgement, noise, base, comparison)
     report.model, report.weights = comparison.model or _preset_name(comparison), str(comparison.weights or "seeded")
     report.source, report.inputs, report.mask_ratio = source, what, comparison.mask_ratio
     return report
@@ -150,7 +154,7 @@ def _record(runs: Sequence[Run], comparison: Comparison, size: int) -> list[Outc
         started = time.monotonic()
         outcome = record_in_process(run, comparison.pythons.get(run.framework, sys.executable), comparison.time_limit)
         what = "recorded" if outcome.trace else "FAILED  "
-        kind = f"{run.dtype}{' twin' if run.twin else ''}"
+        kind = f"{run.dtype}{' twin' if run.twin else ''}{' noisy' if run.kernel_noise else ''}"
         _say(f"{what}     {run.framework:<10} {kind:<20} {time.monotonic() - started:6.1f} s  {outcome.reason}")
         return outcome
 
@@ -160,6 +164,15 @@ def _record(runs: Sequence[Run], comparison: Comparison, size: int) -> list[Outc
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+
+
+def _explain(judgement: Judgement, noise: dict[str, float], base: Run, comparison: Comparison) -> None:
+    """Ask the oracle, with noise of the kernels' measured size, what they account for."""
+    text = ",".join(f"{operation}={size}" for operation, size in noise.items())
+    run = replace(base, kernel_noise=text, out=base.out.with_name(f"noisy-{judgement.label}.npz"))
+    outcome = _record([run], comparison, SMALL)[0]
+    if outcome.trace:
+        explain(judgement, Trace(base.out), Trace(outcome.trace), noise)
 
 
 def _say(line: str) -> None:

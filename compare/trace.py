@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..backends.config import Config, MAEConfig, ViTConfig
 from ..backends.errors import Problem
 
 MANIFEST = "manifest"
@@ -69,6 +70,13 @@ class Trace:
     def label(self) -> str:
         """What a report calls this run."""
         return str(self.manifest["framework"])
+
+    @property
+    def config(self) -> Config:
+        """The model's configuration, from the manifest."""
+        values = dict(self.manifest["config"])
+        kind = MAEConfig if values.pop("kind") == "MAEConfig" else ViTConfig
+        return kind(**values | {"img_size": tuple(values["img_size"])})
 
     def __contains__(self, name: str) -> bool:
         return name in self.names

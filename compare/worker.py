@@ -67,6 +67,7 @@ def _arguments(run: Run) -> list[str]:
         "--threads": run.threads,
         "--seed": run.seed,
         "--twin": run.twin,
+        "--kernel-noise": run.kernel_noise,
         "--fault": run.fault,
     }
     given = [part for name, value in options.items() if value is not None for part in (name, str(value))]

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from ..backends.config import Config, MAEConfig
 from ..backends.spec import differences
-from ..backends.spelling import Arrays
 from .dialects import identify, known_params
 from .formats import find_format
 from .shapes import Contents, contents_of, expected_params, fitting_models
@@ -62,9 +61,11 @@ class Checkpoint:
             actual = {name: t for name, t in actual.items() if name in kept or not _of_decoder(name)}
         expected = {param.name: param.shape for param in expected_params(config, encoder_only)}
         found = _layout_problems(expected, actual)
-        right = [name for name in expected if name in actual and actual[name].shape == expected[name]]
-        loaded = {name: actual[name].load() for name in right if actual[name].dtype == "float32"}
-        found += not_finite(loaded)
+        loaded: Weights = {}
+        for name, shape in expected.items():
+            if name in actual and actual[name].shape == shape and actual[name].dtype == "float32":
+                loaded[name] = actual[name].load()
+                found += not_finite(name, loaded[name])
         if found:
             raise CheckpointProblem(self._report(found, config), tuple(found))
         return loaded
@@ -123,18 +124,16 @@ def _hash(tensors: Iterable[tuple[str, str, Array]]) -> str:
     return digest.hexdigest()
 
 
-def not_finite(weights: Arrays) -> list[str]:
-    """A sentence for each tensor with NaN or infinite values, with their counts."""
-    found = []
-    for name, array in weights.items():
-        # A sum is finite only where all terms are: one fast pass, and an exact count where it is not (or overflows).
-        with np.errstate(all="ignore"):
-            if not np.isfinite(array.sum()):
-                nans, infinities = int(np.isnan(array).sum()), int(np.isinf(array).sum())
-                if nans or infinities:
-                    found.append(f"not finite: {name} has {nans} NaN and {infinities} Inf among {array.size:,} values")
-        forget_pages()
-    return found
+def not_finite(name: str, array: Array) -> list[str]:
+    """A sentence with the counts where a tensor has NaN or infinite values; nothing where it has none."""
+    # A sum is finite only where all terms are: one fast pass, and an exact count where it is not (or overflows).
+    with np.errstate(all="ignore"):
+        suspect = not np.isfinite(array.sum())
+    nans, infinities = (int(np.isnan(array).sum()), int(np.isinf(array).sum())) if suspect else (0, 0)
+    forget_pages()
+    if not nans and not infinities:
+        return []
+    return [f"not finite: {name} has {nans} NaN and {infinities} Inf among {array.size:,} values"]
 
 
 def _layout_problems(expected: Mapping[str, tuple[int, ...]], actual: Mapping[str, Tensor]) -> list[str]:

@@ -74,7 +74,7 @@ def map_file(path: Path) -> memoryview:
 
 def forget_pages() -> None:
     """Let go of the file pages read so far, so that a long conversion stays small. Later reads map them again."""
-    for mapped in _maps:
+    for mapped in tuple(_maps):
         if hasattr(mapped, "madvise"):  # Linux and macOS, Python 3.8+
             mapped.madvise(mmap.MADV_DONTNEED)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from .atomic import replacing
 from .checkpoint import content_hash, not_finite, open_checkpoint
 from .formats import FORMATS, NATIVE, oneflow
 from .shapes import expected_params
-from .tensors import Array, CheckpointProblem, Progress, forget_pages
+from .tensors import Array, CheckpointProblem, Progress, forget_pages, to_bytes
 
 
 def write_checkpoint(
@@ -76,12 +77,11 @@ def _write(name: str, framework: str, path: Path, config: Config, weights: Array
 
     try:
         with replacing(target) as new:
-            form.write(new, arrays, step)
-            digest = content_hash(weights)
-            if open_checkpoint(new).hash != digest:
-                raise CheckpointProblem(
-                    f"What was written for {path} does not read back the same; the disk or the memory is at fault."
-                )
+            with ThreadPoolExecutor(1) as beside:  # hashing takes as long as writing and leaves Python's lock
+                hashed = beside.submit(content_hash, weights)
+                form.write(new, arrays, step)
+                digest = hashed.result()
+            _compare(new, path, weights, step)
     except OSError as problem:
         size = sum(array.nbytes for array in arrays.values()) / 1e6
         raise CheckpointProblem(
@@ -91,12 +91,24 @@ def _write(name: str, framework: str, path: Path, config: Config, weights: Array
     return digest
 
 
+def _compare(written: Path, path: Path, weights: Arrays, step: Progress) -> None:
+    """Read what was written as any checkpoint is read, and compare every bit."""
+    tensors = open_checkpoint(written).tensors
+    for name, array in weights.items():
+        same = name in tensors and tensors[name].shape == array.shape and tensors[name].dtype == "float32"
+        if not same or not np.array_equal(to_bytes(tensors[name].load()), to_bytes(array)):
+            raise CheckpointProblem(
+                f"What was written for {path} does not read back the same ({name}); the disk or the memory is at fault."
+            )
+        step(array.nbytes)
+
+
 def _check_weights(config: Config, weights: Arrays) -> None:
     actual = {name: tuple(array.shape) for name, array in weights.items()}
     kinds = [{p.name: p.shape for p in expected_params(config, alone)} for alone in (False, True)]
     found = [] if actual in kinds else differences(kinds[0], actual)
     found += [f"dtype: {n} is {a.dtype}, expected float32" for n, a in weights.items() if a.dtype != np.float32]
-    found = found or not_finite(weights)
+    found = found or [sentence for name, array in weights.items() for sentence in not_finite(name, array)]
     if found:
         raise CheckpointProblem(
             f"These weights are not the model's ({len(found)} problems):\n  " + "\n  ".join(found), tuple(found)

@@ -241,11 +241,28 @@ def test_a_tensor_outside_its_storage_is_refused(tmp_path):
     path = save("torch", tmp_path)
     with zipfile.ZipFile(path) as archive:
         pickled = archive.read("archive/data.pkl")
-    shape = b"J" + struct.pack("<i", 48) + b"t"
-    longer = pickled.replace(shape, b"J" + struct.pack("<i", 2**31 - 1) + b"t", 1)
-    assert longer != pickled
-    with pytest.raises(Problem, match="does not fit in its storage"):
-        open_checkpoint(zip_with(tmp_path / "long.pth", longer))
+    shape = b"".join(b"J" + struct.pack("<i", size) for size in (1, 1, 48))
+    for larger, message in ((49, "does not fit in its storage"), (-1, "makes no sense"), (2**31 - 1, "does not fit")):
+        changed = pickled.replace(shape, shape[:-4] + struct.pack("<i", larger), 1)
+        assert changed != pickled
+        with pytest.raises(Problem, match=message):
+            open_checkpoint(zip_with(tmp_path / "long.pth", changed, **storages(path)))
+    with pytest.raises(Problem, match=r"data/0 is not there"):
+        open_checkpoint(zip_with(tmp_path / "long.pth", pickled))
+
+
+def test_a_flipped_bit_in_a_storage_is_found(tmp_path):
+    path = save("torch", tmp_path)
+    whole = bytearray(path.read_bytes())
+    whole[len(whole) // 2] ^= 1
+    path.write_bytes(whole)
+    with pytest.raises(Problem, match="checksum of its entry data/"):
+        open_checkpoint(path).weights(CONFIG)
+
+
+def storages(path):
+    with zipfile.ZipFile(path) as archive:
+        return {name.removeprefix("archive/"): archive.read(name) for name in archive.namelist() if "/data/" in name}
 
 
 def test_a_compressed_entry_and_a_foreign_zip_are_refused(tmp_path):

@@ -78,13 +78,18 @@ def to_numpy(tensor: NDArray[Any]) -> NDArray[Any]:
 
 
 def run(
-    model: MAE | ViT, inputs: Mapping[str, NDArray[Any]], mask_ratio: float = 0.75, gradients: bool = False
+    model: MAE | ViT,
+    inputs: Mapping[str, NDArray[Any]],
+    mask_ratio: float = 0.75,
+    gradients: bool = False,
+    out: dict[str, NDArray[Any]] | None = None,
 ) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]]]:
     """Run a model on NumPy inputs and return its taps and, if asked, the loss's gradients by spec name.
 
-    The frozen position tables get a gradient too: it costs nothing and shows more.
+    The frozen position tables get a gradient too: it costs nothing and shows more. out: a dictionary to record in,
+    which may spoil what it is given (compare/kernels.py).
     """
     tensors = {name: from_numpy(array, model) for name, array in inputs.items()}
-    out: dict[str, NDArray[Any]] = {}
+    out = {} if out is None else out
     forward(model, tensors, mask_ratio, out)
     return out, to_spec("numpy", model.config, hand_derived(model, tensors, out)) if gradients else {}

@@ -116,17 +116,16 @@ class _Archive:
                 raise TypeError
         except (TypeError, ValueError, KeyError, AttributeError):
             raise self.damaged(f"the record of tensor {name} makes no sense") from None
+        entry, itemsize = f"data/{key}", np.dtype(DTYPES[dtype]).itemsize
+        stored = self.entries.get(self.root + entry)
+        if stored is None or stored.file_size != count * itemsize:
+            raise self.damaged(f"its entry {entry} is not there with the {count * itemsize:,} bytes that {name} needs")
         last = offset + sum((size - 1) * stride for size, stride in zip(shape, strides))
         if (math.prod(shape) and last >= count) or len(shape) > 16 or math.prod(shape) > max(count, len(self.data)):
             raise self.damaged(f"tensor {name} of shape {shape} does not fit in its storage of {count:,} values")
-        entry = f"data/{key}"
 
         def load() -> Array:
-            data = self.entry(entry)
-            itemsize = np.dtype(DTYPES[dtype]).itemsize
-            if len(data) != count * itemsize:
-                raise self.damaged(f"its entry {entry} has {len(data):,} bytes, {name} needs {count * itemsize:,}")
-            flat = from_bytes(data, dtype, (count,), self.big_endian)
+            flat = from_bytes(self.entry(entry), dtype, (count,), self.big_endian)
             if not math.prod(shape):
                 return np.zeros(shape, flat.dtype)
             steps = [stride * itemsize for stride in strides]

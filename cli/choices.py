@@ -1,0 +1,23 @@
+"""Comma-separated choices on the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+
+from ..backends.errors import Problem
+
+
+def chosen(text: str, known: Sequence[str], what: str) -> tuple[str, ...]:
+    """The names in a comma-separated text ("all": every one). Raises Problem, with the nearest name, for an unknown one."""
+    if text == "all":
+        return tuple(known)
+    names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    for name in names:
+        if name not in known:
+            near = get_close_matches(name, known, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise Problem(f"Unknown {what} {name!r}; there are {', '.join(known)}.{hint}")
+    if not names:
+        raise Problem(f"No {what} given; choose from {', '.join(known)}, or all.")
+    return names

@@ -1,0 +1,64 @@
+"""Measure how accurate each framework's kernels are, on the tensors that a model really gives them."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ..backends.spec import taps
+from ..convert.checkpoint import open_checkpoint
+from .introduced import by_operation, introduced_errors
+from .kernels import NOTABLE
+from .run import Comparison, compare
+from .trace import Trace
+
+KERNELS = Path(__file__).with_name("kernels.json")
+TWIN = "twin1"
+
+
+def profile(frameworks: Sequence[str], model: str, device: str, seed: int = 0) -> list[dict[str, Any]]:
+    """A row for each framework and operation: its own rms error and that of NumPy's float32 twin, in units of roundoff."""
+    rows: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory(prefix="polymae-") as name:
+        folder = Path(name)
+        comparison = Comparison(frameworks=frameworks, model=model, device=device, seed=seed, keep=folder)
+        report = compare(replace(comparison, levels=("weights", "forward"), reference=None))
+        checkpoint = open_checkpoint(folder / "torch-weights.pth")
+        oracle = Trace(folder / "oracle.npz")
+        config = oracle.config
+        weights = checkpoint.weights(config)
+        operations = {tap.name: tap.operation for tap in taps(config)}
+        twin = by_operation(dict(introduced_errors(Trace(folder / f"{TWIN}.npz"), config, weights)), operations)
+        for judgement in report.judgements:
+            if judgement.problem:
+                continue
+            trace = Trace(folder / f"{judgement.label}.npz")
+            errors = by_operation(dict(introduced_errors(trace, config, weights)), operations)
+            where = {key: trace.manifest["environment"][key] for key in ("framework", "version", "device")}
+            rows += [
+                {
+                    **where,
+                    "operation": operation,
+                    "error": round(size, 2),
+                    "twin": round(twin[operation], 2),
+                    "model": model,
+                }
+                for operation, size in errors.items()
+            ]
+    return rows
+
+
+def notable(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of kernels that are clearly less accurate than NumPy's."""
+    return [row for row in rows if row["error"] > NOTABLE * row["twin"]]
+
+
+def remember(rows: Sequence[dict[str, Any]]) -> None:
+    """Put the notable rows into kernels.json, in place of older ones of the same framework, version and device."""
+    measured = {(row["framework"], row["version"], row["device"]) for row in rows}
+    kept = [r for r in json.loads(KERNELS.read_text()) if (r["framework"], r["version"], r["device"]) not in measured]
+    KERNELS.write_text(json.dumps([*kept, *notable(rows)], indent=1) + "\n")
