@@ -38,7 +38,7 @@ class Run:
     mask_ratio: float = 0.75
     norm_pix_loss: bool = False
     gradients: bool = False
-    threads: int | None = None
+    threads: int = 1  # one: sums in the same order whatever the machine
     seed: int = 0
     twin: int | None = None  # NumPy only: sum every matrix product in the order of this seed
     kernel_noise: str | None = (

@@ -50,7 +50,7 @@ class Comparison:
     norm_pix_loss: bool = False
     batch: int = 2
     seed: int = 0
-    threads: int | None = None
+    threads: int = 1
     time_limit: float = TIME_LIMIT
     keep: Path | None = None  # where converted files and traces stay; None: a folder that is removed
     pythons: dict[str, str] = field(default_factory=dict)

@@ -25,7 +25,8 @@ class Outcome:
 
 def record_in_process(run: Run, python: str = sys.executable, time_limit: float = TIME_LIMIT) -> Outcome:
     """Run `polymae record` in a fresh interpreter and say how it went. Never raises for what the worker does."""
-    environment = os.environ | {"PYTHONUNBUFFERED": "1", "GLOG_v": "3", "GLOG_minloglevel": "3"}
+    threads = {f"{library}_NUM_THREADS": str(run.threads) for library in ("OMP", "OPENBLAS", "MKL")}
+    environment = os.environ | threads | {"GLOG_v": "3", "GLOG_minloglevel": "3"}
     try:
         worker = subprocess.Popen(
             [python, "-m", "polymae.cli", *_arguments(run)],
