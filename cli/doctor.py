@@ -163,7 +163,7 @@ def _pins(framework: str) -> list[str]:
         listed = metadata.requires("polymae") or []
     except metadata.PackageNotFoundError:  # run from a folder, not installed
         listed = [framework]
-    pins = {}
+    pins: dict[str, None] = {}  # in order, each once
     for line in listed:
         pin, _, marker = line.partition(";")
         if not marker or f'extra == "{framework}"' in marker:

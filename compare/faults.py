@@ -73,10 +73,29 @@ _EPS_OF_ONE_BLOCK = {
     )
 }
 
+_TANH = "0.5 * x * (1 + {}.tanh(0.7978845608028654 * (x + 0.044715 * x**3)))"
+_TANH_GELU = {
+    "numpy": ("= gelu(x)", "= " + _TANH.format("np")),
+    "torch": ("F.gelu(x)", 'F.gelu(x, approximate="tanh")'),
+    "megengine": ("F.gelu(x)", _TANH.format("F")),
+    "mindspore": ('approximate="none"', 'approximate="tanh"'),
+    "oneflow": ("F.gelu(x)", _TANH.format("flow")),
+}
+_BIASED_VARIANCE = {
+    "numpy": ("ddof=1", "ddof=0"),
+    "torch": ("var(dim=-1, ", "var(dim=-1, unbiased=False, "),
+    "megengine": ("(target.shape[-1] - 1)", "target.shape[-1]"),
+    "mindspore": ("unbiased_variance(target)", "target.var(axis=-1, keepdims=True)"),
+    "oneflow": ("var(dim=-1, ", "var(dim=-1, unbiased=False, "),
+}
+
 FAULTS = {
     fault.name: fault
     for fault in (
         Fault("layer norm eps 1e-5 in one block", "blocks.1.norm1", edits=_EPS_OF_ONE_BLOCK),
+        Fault("tanh gelu", "blocks.0.mlp.gelu", edits=_TANH_GELU),
+        Fault("biased variance in the loss", "norm_pix.target", edits=_BIASED_VARIANCE),
+        Fault("decoder norm skipped", "decoder_norm", edits={"all": ("self.decoder_norm(x)", "x")}),
         Fault("position table transposed", "pos_embed", weights=_transpose_position_table),
         Fault("q and k swapped", "blocks.1.attn.qkv", weights=_swap_q_and_k),
         Fault("convolution bias dropped", "patch_embed", weights=_zero("patch_embed.proj.bias")),

@@ -13,8 +13,9 @@ from ..backends.spec import taps
 from ..convert.checkpoint import open_checkpoint
 from .introduced import by_operation, introduced_errors
 from .kernels import NOTABLE
-from .run import Comparison, compare
+from .run import compare
 from .trace import Trace
+from .verdict import Comparison
 
 KERNELS = Path(__file__).with_name("kernels.json")
 TWIN = "twin1"

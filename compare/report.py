@@ -48,15 +48,22 @@ def _nan_last(value: float) -> float:
     return math.inf if math.isnan(value) else value
 
 
+@dataclass(frozen=True)
+class About:
+    """What was compared."""
+
+    model: str
+    weights: str
+    content_hash: str
+    inputs: str
+    mask_ratio: float
+
+
 @dataclass
 class Report:
     """A comparison."""
 
-    model: str
-    weights: str
-    source: str  # content hash of the weights
-    inputs: str
-    mask_ratio: float
+    about: About
     levels: tuple[str, ...]
     judgements: list[Judgement]
     reference: Reference | None = None
@@ -100,11 +107,7 @@ class Report:
         """The report as JSON holds it (schema compare/report.schema.json)."""
         return {
             "schema": SCHEMA,
-            "model": self.model,
-            "weights": self.weights,
-            "content_hash": self.source,
-            "inputs": self.inputs,
-            "mask_ratio": self.mask_ratio,
+            **asdict(self.about),
             "levels": list(self.levels),
             "oracle": self.oracle,
             "twins": self.twins,
@@ -158,7 +161,7 @@ def print_report(report: Report, out: Path | None) -> None:
     # Piped into a file there is no width to fit: let no cell be cut.
     console = Console(width=None if Console().is_terminal else 160)
     table = Table(
-        title=f"{report.model} against the oracle ({report.oracle}); E of limit, in units of roundoff u = 2^-24"
+        title=f"{report.about.model} against {report.oracle}: E and its limit, in units of roundoff u = 2^-24"
     )
     for column in ("framework", "verdict", "weights", "inputs", "forward", "loss", "gradients", ""):
         table.add_column(column)

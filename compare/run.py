@@ -5,9 +5,10 @@ from __future__ import annotations
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,44 +17,18 @@ from ..backends.config import Config
 from ..backends.errors import Problem
 from ..backends.initial import initial_weights
 from ..backends.spec import params
-from ..backends.spelling import FRAMEWORKS, Arrays
+from ..backends.spelling import Arrays
 from ..convert.checkpoint import content_hash, open_checkpoint
 from ..convert.writing import default_ending, write_checkpoint
 from .inputs import photographs, random_inputs, read_inputs
-from .judge import LEVELS, Judgement, against, judge
-from .kernels import explain, known_kernels
 from .record import Run, chosen_config
-from .report import Reference, Report
+from .report import About, Report
 from .trace import Trace
-from .worker import TIME_LIMIT, Outcome, record_in_process
+from .verdict import Comparison, judge_traces
+from .worker import Outcome, record_in_process
 
 TWINS = (1, 2)  # seeds of the summation orders of the float32 twins
 SMALL = 5_000_000  # parameters up to which two workers fit in memory side by side
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """What to compare."""
-
-    frameworks: Sequence[str] = FRAMEWORKS
-    weights: Path | None = None
-    model: str | None = None
-    images: Sequence[Path] = ()
-    inputs: Path | None = None
-    levels: Sequence[str] = LEVELS
-    reference: str | None = "torch"
-    rtol: float | None = None
-    atol: float | None = None
-    device: str = "cpu"
-    dtype: str = "float32"
-    mask_ratio: float = 0.75
-    norm_pix_loss: bool = False
-    batch: int = 2
-    seed: int = 0
-    threads: int = 1
-    time_limit: float = TIME_LIMIT
-    keep: Path | None = None  # where converted files and traces stay; None: a folder that is removed
-    pythons: dict[str, str] = field(default_factory=dict)
 
 
 def compare(comparison: Comparison) -> Report:
@@ -93,13 +68,16 @@ def _compare_in(folder: Path, comparison: Comparison, config: Config) -> Report:
             replace(twin, framework=name, weights=files[name], device=device, dtype=comparison.dtype, out=trace)
         )
     outcomes = _record(runs, comparison, sum(param.size for param in params(config)))
-    report = judge_outcomes(outcomes[: 1 + len(TWINS)], outcomes[1 + len(TWINS) :], comparison)
-    for judgement in report.judgements:
-        if judgement.verdict == "fault" and (noise := known_kernels(judgement.environment)):
-            _explain(judgement, noise, base, comparison)
-    report.model, report.weights = comparison.model or _preset_name(comparison), str(comparison.weights or "seeded")
-    report.source, report.inputs, report.mask_ratio = source, what, comparison.mask_ratio
-    return report
+    references, candidates = outcomes[: 1 + len(TWINS)], outcomes[1 + len(TWINS) :]
+    for outcome in references:
+        if outcome.trace is None:
+            raise Problem(f"The NumPy oracle could not be recorded: {outcome.reason}")
+    oracle, *twins = [Trace(outcome.trace) for outcome in references if outcome.trace]
+    model = comparison.model or _preset_name(comparison)
+    about = About(model, str(comparison.weights or "seeded"), source, what, comparison.mask_ratio)
+    _say("judging")
+    noisy = partial(_record_noisy, base=base, comparison=comparison)
+    return judge_traces(about, oracle, twins, candidates, comparison, noisy)
 
 
 def _preset_name(comparison: Comparison) -> str:
@@ -166,58 +144,13 @@ def _record(runs: Sequence[Run], comparison: Comparison, size: int) -> list[Outc
             raise
 
 
-def _explain(judgement: Judgement, noise: dict[str, float], base: Run, comparison: Comparison) -> None:
-    """Ask the oracle, with noise of the kernels' measured size, what they account for."""
+def _record_noisy(noise: Mapping[str, float], base: Run, comparison: Comparison) -> Trace | None:
+    """The oracle with noise behind the operations whose kernels are known to be inaccurate."""
     text = ",".join(f"{operation}={size}" for operation, size in noise.items())
-    run = replace(base, kernel_noise=text, out=base.out.with_name(f"noisy-{judgement.label}.npz"))
+    run = replace(base, kernel_noise=text, out=base.out.with_name("noisy.npz"))
     outcome = _record([run], comparison, SMALL)[0]
-    if outcome.trace:
-        explain(judgement, Trace(base.out), Trace(outcome.trace), noise)
+    return Trace(outcome.trace) if outcome.trace else None
 
 
 def _say(line: str) -> None:
     print(line.rstrip(), file=sys.stderr, flush=True)
-
-
-def judge_outcomes(references: Sequence[Outcome], outcomes: Sequence[Outcome], comparison: Comparison) -> Report:
-    """Judge what the workers left. Raises Problem where the oracle itself could not be recorded."""
-    for outcome in references:
-        if outcome.trace is None:
-            raise Problem(f"The NumPy oracle could not be recorded: {outcome.reason}")
-    oracle, *twins = [Trace(outcome.trace) for outcome in references if outcome.trace]
-    _say("judging")
-    return judge_traces(oracle, twins, outcomes, comparison)
-
-
-def judge_traces(oracle: Trace, twins: Sequence[Trace], outcomes: Sequence[Outcome], comparison: Comparison) -> Report:
-    """A report on recorded traces."""
-    opened: dict[str, Trace] = {}
-    failed: dict[str, Judgement] = {}
-    for outcome in outcomes:
-        try:
-            if outcome.trace is None:
-                raise Problem(outcome.reason)
-            opened[outcome.label] = Trace(outcome.trace)
-        except Problem as problem:
-            failed[outcome.label] = Judgement(outcome.label, problem=str(problem))
-    judged = dict(zip(opened, judge(oracle, twins, opened, comparison.levels)))
-    judgements = [(judged | failed)[outcome.label] for outcome in outcomes]
-    report = Report("", "", "", "", 0.0, tuple(comparison.levels), judgements, twins=len(twins))
-    report.reference = _reference(opened, judged, comparison)
-    return report
-
-
-def _reference(opened: dict[str, Trace], judged: dict[str, Judgement], comparison: Comparison) -> Reference | None:
-    label = comparison.reference
-    if label is None or label not in opened or judged[label].problem:
-        return None
-    reference = Reference(
-        label,
-        rtol=1e-4 if comparison.rtol is None else comparison.rtol,
-        atol=1e-5 if comparison.atol is None else comparison.atol,
-        asked=comparison.rtol is not None or comparison.atol is not None,
-    )
-    for name, trace in opened.items():
-        if name != label and not judged[name].problem:
-            reference.rows[name] = against(opened[label], trace, reference.rtol, reference.atol)
-    return reference

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..backends.errors import Problem
-from .report import Report
-from .run import Comparison, judge_traces
+from .kernels import parse_noise
+from .report import About, Report
 from .trace import Trace, TraceProblem
+from .verdict import Comparison, judge_traces
 from .worker import Outcome
 
 
 def compare_traces(paths: Sequence[Path], comparison: Comparison) -> Report:
     """A report on trace files, which sorts them itself.
 
-    NumPy in float64 is the oracle, twins of NumPy set the floor, the rest are judged. Without an oracle the traces
+    NumPy in float64 is the oracle, twins of NumPy set the floor, a noisy oracle explains inaccurate
+    kernels, the rest are judged. Without an oracle the traces
     are judged against the reference framework's (or the first), with the a-priori floor.
     Raises Problem where nothing is left to judge.
     """
-    oracles, twins, others, outcomes = [], [], [], []
+    oracles, twins, noisy, others, outcomes = [], [], [], [], []
     for path in paths:
         try:
             trace = Trace(path)
@@ -27,7 +29,9 @@ def compare_traces(paths: Sequence[Path], comparison: Comparison) -> Report:
             outcomes.append(Outcome(path.name, None, str(problem)))
             continue
         manifest = trace.manifest
-        if manifest["framework"] == "numpy" and manifest["dtype"] == "float64":
+        if manifest["kernel_noise"]:
+            noisy.append(trace)
+        elif manifest["framework"] == "numpy" and manifest["dtype"] == "float64":
             oracles.append(trace)
         elif manifest["twin"] is not None:
             twins.append(trace)
@@ -50,9 +54,11 @@ def compare_traces(paths: Sequence[Path], comparison: Comparison) -> Report:
     for trace in others:
         label = trace.label if labels.count(trace.label) == 1 else trace.path.name
         outcomes.append(Outcome(label, trace.path))
-    report = judge_traces(oracles[0], twins, outcomes, comparison)
     manifest = oracles[0].manifest
-    report.model, report.weights, report.inputs = manifest["config"]["kind"], "as recorded", "as recorded"
-    report.source, report.mask_ratio = manifest["source"], manifest["mask_ratio"]
-    report.oracle = f"{manifest['framework']} {manifest['dtype']}"
-    return report
+    kind = str(manifest["config"]["kind"])
+    about = About(kind, "as recorded", manifest["source"], "as recorded", manifest["mask_ratio"])
+
+    def with_noise(noise: Mapping[str, float]) -> Trace | None:
+        return next((trace for trace in noisy if parse_noise(trace.manifest["kernel_noise"]) == noise), None)
+
+    return judge_traces(about, oracles[0], twins, outcomes, comparison, with_noise)

@@ -1,0 +1,87 @@
+"""From recorded traces to a report: the judgement against the oracle, what inaccurate kernels explain, the reference."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..backends.errors import Problem
+from ..backends.spelling import FRAMEWORKS
+from .judge import LEVELS, Judgement, against, judge
+from .kernels import explain, known_kernels
+from .report import About, Reference, Report
+from .trace import Trace
+from .worker import TIME_LIMIT, Outcome
+
+Noisy = Callable[[Mapping[str, float]], "Trace | None"]  # the oracle's trace with this noise behind its kernels
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What to compare."""
+
+    frameworks: Sequence[str] = FRAMEWORKS
+    weights: Path | None = None
+    model: str | None = None
+    images: Sequence[Path] = ()
+    inputs: Path | None = None
+    levels: Sequence[str] = LEVELS
+    reference: str | None = "torch"
+    rtol: float | None = None
+    atol: float | None = None
+    device: str = "cpu"
+    dtype: str = "float32"
+    mask_ratio: float = 0.75
+    norm_pix_loss: bool = False
+    batch: int = 2
+    seed: int = 0
+    threads: int = 1
+    time_limit: float = TIME_LIMIT
+    keep: Path | None = None  # where converted files and traces stay; None: a folder that is removed
+    pythons: dict[str, str] = field(default_factory=dict)
+
+
+def judge_traces(
+    about: About,
+    oracle: Trace,
+    twins: Sequence[Trace],
+    outcomes: Sequence[Outcome],
+    comparison: Comparison,
+    noisy: Noisy,
+) -> Report:
+    """A report on what the workers left. noisy: asked only where an inaccurate kernel may explain a fault."""
+    opened: dict[str, Trace] = {}
+    failed: dict[str, Judgement] = {}
+    for outcome in outcomes:
+        try:
+            if outcome.trace is None:
+                raise Problem(outcome.reason)
+            opened[outcome.label] = Trace(outcome.trace)
+        except Problem as problem:
+            failed[outcome.label] = Judgement(outcome.label, problem=str(problem))
+    judged = dict(zip(opened, judge(oracle, twins, opened, comparison.levels)))
+    for judgement in judged.values():
+        noise = known_kernels(judgement.environment)
+        if judgement.verdict == "fault" and noise and (trace := noisy(noise)):
+            explain(judgement, oracle, trace, noise)
+    judgements = [(judged | failed)[outcome.label] for outcome in outcomes]
+    name = f"{oracle.label} {oracle.manifest['dtype']}" + ("" if twins else ", limits a priori")
+    reference = _reference(opened, judged, comparison)
+    return Report(about, tuple(comparison.levels), judgements, reference, len(twins), name)
+
+
+def _reference(opened: dict[str, Trace], judged: dict[str, Judgement], comparison: Comparison) -> Reference | None:
+    label = comparison.reference
+    if label is None or label not in opened or judged[label].problem:
+        return None
+    reference = Reference(
+        label,
+        rtol=1e-4 if comparison.rtol is None else comparison.rtol,
+        atol=1e-5 if comparison.atol is None else comparison.atol,
+        asked=comparison.rtol is not None or comparison.atol is not None,
+    )
+    for name, trace in opened.items():
+        if name != label and not judged[name].problem:
+            reference.rows[name] = against(opened[label], trace, reference.rtol, reference.atol)
+    return reference

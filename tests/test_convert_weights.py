@@ -1,0 +1,219 @@
+"""The command line, and writing: what fails leaves nothing behind and nothing changed."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from polymae.backends.errors import Problem
+from polymae.backends.initial import initial_weights
+from polymae.backends.presets import model_config
+from polymae.backends.spec import encoder_params
+from polymae.cli import main as polymae
+from polymae.cli.convert_weights import main as convert
+from polymae.convert.checkpoint import content_hash, open_checkpoint
+from polymae.convert.formats import NATIVE, pth
+from polymae.convert.writing import official_checkpoint, write_checkpoint
+
+MODEL = "mae_vit_test_patch8"
+CONFIG = model_config(MODEL)
+WEIGHTS = initial_weights(CONFIG, seed=2)
+ENCODER = {param.name: WEIGHTS[param.name] for param in encoder_params(CONFIG)}
+ENDINGS = {"torch": ".pth", "megengine": ".pkl", "mindspore": ".ckpt", "oneflow": ""}
+SIZES = "img_size=32,patch_size=8,embed_dim=48,depth=3,num_heads=3,decoder_embed_dim=32,decoder_depth=2"
+
+
+@pytest.fixture
+def official(tmp_path):
+    path = tmp_path / "in" / "official.pth"
+    official_checkpoint(path, CONFIG, WEIGHTS)
+    return path
+
+
+@pytest.fixture(params=ENDINGS)
+def framework(request):
+    return request.param
+
+
+def raw_pth(path, arrays):
+    """A .pth of any names, shapes and values, with no check."""
+    path.parent.mkdir(exist_ok=True)
+    pth.write(path, arrays, lambda done: None)
+    return path
+
+
+def refused(capsys, *arguments):
+    """Run convert_weights, see it fail with status 2 and no traceback, and give its message."""
+    capsys.readouterr()
+    try:
+        status = convert([str(argument) for argument in arguments])
+    except SystemExit as left:
+        status = left.code
+    out, err = capsys.readouterr()
+    assert status == 2
+    assert "Traceback" not in err
+    assert "wrote" not in out
+    return err
+
+
+def test_the_upstream_converters_flags(official, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert convert(["megengine", "-m", MODEL, "-c", str(official)]) == 0
+    assert open_checkpoint(f"pretrained/{MODEL}.pkl").format == "megengine"
+    assert convert(["mindspore", "--torch_path", str(official), "--mindspore_path", "out.ckpt"]) == 0
+    assert open_checkpoint("out.ckpt").format == "mindspore"
+    assert convert(["oneflow", "--ckpt", str(official)]) == 0
+    assert open_checkpoint(f"pretrained/{MODEL}").format == "oneflow"
+    assert convert(["torch", "-c", f"pretrained/{MODEL}", "-o", "out.safetensors"]) == 0
+    assert open_checkpoint("out.safetensors").format == "safetensors"
+    assert convert(["torch", "-c", str(official), "-m", f"{SIZES},decoder_num_heads=4", "-o", "sizes.pth"]) == 0
+    assert convert(["torch", "-c", str(official), "--encoder-only"]) == 0
+    assert open_checkpoint(f"pretrained/{MODEL}_encoder.pth").contents == "encoder"
+
+
+def test_bad_input_is_told_and_writes_nothing(tmp_path, capsys, official):
+    out = tmp_path / "out" / "w.pkl"
+    (tmp_path / "empty.pth").touch()
+    (tmp_path / "page.pth").write_text("\n<!DOCTYPE html><html>Not found</html>")
+    (tmp_path / "text.pth").write_text("hello")
+    nan = raw_pth(tmp_path / "nan.pth", WEIGHTS | {"norm.bias": np.full(48, np.nan, np.float32)})
+    large = model_config("mae_vit_large_patch16", img_size=(32, 32), depth=1, decoder_depth=1)
+    other = raw_pth(tmp_path / "other.pth", initial_weights(large))
+    cases = [
+        (["-c", tmp_path / "none.pth"], "no file"),
+        (["-c", tmp_path], "not one that oneflow.save wrote"),
+        (["-c", tmp_path / "empty.pth"], "empty (0 bytes)"),
+        (["-c", tmp_path / "page.pth"], "an HTML page"),
+        (["-c", tmp_path / "text.pth"], "none of the known formats"),
+        (["-c", nan], "norm.bias has 48 NaN"),
+        (["-c", official, "-m", "mae_vit_bas_patch16"], "Nearest names: mae_vit_base_patch16"),
+        (["-c", official, "-m", "mae_vit_base_patch16"], f"Its shapes are those of {MODEL}"),
+        (["-c", other], "embed_dim=1024,depth=1,num_heads=?"),
+        (["-c", official, "-o", "/proc/polymae/w.pkl"], "Could not write /proc/polymae/w.pkl"),
+        (["-c", official, "-o", official / "w.pkl"], "Could not write"),
+        (["-c", official, "-o", tmp_path], "it is a folder"),
+        (["-c", official, "-o", tmp_path / "w.ckpt"], "does not end as megengine files do: .pkl"),
+        (["-c", official, "-m", f"{SIZES},decoder_num_heads=4", "-o", ""], "say where to write with -o"),
+    ]
+    before = sorted(tmp_path.rglob("*"))
+    for arguments, message in cases:
+        asked = arguments if "-o" in arguments else [*arguments, "-o", out]
+        assert message in refused(capsys, "megengine", *asked)
+        assert sorted(tmp_path.rglob("*")) == before
+    assert "Did you mean 'megengine'?" in refused(capsys, "megngine", "-c", official)
+
+
+def test_a_full_disk_leaves_the_old_file(framework, tmp_path, official):
+    target = tmp_path / "out" / f"w{ENDINGS[framework]}"
+    write_checkpoint(framework, target, CONFIG, initial_weights(CONFIG, seed=9))
+    digest, before = open_checkpoint(target).hash, sorted(tmp_path.rglob("*"))
+    script = (
+        "import resource, sys; from polymae.cli.convert_weights import main\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
+        f"sys.exit(main([{framework!r}, '-c', {str(official)!r}, '-o', {str(target)!r}]))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert "Could not write" in done.stderr
+    assert "0.5 MB" in done.stderr
+    assert sorted(tmp_path.rglob("*")) == before
+    assert open_checkpoint(target).hash == digest
+
+
+@pytest.mark.parametrize("when", [1, 74, 100])  # the last is while it is read back
+def test_stopping_leaves_the_old_file(framework, when, tmp_path):
+    target = tmp_path / "out" / f"w{ENDINGS[framework]}"
+    old = initial_weights(CONFIG, seed=9)
+    write_checkpoint(framework, target, CONFIG, old)
+    before, calls = sorted(tmp_path.rglob("*")), []
+
+    def stop(done):
+        calls.append(done)
+        if len(calls) == when:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_checkpoint(framework, target, CONFIG, WEIGHTS, stop)
+    calls.clear()
+    with pytest.raises(KeyboardInterrupt):
+        write_checkpoint(framework, tmp_path / "new" / "w.pth" / target.name, CONFIG, WEIGHTS, stop)
+    assert sorted(tmp_path.rglob("*")) == before
+    assert open_checkpoint(target).hash == content_hash(old)
+    write_checkpoint(framework, target, CONFIG, WEIGHTS)  # and a run that ends well replaces it
+    assert open_checkpoint(target).hash == content_hash(WEIGHTS)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_write_that_reads_back_wrong_is_not_put_in_place(tmp_path, monkeypatch):
+    right = pth.to_bytes
+    monkeypatch.setattr(pth, "to_bytes", lambda array: right(array + np.float32(1)))
+    with pytest.raises(Problem, match="does not read back the same"):
+        official_checkpoint(tmp_path / "w.pth", CONFIG, WEIGHTS)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_users_folder_is_never_replaced(tmp_path, official, capsys):
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "thesis.tex").write_text("years of work")
+    assert "would be lost" in refused(capsys, "oneflow", "-c", official, "-o", mine)
+    assert (mine / "thesis.tex").read_text() == "years of work"
+
+
+def test_a_file_can_be_converted_onto_itself_and_through_a_link(tmp_path, official):
+    link = tmp_path / "link.pth"
+    link.symlink_to(official)
+    assert convert(["torch", "-c", str(official), "-o", str(link)]) == 0
+    assert link.is_symlink()
+    assert open_checkpoint(official).hash == content_hash(WEIGHTS)
+
+
+def test_wrong_weights_are_not_written(tmp_path):
+    for wrong, message in (
+        ({n: a.astype("f8") for n, a in WEIGHTS.items()}, "float64, expected float32"),
+        ({"cls_token": WEIGHTS["cls_token"]}, "missing: pos_embed"),
+        (WEIGHTS | {"norm.bias": np.full(48, np.inf, np.float32)}, "48 Inf"),
+    ):
+        with pytest.raises(Problem, match=message):
+            write_checkpoint("torch", tmp_path / "w.pth", CONFIG, wrong)
+    with pytest.raises(Problem, match="no checkpoint format for 'jax'"):
+        write_checkpoint("jax", tmp_path / "w.pth", CONFIG, WEIGHTS)
+    assert not list(tmp_path.iterdir())
+
+
+def test_inspect(official, capsys):
+    assert polymae(["inspect", str(official), "--json", "--tensors"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts | {"file": "", "tensor_list": []} == {
+        "file": "", "format": "pth", "dialect": "official", "contents": "mae", "model": MODEL, "tensors": 74,
+        "values": 128992, "dtypes": {"float32": 74}, "extras": [], "sha256": content_hash(WEIGHTS), "tensor_list": [],
+    }  # fmt: skip
+    assert facts["tensor_list"][0] == {"name": "cls_token", "shape": [1, 1, 48], "dtype": "float32"}
+    assert polymae(["inspect", str(official)]) == 0
+    assert MODEL in capsys.readouterr().out
+    assert polymae(["inspect", str(official.parent)]) == 2
+    assert "oneflow.save" in capsys.readouterr().err
+
+
+def test_nothing_is_imported_that_is_not_needed(official):
+    frameworks = [name for name in NATIVE if name != "numpy"]
+    script = f"""
+import sys
+from polymae.cli.convert_weights import main
+try: main(["megengine", "--help"])
+except SystemExit: pass
+assert "numpy" not in sys.modules and "rich" not in sys.modules
+assert main(["megengine", "-c", {str(official)!r}, "-o", {str(official.with_suffix(".pkl"))!r}]) == 0
+assert not set({frameworks!r}) & set(sys.modules), set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60, stdout=subprocess.DEVNULL)
+    command = [sys.executable, "-m", "polymae.cli.convert_weights", "megengine", "--help"]
+    walls = []
+    for _ in range(3):
+        start = time.perf_counter()
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=os.environ)
+        walls.append(time.perf_counter() - start)
+    assert min(walls) < 0.3

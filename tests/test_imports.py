@@ -1,0 +1,74 @@
+"""The repository's own rules: what imports what, how long files are, what no file may hold."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+FRAMEWORK_FOLDERS = {"torch", "megengine", "mindspore", "oneflow"}
+LONGEST = 260  # lines in one file
+
+
+def repository_files(*patterns: str) -> list[Path]:
+    """Files of the repository, relative to its root: tracked ones, and new ones that git does not ignore."""
+    # The setting is for containers, where another user owns the checkout.
+    command = ["git", "-c", "safe.directory=*", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run([*command, *patterns], cwd=ROOT, capture_output=True, check=True).stdout
+    paths = {Path(os.fsdecode(name)) for name in listed.split(b"\0") if name}
+    found = sorted(path for path in paths if (ROOT / path).is_file() and not (ROOT / path).is_symlink())
+    assert found, f"git lists no {patterns} in {ROOT}"
+    return found
+
+
+def modules() -> list[str]:
+    """Every module of ours outside the frameworks' own folders."""
+    names = []
+    for path in repository_files("*.py"):
+        in_package = (ROOT / path.parts[0] / "__init__.py").exists()
+        of_framework = path.parts[0] == "backends" and path.parts[1] in FRAMEWORK_FOLDERS
+        if in_package and not of_framework and path.name != "__main__.py":
+            names.append(".".join(["polymae", *path.with_suffix("").parts]).removesuffix(".__init__"))
+    return names
+
+
+def test_our_modules_import_no_framework():
+    names = modules()
+    assert {"polymae.cli", "polymae.backends.spec", "polymae.backends.numpy.model"} <= set(names)
+    code = (
+        "import importlib, sys\n"
+        "for name in sys.argv[1:]:\n"
+        "    importlib.import_module(name)\n"
+        f"    got = {FRAMEWORK_FOLDERS!r} & set(sys.modules)\n"
+        "    if got: sys.exit(f'importing {name} imports {sorted(got)}')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *names], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("path", repository_files("*.py"), ids=str)
+def test_files_stay_short(path):
+    lines = (ROOT / path).read_text(encoding="utf-8").count("\n")
+    assert lines <= LONGEST, f"{path} has {lines} lines; divide it by subject"
+
+
+def test_no_file_names_this_machine_or_a_registry():
+    # Put together from parts, so that this file does not hold what it forbids.
+    folders = rb"(?<![\w./~-])/(?:" + b"|".join([b"work", b"root"]) + rb")(?:/|\b(?![\w-]))"
+    hosts = rb"\b(?:" + b"|".join([b"pypi" + rb"\." + b"org", b"files." + b"pythonhosted", b"test" + b"pypi"]) + rb")\b"
+    forbidden = re.compile(folders + b"|" + hosts)
+    assert forbidden.search(b"see /" + b"work/main")
+    assert forbidden.search(b"https://pypi" + b".org/simple")
+    assert not forbidden.search(b"network/work, ../work/x, polymae/work")
+    found = []
+    for path in repository_files():
+        content = (ROOT / path).read_bytes()
+        if b"\0" in content:  # a picture or another binary file
+            continue
+        found += [f"{path}: {match.group().decode()}" for match in forbidden.finditer(content)]
+    assert not found, "\n".join(found)
