@@ -16,7 +16,7 @@ setup: ## make or update .venv (seconds where nothing has changed)
 
 demo: setup ## run every framework on two photographs and report how they agree, in reports/ (CKPT=file, ARGS="...")
 	@$(HERE) .venv/bin/polymae compare --model mae_vit_base_patch16 $(if $(CKPT),--weights "$(CKPT)") \
-		--images demo/photos/*.jpg --gradients --out reports/ $(ARGS)
+		--images demo/photos/*.jpg --out reports/ $(ARGS)
 
 test: setup ## lint, types and tests; all of them run, and any failure fails (ARGS="..." goes to pytest)
 	@$(HERE) failed=0; \

@@ -9,16 +9,18 @@ from __future__ import annotations
 import importlib.util
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from types import ModuleType
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..backends.errors import Problem
-from ..backends.runtime import Runtime
+from ..backends.runtime import Runtime, load_backend
 
 Weights = dict[str, NDArray[Any]]
 Edit = tuple[str, str]
@@ -106,7 +108,10 @@ FAULTS = {
 
 @contextmanager
 def plant(name: str | None, framework: str) -> Iterator[Fault]:
-    """Import the framework's backend with a fault in it (None: as it is) for the time of the context."""
+    """Put a fault into the framework's backend (None: leave it as it is) for the time of the context.
+
+    Raises Problem for an unknown fault, or one whose edit no longer fits the model's source.
+    """
     if name is None:
         yield Fault("none", "")
         return
@@ -115,28 +120,26 @@ def plant(name: str | None, framework: str) -> Iterator[Fault]:
         raise Problem(f"Unknown fault {name!r}. Nearest names: {', '.join(near)}.")
     fault = FAULTS[name]
     edit = fault.edit_for(framework)
-    if edit is not None:
-        _import_edited(f"polymae.backends.{framework}.model", edit)
-    try:
+    if edit is None:
         yield fault
-    finally:
-        if edit is not None:
-            _forget(framework)
+        return
+    with ExitStack() as stack:
+        load_backend(framework)
+        edited = _edited_model(f"polymae.backends.{framework}.model", edit)
+        for user in ("runtime", "backward"):
+            module = sys.modules.get(f"polymae.backends.{framework}.{user}")
+            for model in ("MAE", "ViT") if module else ():
+                stack.enter_context(patch.object(module, model, getattr(edited, model)))
+        yield fault
 
 
-def _import_edited(module_name: str, edit: Edit) -> None:
-    spec = importlib.util.find_spec(module_name)
-    source = spec.loader.get_source(module_name)  # type: ignore[union-attr]
+def _edited_model(name: str, edit: Edit) -> ModuleType:
+    """A second copy of a model.py, made from its source with the edit in it."""
+    spec = importlib.util.find_spec(name)
+    source = spec.loader.get_source(name)  # type: ignore[union-attr]
     old, new = edit
     if old not in source:
-        raise Problem(f"{module_name} does not hold {old!r} any more; bring compare/faults.py up to date.")
-    _forget(module_name.split(".")[-2])
+        raise Problem(f"{name} does not hold {old!r} any more; bring compare/faults.py up to date.")
     module = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]
-    sys.modules[module_name] = module
-    exec(compile(source.replace(old, new), module_name, "exec"), module.__dict__)
-
-
-def _forget(framework: str) -> None:
-    """Drop the backend's modules, so that the next import reads them anew."""
-    for module in ("model", "runtime", "backward"):
-        sys.modules.pop(f"polymae.backends.{framework}.{module}", None)
+    exec(compile(source.replace(old, new), name, "exec"), module.__dict__)
+    return module

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -66,11 +67,14 @@ def read_inputs(path: Path, config: Config) -> Inputs:
     Floating point becomes float32, labels int64. Raises Problem where something is missing or does not fit the model.
     """
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        arrays = np.load(path, allow_pickle=False)
+        if not isinstance(arrays, np.lib.npyio.NpzFile):
+            raise ValueError("it holds one array without a name")
+        with arrays:
             found = {name: arrays[name] for name in arrays.files}
-    except (ValueError, EOFError, OSError) as problem:
-        if isinstance(problem, FileNotFoundError):
-            raise Problem(f"No inputs file {path}; give an .npz with imgs and noise (or labels).") from None
+    except FileNotFoundError:
+        raise Problem(f"No inputs file {path}; give an .npz with imgs and noise (or labels).") from None
+    except (ValueError, EOFError, OSError, zipfile.BadZipFile) as problem:
         raise Problem(f"{path} is not a readable .npz file ({problem}); write it with numpy.savez.") from None
     return check_inputs(found, config, str(path))
 
@@ -81,6 +85,10 @@ def check_inputs(found: Inputs, config: Config, source: str) -> Inputs:
     for name in ("imgs", second):
         if name not in found:
             raise Problem(f"{source} holds {', '.join(found) or 'nothing'}; this model needs imgs and {second}.")
+        kinds = "iu" if name == "labels" else "fiu"
+        if found[name].dtype.kind not in kinds:
+            wanted = "whole numbers" if name == "labels" else "real numbers, best float32"
+            raise Problem(f"{name} in {source} is of type {found[name].dtype}; it must hold {wanted}.")
     imgs = found["imgs"]
     expected = ("N", config.in_chans, *config.img_size)
     if imgs.ndim != 4 or imgs.shape[1:] != expected[1:] or len(imgs) == 0:
@@ -92,18 +100,23 @@ def check_inputs(found: Inputs, config: Config, source: str) -> Inputs:
     shape = (len(imgs),) if second == "labels" else (len(imgs), config.num_patches)
     if other.shape != shape:
         raise Problem(f"{second} in {source} is {other.shape}; for these images it must be {shape}.")
+    imgs = _finite("imgs", imgs, source)
     if isinstance(config, ViTConfig):
         labels = other.astype(np.int64)
         if labels.min() < 0 or labels.max() >= config.num_classes:
             raise Problem(
                 f"labels in {source} go from {labels.min()} to {labels.max()}; 0 to {config.num_classes - 1} fit."
             )
-        return {"imgs": np.ascontiguousarray(imgs, np.float32), "labels": labels}
-    checked = {"imgs": np.ascontiguousarray(imgs, np.float32), "noise": np.ascontiguousarray(other, np.float32)}
-    for name, array in checked.items():
-        if not np.isfinite(array).all():
-            raise Problem(f"{name} in {source} holds {np.count_nonzero(~np.isfinite(array))} NaN or infinite values.")
-    return checked
+        return {"imgs": imgs, "labels": labels}
+    return {"imgs": imgs, "noise": _finite("noise", other, source)}
+
+
+def _finite(name: str, array: NDArray[Any], source: str) -> NDArray[np.float32]:
+    with np.errstate(over="ignore"):  # what overflows is counted below
+        array = np.ascontiguousarray(array, np.float32)
+    if not np.isfinite(array).all():
+        raise Problem(f"{name} in {source} holds {np.count_nonzero(~np.isfinite(array))} NaN or infinite values.")
+    return array
 
 
 def digest(array: NDArray[Any]) -> str:

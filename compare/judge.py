@@ -13,7 +13,7 @@ from ..backends.config import Config, ViTConfig
 from ..backends.spec import Tap, params, scores, taps
 from .metrics import U, closeness, coherence, error, not_finite, unequal, worst_row
 from .tolerance import NULL, null_limit, scalar_limit, tensor_limit
-from .trace import Trace
+from .trace import Trace, TraceProblem
 
 Verdict = Literal["exact", "roundoff", "explained", "fault"]
 LEVELS = ("weights", "inputs", "forward", "loss", "gradients")
@@ -111,10 +111,14 @@ def judge(
         reference = oracle[tap.name]
         twin_tensors = [] if tap.exact else [twin[tap.name] for twin in twins]
         for judgement, candidate in comparable:
-            if tap.name in candidate:
-                judgement.findings.append(
-                    judge_tensor(level, tap, candidate[tap.name], reference, twin_tensors, blocks)
-                )
+            if tap.name not in candidate:
+                continue
+            try:
+                actual = candidate[tap.name]
+            except TraceProblem as problem:
+                judgement.problem = judgement.problem or str(problem)
+                continue
+            judgement.findings.append(judge_tensor(level, tap, actual, reference, twin_tensors, blocks))
     return judgements
 
 
@@ -202,7 +206,7 @@ def _measure_null(
     sibling = _rms(oracle[~null])
     sizes = [_rms(twin[null]) / (U * sibling) if sibling else 0.0 for twin in twins]
     limit = null_limit(int(null.sum()), sizes)
-    size = _rms(actual[null]) / (U * sibling) if sibling else _rms(actual[null])
+    size = _rms(actual[null]) / (U * sibling) if sibling else float("inf") if actual[null].any() else 0.0
     finding.verdict = "roundoff"
     if size > limit.value:
         finding.verdict, finding.error, finding.limit, finding.floor = "fault", size, limit.value, limit.floor

@@ -49,8 +49,10 @@ def coherence(actual: NDArray[Any], oracle: NDArray[np.float64], e: float) -> fl
 
 
 def not_finite(actual: NDArray[Any], oracle: NDArray[Any]) -> int:
-    """Elements that are NaN or infinite in one of the two only."""
-    return int(np.count_nonzero(np.isfinite(actual) != np.isfinite(oracle)))
+    """Elements that are NaN or infinite in one of the two only, or not the same of these in both."""
+    both = np.isnan(actual) & np.isnan(oracle)
+    suspect = ~(np.isfinite(actual) & np.isfinite(oracle)) & ~both
+    return int(np.count_nonzero(suspect & (actual != oracle)))
 
 
 def unequal(actual: NDArray[Any], expected: NDArray[Any]) -> int:
@@ -79,4 +81,5 @@ def closeness(actual: NDArray[Any], expected: NDArray[Any], rtol: float, atol: f
     needed = distance - rtol * size
     share = float(np.mean(needed <= atol))  # a NaN is not within any tolerance
     top = float(np.max(distance))
-    return Closeness(top, float(np.max(relative)), max(0.0, float(np.max(needed))), share, share == 1.0)
+    lacking = float(np.maximum(0.0, np.max(needed)))  # NumPy's maximum keeps a NaN, Python's max does not
+    return Closeness(top, float(np.max(relative)), lacking, share, share == 1.0)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import zipfile
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,11 @@ from ..backends.errors import Problem
 
 MANIFEST = "manifest"
 FORMAT = 1
+# What every manifest says; `judge` and `compare_traces` read these.
+FIELDS = (
+    "framework", "config", "mask_ratio", "dtype", "gradients", "environment", "inputs", "source", "weights",
+    "twin", "kernel_noise", "fault",
+)  # fmt: skip
 
 
 class TraceProblem(Problem, ValueError):
@@ -54,12 +60,16 @@ class Trace:
             self.manifest: dict[str, Any] = json.loads(str(self._arrays[MANIFEST][()]))
         except FileNotFoundError:
             raise TraceProblem(f"No trace {path}; record one with `polymae record`.") from None
-        except (ValueError, KeyError, EOFError, OSError, TypeError, AttributeError, zipfile.BadZipFile) as problem:
+        except (ValueError, LookupError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as problem:
             raise TraceProblem(
                 f"{path} is not a whole trace ({problem}); record it again with `polymae record`."
             ) from None
+        if not isinstance(self.manifest, dict):
+            raise TraceProblem(f"{path} has a manifest that is no JSON object; record it again with `polymae record`.")
         if self.manifest.get("format") != FORMAT:
             raise TraceProblem(f"{path} has trace format {self.manifest.get('format')}; this version reads {FORMAT}.")
+        if absent := [name for name in FIELDS if name not in self.manifest]:
+            raise TraceProblem(f"{path} does not say its {', '.join(absent)}; record it again with `polymae record`.")
         names = list(self._arrays.files)
         if len(set(names)) != len(names):
             twice = sorted({name for name in names if names.count(name) > 1})
@@ -84,7 +94,9 @@ class Trace:
     def __getitem__(self, name: str) -> NDArray[Any]:
         try:
             return np.asarray(self._arrays[name])
-        except (ValueError, EOFError, zipfile.BadZipFile) as problem:
+        except KeyError:
+            raise TraceProblem(f"{self.path} holds no {name}; record it again with `polymae record`.") from None
+        except (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as problem:
             raise TraceProblem(f"{name} in {self.path} is damaged ({problem}); record it again.") from None
 
     def close(self) -> None:

@@ -96,11 +96,15 @@ def _compare(written: Path, path: Path, weights: Arrays, step: Progress) -> None
     tensors = open_checkpoint(written).tensors
     for name, array in weights.items():
         same = name in tensors and tensors[name].shape == array.shape and tensors[name].dtype == "float32"
-        if not same or not np.array_equal(to_bytes(tensors[name].load()), to_bytes(array)):
+        if not same or not _equal(tensors[name].load(), array):
             raise CheckpointProblem(
                 f"What was written for {path} does not read back the same ({name}); the disk or the memory is at fault."
             )
         step(array.nbytes)
+
+
+def _equal(one: Array, other: Array) -> bool:
+    return np.array_equal(np.frombuffer(to_bytes(one), np.uint8), np.frombuffer(to_bytes(other), np.uint8))
 
 
 def _check_weights(config: Config, weights: Arrays) -> None:

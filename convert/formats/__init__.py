@@ -63,23 +63,17 @@ _STRANGERS = {
 
 def find_format(path: Path) -> tuple[str, Format]:
     """Name and module of the format of a file or folder, by its first bytes. Raises CheckpointProblem for none."""
-    known = ", ".join(form.NAME for form in FORMATS.values())
-    if path.is_dir():
-        for name, form in FORMATS.items():
-            if form.FOLDER and form.matches(path):
-                return name, form
-        inside = path / "model"
-        hint = f" Did you mean {inside}?" if oneflow.matches(inside) else ""
-        raise CheckpointProblem(
-            f"{path} is a folder, but not one that oneflow.save wrote (no pickled_data in it).{hint}"
-        )
     try:
-        with path.open("rb") as file:
-            head = file.read(512)
+        folder, regular = path.is_dir(), path.is_file() or not path.exists()
+        head = b"" if folder or not regular else _first_bytes(path)
     except FileNotFoundError:
         raise CheckpointProblem(f"There is no file {path}; check the path.") from None
     except (OSError, ValueError) as problem:  # ValueError: a null character in the name
         raise CheckpointProblem(f"Cannot read {path}: {problem}; check the path and its permissions.") from None
+    if folder:
+        return _find_folder_format(path)
+    if not regular:  # a pipe would make us wait for ever
+        raise CheckpointProblem(f"{path} is neither a file nor a folder; save the checkpoint to a file first.")
     if not head:
         raise CheckpointProblem(f"{path} is empty (0 bytes); was the download or the copy interrupted?")
     start = head.lstrip().lower()
@@ -89,4 +83,19 @@ def find_format(path: Path) -> tuple[str, Format]:
     for name, form in FORMATS.items():
         if not form.FOLDER and form.matches(head):
             return name, form
+    known = ", ".join(form.NAME for form in FORMATS.values())
     raise CheckpointProblem(f"{path} is none of the known formats ({known}); it begins with {head[:16]!r}.")
+
+
+def _first_bytes(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(512)
+
+
+def _find_folder_format(path: Path) -> tuple[str, Format]:
+    for name, form in FORMATS.items():
+        if form.FOLDER and form.matches(path):
+            return name, form
+    inside = path / "model"
+    hint = f" Did you mean {inside}?" if oneflow.matches(inside) else ""
+    raise CheckpointProblem(f"{path} is a folder, but not one that oneflow.save wrote (no pickled_data in it).{hint}")

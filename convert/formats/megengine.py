@@ -15,7 +15,7 @@ from . import pickle_writer as pickle
 from .pickle_reader import Record, read_pickle
 from .state import find_state
 
-NAME, ENDINGS, FOLDER = "MegEngine .pkl", (".pkl", ".mge"), False
+NAME, ENDINGS, FOLDER = "MegEngine .pkl", (".pkl",), False
 
 _ARRAYS = frozenset(f"{module}.multiarray._reconstruct" for module in ("numpy.core", "numpy._core"))
 _ALLOWED = _ARRAYS | {

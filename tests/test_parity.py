@@ -1,0 +1,56 @@
+"""The main job on small models: every framework gets the same weights and is judged against the float64 oracle."""
+
+import json
+from pathlib import Path
+
+import pytest
+from frameworks import frameworks_under_test
+from polymae.cli import main
+from polymae.compare.run import compare
+from polymae.compare.verdict import Comparison
+
+TEST = "mae_vit_test_patch8"
+SIZES = "patch_size=8,embed_dim=24,depth=2,num_heads=2"
+MODELS = {
+    "autoencoder": TEST,
+    "not square, one channel, normalised patches": (
+        f"img_size=(16,32),in_chans=1,{SIZES},decoder_embed_dim=16,decoder_depth=1,decoder_num_heads=2,norm_pix_loss=True"
+    ),
+    "patch 14": "img_size=56,patch_size=14,embed_dim=80,depth=1,num_heads=1,decoder_depth=1,decoder_embed_dim=32",
+    "classifier, gap": "vit_test_patch8",
+    "classifier, cls": f"img_size=(16,32),{SIZES},num_classes=7,pooling=cls",
+}
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_every_framework_is_within_roundoff(kind: str, tmp_path: Path) -> None:
+    report = compare(Comparison(frameworks=frameworks_under_test(), model=MODELS[kind], keep=tmp_path))
+    assert {j.label for j in report.judgements} == set(frameworks_under_test())
+    for judgement in report.judgements:
+        assert report.verdict(judgement) in ("roundoff", "explained"), report.reason(judgement)
+        levels = {finding.level for finding in judgement.findings}
+        assert levels == {"weights", "inputs", "forward", "loss", "gradients"}
+        if judgement.label != "mindspore":  # only its softmax is known to be inaccurate
+            assert report.verdict(judgement) == "roundoff", report.reason(judgement)
+    assert report.exit_status == 0
+
+
+def test_photographs_and_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    photos = sorted((Path(__file__).parent.parent / "demo" / "photos").glob("*.jpg"))
+    assert len(photos) == 2
+    names = ",".join(frameworks_under_test())
+    arguments = ["compare", "-m", TEST, "--frameworks", names, "--out", str(tmp_path / "reports"), "--images"]
+    assert main([*arguments, *map(str, photos)]) == 0
+    report = json.loads((tmp_path / "reports" / "report.json").read_text())
+    assert {row["framework"] for row in report["frameworks"]} == set(frameworks_under_test())
+    assert (tmp_path / "reports" / "report.html").stat().st_size < 1_000_000
+    assert "first wrong" not in capsys.readouterr().out
+
+
+def test_mask_and_order_are_bit_equal(tmp_path: Path) -> None:
+    report = compare(
+        Comparison(frameworks=frameworks_under_test(), model=TEST, levels=("forward",), mask_ratio=0.5, keep=tmp_path)
+    )
+    for judgement in report.judgements:
+        found = {finding.name: finding.verdict for finding in judgement.findings}
+        assert found["mask"] == found["ids_restore"] == "exact"

@@ -1,0 +1,167 @@
+"""The spec: official counts, names, initial weights, presets and what `--model` understands."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from polymae.backends.config import ConfigError, MAEConfig, ViTConfig, keep_length
+from polymae.backends.initial import initial_weights, sincos_table
+from polymae.backends.presets import ALIASES, PRESETS, model_config
+from polymae.backends.spec import SpecError, encoder_params, params, scores, taps, verify
+from polymae.backends.spelling import FRAMEWORKS, native_params, to_native, to_spec
+
+# Tensors and values of the official checkpoints.
+OFFICIAL = {
+    "mae_vit_base_patch16": (254, 111_907_840),
+    "mae_vit_large_patch16": (398, 329_541_888),
+    "mae_vit_huge_patch14": (494, 657_074_508),
+    "vit_base_patch16": (152, 86_567_656),
+    "vit_large_patch16": (296, 304_326_632),
+    "vit_huge_patch14": (392, 632_045_800),
+}
+ENCODERS = {
+    "mae_vit_base_patch16": (150, 85_798_656),
+    "mae_vit_large_patch16": (294, 303_301_632),
+    "mae_vit_huge_patch14": (390, 630_764_800),
+}
+
+
+@pytest.mark.parametrize("name", OFFICIAL)
+def test_counts_are_the_official_ones(name: str) -> None:
+    listed = params(model_config(name))
+    assert (len(listed), sum(p.size for p in listed)) == OFFICIAL[name]
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_encoder_counts_are_those_of_the_published_files(name: str) -> None:
+    config = model_config(name)
+    assert isinstance(config, MAEConfig)
+    listed = encoder_params(config)
+    assert (len(listed), sum(p.size for p in listed)) == ENCODERS[name]
+
+
+def test_order_starts_as_the_official_state_dict() -> None:
+    names = [p.name for p in params(model_config("mae_vit_base_patch16"))]
+    first = ["cls_token", "pos_embed", "mask_token", "decoder_pos_embed", "patch_embed.proj.weight"]
+    assert names[:5] == first
+    assert names[-2:] == ["decoder_pred.weight", "decoder_pred.bias"]
+
+
+def test_aliases_are_the_official_factories() -> None:
+    assert model_config("mae_vit_huge_patch14_dec512d8b") == PRESETS["mae_vit_huge_patch14"]
+    assert set(ALIASES.values()) <= set(PRESETS)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_names_are_unique(name: str) -> None:
+    config = PRESETS[name]
+    for listed in (params(config), (*taps(config), *scores(config))):
+        names = [item.name for item in listed]
+        assert len(set(names)) == len(names)
+
+
+def test_kept_patches_are_counted_in_binary_floating_point_as_upstream() -> None:
+    official = {(100, 0.9): 9, (100, 0.8): 19, (196, 0.9): 19, (256, 0.7): 76, (196, 0.75): 49, (196, 0.0): 196}
+    assert {key: keep_length(*key) for key in official} == official
+
+
+@pytest.mark.parametrize("ratio", [-0.1, 1.0, 2.0, math.nan])
+def test_a_ratio_that_keeps_nothing_is_refused(ratio: float) -> None:
+    with pytest.raises(ConfigError, match="keeps none"):
+        keep_length(196, ratio)
+
+
+def test_first_half_of_the_position_table_encodes_the_column() -> None:
+    table = sincos_table(8, (2, 3))
+    assert table.shape == (1, 7, 8)
+    assert not table[0, 0].any()  # the class token's row
+    one = np.sin(np.float64(1)).astype(np.float32)
+    assert table[0, 2, 0] == one  # row 0, column 1: sin(1) in the first half
+    assert table[0, 2, 4] == 0
+    assert table[0, 4, 4] == one  # row 1, column 0: sin(1) in the second half
+    assert table[0, 4, 0] == 0
+
+
+def test_position_table_is_rounded_once_from_float64() -> None:
+    # Computed in float32 throughout, a third of the values of base/16 would differ in the last bits.
+    table = sincos_table(768, (14, 14))
+    omega = 1.0 / 10000 ** (np.arange(192, dtype=np.float64) / 192.0)
+    expected = np.sin(13.0 * omega).astype(np.float32)
+    assert np.array_equal(table[0, 14, :192], expected)  # row 0, column 13
+
+
+def test_initial_weights_follow_the_official_rules() -> None:
+    config = model_config("mae_vit_base_patch16", depth=1, decoder_depth=1)
+    weights = initial_weights(config, seed=3)
+    xavier = math.sqrt(6 / (768 + 3 * 16 * 16))  # on the [768, 768] view, not on the 4-D convolution
+    assert np.abs(weights["patch_embed.proj.weight"]).max() == pytest.approx(xavier, rel=1e-3)
+    fused = math.sqrt(6 / (3 * 768 + 768))
+    assert np.abs(weights["blocks.0.attn.qkv.weight"]).max() == pytest.approx(fused, rel=1e-3)
+    assert 0.99 < np.abs(weights["patch_embed.proj.bias"]).max() * math.sqrt(768) <= 1  # Conv2d's default
+    assert weights["cls_token"].std() == pytest.approx(0.02, rel=0.1)
+    assert not weights["blocks.0.attn.qkv.bias"].any()
+    assert (weights["norm.weight"] == 1).all()
+    assert all(array.dtype == np.float32 for array in weights.values())
+
+
+def test_initial_weights_are_a_function_of_the_seed() -> None:
+    config = model_config("mae_vit_test_patch8")
+    first, again, other = (initial_weights(config, seed) for seed in (1, 1, 2))
+    assert all(np.array_equal(first[name], again[name]) for name in first)
+    assert not np.array_equal(first["decoder_pred.weight"], other["decoder_pred.weight"])
+
+
+@given(
+    heads=st.integers(1, 4), depth=st.integers(1, 3), grid=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    patch=st.integers(1, 4), chans=st.integers(1, 5), framework=st.sampled_from(FRAMEWORKS),
+)  # fmt: skip
+def test_every_spelling_is_a_bijection(heads, depth, grid, patch, chans, framework) -> None:  # type: ignore[no-untyped-def]
+    config = MAEConfig(
+        img_size=(grid[0] * patch, grid[1] * patch), patch_size=patch, in_chans=chans, embed_dim=4 * heads, depth=depth,
+        num_heads=heads, decoder_embed_dim=8, decoder_depth=1, decoder_num_heads=2,
+    )  # fmt: skip
+    weights = initial_weights(config)
+    native = to_native(framework, config, weights)
+    assert len(native) == len(weights) == len(native_params(framework, config))
+    back = to_spec(framework, config, native)
+    assert all(np.array_equal(back[name], weights[name]) for name in weights)
+
+
+def test_verify_gathers_every_difference() -> None:
+    with pytest.raises(SpecError) as caught:
+        verify({"a": (1,), "b": (2,), "c": (3,)}, {"b": (4,), "c": (3,), "d": (5,)}, "This model")
+    message = str(caught.value)
+    assert all(part in message for part in ("3 differences", "missing: a", "unexpected: d", "b is (4,), expected (2,)"))
+
+
+def test_model_from_names_and_from_json(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    text = "img_size=(32,48),patch_size=8,in_chans=1,embed_dim=24,depth=2,num_heads=2,norm_pix_loss=True"
+    config = model_config(text)
+    assert isinstance(config, MAEConfig)
+    assert (config.img_size, config.in_chans, config.norm_pix_loss) == ((32, 48), 1, True)
+    path = tmp_path / "model.json"
+    path.write_text(json.dumps({"img_size": 32, "patch_size": 8, "num_classes": 7, "pooling": "cls"}))
+    assert model_config(str(path)) == ViTConfig(img_size=(32, 32), patch_size=8, num_classes=7, pooling="cls")
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ("mae_vit_bse_patch16", "mae_vit_base_patch16"),
+        ("depht=3", "depth"),
+        ("depth=0", "at least 1"),
+        ("depth=two", "must be a int"),
+        ("img_size=30,patch_size=8", "multiples of the patch size"),
+        ("embed_dim=50,num_heads=3", "does not divide"),
+        ("embed_dim=6,num_heads=3", "multiple of 4"),
+        ("img_size=a", "height, width"),
+        ("nowhere.json", "No model file"),
+        ("pooling=mean", "'gap' or 'cls'"),
+    ],
+)
+def test_a_wrong_model_is_refused_with_what_to_do(model: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        model_config(model)
