@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import argparse
+from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 
 from ..backends.errors import Problem
@@ -21,3 +22,18 @@ def chosen(text: str, known: Sequence[str], what: str) -> tuple[str, ...]:
     if not names:
         raise Problem(f"No {what} given; choose from {', '.join(known)}, or all.")
     return names
+
+
+def whole(least: int) -> Callable[[str], int]:
+    """The type of an argument that is a whole number of at least `least`."""
+
+    def parse(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            number = least - 1
+        if number < least:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {least}.")
+        return number
+
+    return parse

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from ..backends.spelling import FRAMEWORKS
-from .choices import chosen
+from .choices import chosen, whole
 
 LEVELS = ("weights", "inputs", "forward", "loss", "gradients")
 
@@ -34,9 +34,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dtype", default="float32", choices=("float32", "float64"))
     parser.add_argument("--mask-ratio", type=float, default=0.75)
     parser.add_argument("--norm-pix-loss", action="store_true", help="differentiate the loss of normalised patches")
-    parser.add_argument("--batch", type=int, default=2, help="random images, where none are given")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=1, help="of each framework (default 1: one order of summation)")
+    parser.add_argument("--batch", type=whole(1), default=2, help="random images, where none are given")
+    parser.add_argument("--seed", type=whole(0), default=0)
+    parser.add_argument(
+        "--threads", type=whole(1), default=1, help="of each framework (default 1: one order of summation)"
+    )
     parser.add_argument("--time-limit", type=float, default=900.0, help="seconds for each framework's process")
     parser.add_argument("--out", type=Path, help="folder for report.html and report.json")
     parser.add_argument("--keep", type=Path, help="folder in which converted files and traces stay")

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from ..backends.spelling import FRAMEWORKS
+from .choices import whole
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,9 +25,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--mask-ratio", type=float, default=0.75)
     parser.add_argument("--norm-pix-loss", action="store_true", help="train on patches normalised one by one")
     parser.add_argument("--gradients", action="store_true", help="also record the loss's gradient for every parameter")
-    parser.add_argument("--threads", type=int, default=1, help="of each framework (default 1: one order of summation)")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--twin", type=int, metavar="SEED", help="NumPy: sum matrix products in a random order")
+    parser.add_argument(
+        "--threads", type=whole(1), default=1, help="of each framework (default 1: one order of summation)"
+    )
+    parser.add_argument("--seed", type=whole(0), default=0)
+    parser.add_argument("--twin", type=whole(0), metavar="SEED", help="NumPy: sum matrix products in a random order")
     parser.add_argument(
         "--kernel-noise", metavar="OPERATION=SIZE,...", help="NumPy: relative noise behind operations, in u"
     )

@@ -182,6 +182,9 @@ def _measure(
     finding: Finding, actual: NDArray[Any], oracle: NDArray[Any], twins: Sequence[NDArray[Any]], blocks: int
 ) -> None:
     finite = np.isfinite(oracle)
+    if not finite.any() and oracle.size:  # the loss of a mask that removes nothing is 0 / 0, and so are its gradients
+        finding.verdict, finding.reason = "exact", "NaN or infinite everywhere, in both"
+        return
     if not finite.all():
         actual, oracle = np.where(finite, actual, 0), np.where(finite, oracle, 0)
     null = np.abs(oracle) <= NULL * np.abs(oracle).max(initial=0) if finding.level == "gradients" else None

@@ -7,7 +7,8 @@ behind each of its calls, predicts it. The measurements are data: kernels.json, 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Collection, Mapping
 from importlib import resources
 from typing import Any
 
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from ..backends.errors import Problem
 from .judge import Finding, Judgement
 from .metrics import U, error
-from .tolerance import kappa
+from .tolerance import scalar_limit, tensor_limit
 from .trace import Trace
 
 # A kernel whose own error exceeds this many times that of NumPy's float32 is worth naming.
@@ -31,12 +32,18 @@ def known_kernels(environment: Mapping[str, Any]) -> dict[str, float]:
     return {row["operation"]: row["error"] for row in rows if all(row[key] == environment.get(key) for key in same)}
 
 
-def parse_noise(text: str) -> dict[str, float]:
-    """ "softmax=10.9,gelu=3" as a dictionary. Raises Problem for anything else."""
+def parse_noise(text: str, operations: Collection[str] = ()) -> dict[str, float]:
+    """ "softmax=10.9,gelu=3" as a dictionary. Raises Problem for anything else, or for none of these operations."""
     try:
-        return {name: float(size) for name, size in (part.split("=") for part in text.split(","))}
+        noise = {name: float(size) for name, size in (part.split("=") for part in text.split(","))}
+        if not all(0 <= size < math.inf for size in noise.values()):
+            raise ValueError
     except ValueError:
         raise Problem(f"--kernel-noise {text!r} is not OPERATION=SIZE,...; sizes are in units of roundoff.") from None
+    for name in noise:
+        if operations and name not in operations:
+            raise Problem(f"--kernel-noise {text!r}: this model has no {name!r}, but {', '.join(sorted(operations))}.")
+    return noise
 
 
 class NoisyTaps(dict[str, NDArray[Any]]):
@@ -66,7 +73,7 @@ def explain(judgement: Judgement, oracle: Trace, noisy: Trace, noise: Mapping[st
 def _explain_one(finding: Finding, extra: float, named: str) -> None:
     size = finding.size
     floor = float(np.hypot(finding.floor, extra))
-    limit = 2 * floor + 1 if size == 1 else kappa(size) * floor
-    if finding.error <= limit:
-        finding.verdict, finding.limit = "explained", limit
+    limit = scalar_limit([floor], 0) if size == 1 else tensor_limit(size, [floor], 0)
+    if finding.error <= limit.value:
+        finding.verdict, finding.limit = "explained", limit.value
         finding.reason = f"{named} adds {extra:.2f} to the floor {finding.floor:.2f} (in quadrature)"

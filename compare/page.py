@@ -29,11 +29,11 @@ def write_page(report: Report, path: Path) -> None:
             "reason": report.reason(judgement),
             "worst": {level: judgement.worst(level) for level in LEVELS},
             "reference": report.reference.summary(judgement.label) if report.reference else None,
-            "forward": _plot(judgement, ("forward", "loss"), "tensors in the order of the forward pass"),
-            "gradients": _plot(judgement, ("gradients",), "gradients in the order of the backward pass"),
+            "forward": _plot(judgement, ("forward", "loss"), "tensors in the order of the forward pass", f"f{i}-"),
+            "gradients": _plot(judgement, ("gradients",), "gradients in the order of the backward pass", f"g{i}-"),
             "outliers": sorted(judgement.findings, key=lambda finding: -finding.ratio)[:OUTLIERS],
         }
-        for judgement in report.judgements
+        for i, judgement in enumerate(report.judgements)
     ]
     path.write_text(environment.from_string(template).render(report=report, levels=LEVELS, frameworks=frameworks))
 
@@ -42,8 +42,11 @@ def _short(value: float) -> str:
     return f"{value:.3g}"
 
 
-def _plot(judgement: Judgement, levels: Sequence[str], along: str) -> str:
-    """E of every tensor along the depth, its floor and its limit, as an SVG element; nothing where nothing was judged."""
+def _plot(judgement: Judgement, levels: Sequence[str], along: str, prefix: str) -> str:
+    """E of every tensor along the depth, its floor and its limit, as an SVG element; nothing where nothing was judged.
+
+    prefix: of the ids in it, which must differ between the page's plots.
+    """
     findings = [finding for finding in judgement.findings if finding.level in levels and finding.limit]
     if not findings:
         return ""
@@ -63,7 +66,6 @@ def _plot(judgement: Judgement, levels: Sequence[str], along: str) -> str:
         figure.savefig(text, format="svg", metadata={"Date": None})
         plt.close(figure)
     svg = text.getvalue()[text.getvalue().index("<svg") :]
-    prefix = f"{judgement.label}-{levels[0]}-"  # ids must differ between the page's plots
     return re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{prefix}", svg)
 
 

@@ -58,7 +58,9 @@ def chosen_config(weights: Path | None, model: str | None, norm_pix_loss: bool =
 
 
 def record(run: Run) -> None:
-    """Load the weights, run the framework once and write the trace."""
+    """Load the weights, run the framework once and write the trace. Raises Problem for what cannot be run."""
+    if run.framework != "numpy" and (run.twin is not None or run.kernel_noise is not None):
+        raise Problem(f"--twin and --kernel-noise are for NumPy, not {run.framework}; leave them out.")
     config = chosen_config(run.weights, run.model, run.norm_pix_loss)
     inputs = read_inputs(run.inputs, config)
     with plant(run.fault, run.framework) as planted:
@@ -116,7 +118,8 @@ def _spoilt(run: Run, config: Config) -> dict[str, Any]:
     """What makes NumPy's run a noisy one; nothing for every other."""
     if run.kernel_noise is None:
         return {}
-    return {"out": NoisyTaps(parse_noise(run.kernel_noise), {tap.name: tap.operation for tap in taps(config)})}
+    operations = {tap.name: tap.operation for tap in taps(config)}
+    return {"out": NoisyTaps(parse_noise(run.kernel_noise, set(operations.values())), operations)}
 
 
 def _round_trip(runtime: Runtime, model: Any, inputs: Inputs) -> Inputs:

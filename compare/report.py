@@ -156,27 +156,31 @@ def _finite(value: Any) -> Any:
 def print_report(report: Report, out: Path | None) -> None:
     """The terminal's tables: verdicts against the oracle, then the familiar terms against the reference."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
-    # Piped into a file there is no width to fit: let no cell be cut.
+    # Piped into a file there is no width to fit. In a narrow terminal cells are folded, never cut.
     console = Console(width=None if Console().is_terminal else 160)
-    table = Table(
-        title=f"{report.about.model} against {report.oracle}: E and its limit, in units of roundoff u = 2^-24"
-    )
+    title = f"{report.about.model} against {report.oracle}: E and its limit, in units of roundoff u = 2^-24"
+    table = Table(title=escape(title))
     for column in ("framework", "verdict", "weights", "inputs", "forward", "loss", "gradients", ""):
-        table.add_column(column)
+        table.add_column(column, overflow="fold")
     colour = {"fault": "red", "not comparable": "yellow", "coverage hole": "yellow"}
     for judgement in report.judgements:
         verdict = report.verdict(judgement)
         cells = [_level_cell(judgement, level) for level in LEVELS]
         table.add_row(
-            judgement.label, f"[{colour.get(verdict, 'green')}]{verdict}[/]", *cells, report.reason(judgement)
+            escape(judgement.label),
+            f"[{colour.get(verdict, 'green')}]{verdict}[/]",
+            *cells,
+            escape(report.reason(judgement)),
         )
     console.print(table)
     if report.reference and report.reference.rows:
         _print_reference(console, report)
     if out:
-        console.print(f"[dim]{out / 'report.html'}  {out / 'report.json'}[/]", soft_wrap=True)
+        written = escape(f"{out / 'report.html'}  {out / 'report.json'}")
+        console.print(f"[dim]{written}[/]", soft_wrap=True)
 
 
 def _level_cell(judgement: Judgement, level: str) -> str:
@@ -191,17 +195,19 @@ def _level_cell(judgement: Judgement, level: str) -> str:
 
 
 def _print_reference(console: Any, report: Report) -> None:
+    from rich.markup import escape
     from rich.table import Table
 
     reference = report.reference
     assert reference is not None
-    table = Table(title=f"beside {reference.label}: |a - b| <= atol {reference.atol:g} + rtol {reference.rtol:g} |b|")
+    title = f"beside {reference.label}: |a - b| <= atol {reference.atol:g} + rtol {reference.rtol:g} |b|"
+    table = Table(title=escape(title))
     for column in ("framework", "max abs", "max rel", "atol needed", "at", "share within", "result"):
-        table.add_column(column)
+        table.add_column(column, overflow="fold")
     for label in reference.rows:
         if summary := reference.summary(label):
             table.add_row(
-                label, f"{summary['max_abs']:.3g}", f"{summary['max_rel']:.3g}", f"{summary['atol_needed']:.3g}",
+                escape(label), f"{summary['max_abs']:.3g}", f"{summary['max_rel']:.3g}", f"{summary['atol_needed']:.3g}",
                 summary["tensor"], f"{100 * summary['share']:.4g} %", "pass" if summary["passed"] else "fail",
             )  # fmt: skip
     console.print(table)

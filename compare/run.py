@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,7 +25,7 @@ from .inputs import photographs, random_inputs, read_inputs
 from .record import Run, chosen_config
 from .report import About, Report
 from .trace import Trace
-from .verdict import Comparison, judge_traces
+from .verdict import Comparison, judge_traces, require_reference
 from .worker import Outcome, record_in_process
 
 TWINS = (1, 2)  # seeds of the summation orders of the float32 twins
@@ -33,6 +34,7 @@ SMALL = 5_000_000  # parameters up to which two workers fit in memory side by si
 
 def compare(comparison: Comparison) -> Report:
     """Run the whole comparison. Raises Problem for bad input; a failing framework is a row of the report."""
+    require_reference(comparison, list(dict.fromkeys(["numpy", *comparison.frameworks])))
     config = chosen_config(comparison.weights, comparison.model, comparison.norm_pix_loss)
     if comparison.keep is not None:
         comparison.keep.mkdir(parents=True, exist_ok=True)
@@ -128,9 +130,14 @@ def _convert(folder: Path, comparison: Comparison, config: Config, weights: Arra
 
 
 def _record(runs: Sequence[Run], comparison: Comparison, size: int) -> list[Outcome]:
+    stop = threading.Event()
+
     def work(run: Run) -> Outcome:
         started = time.monotonic()
-        outcome = record_in_process(run, comparison.pythons.get(run.framework, sys.executable), comparison.time_limit)
+        python = comparison.pythons.get(run.framework, sys.executable)
+        outcome = record_in_process(run, python, comparison.time_limit, stop)
+        if stop.is_set():
+            return outcome
         what = "recorded" if outcome.trace else "FAILED  "
         kind = f"{run.dtype}{' twin' if run.twin else ''}{' noisy' if run.kernel_noise else ''}"
         _say(f"{what}     {run.framework:<10} {kind:<20} {time.monotonic() - started:6.1f} s  {outcome.reason}")
@@ -140,6 +147,7 @@ def _record(runs: Sequence[Run], comparison: Comparison, size: int) -> list[Outc
         try:
             return list(pool.map(work, runs))
         except BaseException:
+            stop.set()  # or leaving the pool would wait for its workers, who know nothing of a Ctrl-C
             pool.shutdown(wait=False, cancel_futures=True)
             raise
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..backends.errors import Problem
+from .judge import incomparable
 from .kernels import parse_noise
 from .report import About, Report
 from .trace import Trace, TraceProblem
@@ -16,20 +17,22 @@ from .worker import Outcome
 def compare_traces(paths: Sequence[Path], comparison: Comparison) -> Report:
     """A report on trace files, which sorts them itself.
 
-    NumPy in float64 is the oracle, twins of NumPy set the floor, a noisy oracle explains inaccurate
-    kernels, the rest are judged. Without an oracle the traces
-    are judged against the reference framework's (or the first), with the a-priori floor.
-    Raises Problem where nothing is left to judge.
+    NumPy in float64 is the oracle, twins of NumPy set the floor, a noisy oracle explains inaccurate kernels,
+    the rest are judged, those with a planted fault among them. Without an oracle the traces are judged against
+    the reference framework's (or the first), with the a-priori floor.
+    Raises Problem where nothing is left to judge, or a twin is not of the oracle's run.
     """
     oracles, twins, noisy, others, outcomes = [], [], [], [], []
     for path in paths:
         try:
             trace = Trace(path)
         except TraceProblem as problem:
-            outcomes.append(Outcome(path.name, None, str(problem)))
+            outcomes.append(Outcome(str(path), None, str(problem)))
             continue
         manifest = trace.manifest
-        if manifest["kernel_noise"]:
+        if manifest["fault"]:
+            others.append(trace)
+        elif manifest["kernel_noise"]:
             noisy.append(trace)
         elif manifest["framework"] == "numpy" and manifest["dtype"] == "float64":
             oracles.append(trace)
@@ -43,17 +46,21 @@ def compare_traces(paths: Sequence[Path], comparison: Comparison) -> Report:
         )
     if not oracles and len(others) > 1:
         oracles = [next((trace for trace in others if trace.label == comparison.reference), others[0])]
-        twins = []
+        twins, noisy = [], []
         others.remove(oracles[0])
     if not oracles or not (others or outcomes):
         raise Problem(
             f"{len(paths)} trace(s) leave nothing to judge; give at least two, best with one of the oracle: "
             "polymae record --framework numpy --dtype float64."
         )
+    for trace in (*twins, *noisy):
+        if problem_found := incomparable(oracles[0], trace):
+            raise Problem(f"{trace.path} cannot set a limit: {problem_found}.")
     labels = [trace.label for trace in others]
     for trace in others:
-        label = trace.label if labels.count(trace.label) == 1 else trace.path.name
-        outcomes.append(Outcome(label, trace.path))
+        label = trace.label if labels.count(trace.label) == 1 else str(trace.path)
+        if all(outcome.label != label for outcome in outcomes):  # a file given twice is judged once
+            outcomes.append(Outcome(label, trace.path))
     manifest = oracles[0].manifest
     kind = str(manifest["config"]["kind"])
     about = About(kind, "as recorded", manifest["source"], "as recorded", manifest["mask_ratio"])

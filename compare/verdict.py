@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -51,6 +51,7 @@ def judge_traces(
     noisy: Noisy,
 ) -> Report:
     """A report on what the workers left. noisy: asked only where an inaccurate kernel may explain a fault."""
+    require_reference(comparison, list(dict.fromkeys([oracle.label, *(outcome.label for outcome in outcomes)])))
     opened: dict[str, Trace] = {}
     failed: dict[str, Judgement] = {}
     for outcome in outcomes:
@@ -67,13 +68,26 @@ def judge_traces(
             explain(judgement, oracle, trace, noise)
     judgements = [(judged | failed)[outcome.label] for outcome in outcomes]
     name = f"{oracle.label} {oracle.manifest['dtype']}" + ("" if twins else ", limits a priori")
-    reference = _reference(opened, judged, comparison)
+    reference = _reference(oracle, opened, judged, comparison)
     return Report(about, tuple(comparison.levels), judgements, reference, len(twins), name)
 
 
-def _reference(opened: dict[str, Trace], judged: dict[str, Judgement], comparison: Comparison) -> Reference | None:
+def require_reference(comparison: Comparison, labels: Collection[str]) -> None:
+    """Raise Problem where a tolerance was given, but the reference that it is for is not among these."""
+    asked = comparison.rtol is not None or comparison.atol is not None
+    if asked and comparison.reference not in labels:
+        raise Problem(
+            f"--rtol and --atol are for the distance from {comparison.reference or 'a reference'}, which is not among "
+            f"{', '.join(labels)}; choose one of them with --reference."
+        )
+
+
+def _reference(
+    oracle: Trace, opened: dict[str, Trace], judged: dict[str, Judgement], comparison: Comparison
+) -> Reference | None:
     label = comparison.reference
-    if label is None or label not in opened or judged[label].problem:
+    traces = {oracle.label: oracle} | opened
+    if label is None or label not in traces or (label in judged and judged[label].problem):
         return None
     reference = Reference(
         label,
@@ -83,5 +97,5 @@ def _reference(opened: dict[str, Trace], judged: dict[str, Judgement], compariso
     )
     for name, trace in opened.items():
         if name != label and not judged[name].problem:
-            reference.rows[name] = against(opened[label], trace, reference.rtol, reference.atol)
+            reference.rows[name] = against(traces[label], trace, reference.rtol, reference.atol)
     return reference

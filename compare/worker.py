@@ -6,12 +6,15 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from .record import Run
 
 TIME_LIMIT = 900.0  # seconds
+POLL = 0.2  # seconds between two looks at `stop`
 
 
 @dataclass(frozen=True)
@@ -23,8 +26,14 @@ class Outcome:
     reason: str = ""
 
 
-def record_in_process(run: Run, python: str = sys.executable, time_limit: float = TIME_LIMIT) -> Outcome:
-    """Run `polymae record` in a fresh interpreter and say how it went. Never raises for what the worker does."""
+def record_in_process(
+    run: Run, python: str = sys.executable, time_limit: float = TIME_LIMIT, stop: threading.Event | None = None
+) -> Outcome:
+    """Run `polymae record` in a fresh interpreter and say how it went. Never raises for what the worker does.
+
+    stop: set by another thread, it ends the worker.
+    """
+    run.out.unlink(missing_ok=True)  # an older trace must not pass for this run's
     threads = {f"{library}_NUM_THREADS": str(run.threads) for library in ("OMP", "OPENBLAS", "MKL")}
     environment = os.environ | threads | {"GLOG_v": "3", "GLOG_minloglevel": "3"}
     try:
@@ -38,10 +47,11 @@ def record_in_process(run: Run, python: str = sys.executable, time_limit: float 
     except OSError as problem:
         return Outcome(run.framework, None, f"the interpreter {python} does not start: {problem}")
     try:
-        _, said = worker.communicate(timeout=time_limit)
+        said = _wait(worker, time.monotonic() + time_limit, stop or threading.Event())
     except subprocess.TimeoutExpired:
         _end(worker)
-        return Outcome(run.framework, None, f"no result within {time_limit:.0f} s; the process was ended")
+        why = "stopped" if stop and stop.is_set() else f"no result within {time_limit:.0f} s"
+        return Outcome(run.framework, None, f"{why}; the process was ended")
     except BaseException:
         _end(worker)
         raise
@@ -50,9 +60,20 @@ def record_in_process(run: Run, python: str = sys.executable, time_limit: float 
     return Outcome(run.framework, None, _reason(worker.returncode, said.decode(errors="replace")))
 
 
+def _wait(worker: subprocess.Popen[bytes], until: float, stop: threading.Event) -> bytes:
+    while True:
+        try:
+            return worker.communicate(timeout=max(0.0, min(POLL, until - time.monotonic())))[1]
+        except subprocess.TimeoutExpired:
+            if stop.is_set() or time.monotonic() >= until:
+                raise
+
+
 def _end(worker: subprocess.Popen[bytes]) -> None:
     os.killpg(worker.pid, signal.SIGKILL)
     worker.wait()
+    assert worker.stderr is not None
+    worker.stderr.close()
 
 
 def _arguments(run: Run) -> list[str]:
@@ -78,9 +99,12 @@ def _arguments(run: Run) -> list[str]:
 
 def _reason(status: int, said: str) -> str:
     if status < 0:
-        name = signal.Signals(-status).name
+        named = {item.value: item.name for item in signal.Signals}
+        name = named.get(-status, f"signal {-status}")
         hint = " (out of memory?)" if name == "SIGKILL" else ""
         return f"the process was killed by {name}{hint}"
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     last = next((line for line in reversed(lines) if not line.startswith("usage:")), "no message")
+    if status == 0:
+        return f"the process ended well but wrote no trace; its last words: {last}"
     return f"{last.removeprefix('polymae record: ')} (exit status {status})"
