@@ -66,6 +66,13 @@ def model_config(model: str, **overrides: Any) -> Config:
     )
 
 
+def preset_name(config: Config) -> str:
+    """The preset of this configuration, whichever loss it has, or "own model"."""
+    if isinstance(config, MAEConfig):
+        config = replace(config, norm_pix_loss=False)
+    return next((name for name, preset in PRESETS.items() if preset == config), "own model")
+
+
 def _assignment(part: str) -> tuple[str, Any]:
     key, _, text = (side.strip() for side in part.partition("="))
     text = {"True": "true", "False": "false"}.get(text, text).replace("(", "[").replace(")", "]")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import re
 from collections.abc import Sequence
 from importlib import resources
@@ -72,20 +73,23 @@ def _plot(judgement: Judgement, levels: Sequence[str], along: str, prefix: str) 
 def _draw(axes: Any, findings: Sequence[Finding]) -> None:
     x = range(len(findings))
     top = max(finding.limit for finding in findings) * 1e6
-    errors = [min(max(finding.error, 1e-2), top) for finding in findings]  # log axis: no zero, no infinity
+    errors = [min(finding.error, top) if finding.error else math.nan for finding in findings]  # a log axis has no zero
     floors, limits = [finding.floor for finding in findings], [finding.limit for finding in findings]
     axes.fill_between(x, floors, limits, color="#9ecae1", alpha=0.5, linewidth=0, label="floor to limit")
     axes.plot(x, errors, color="#08519c", linewidth=0.9, marker=".", markersize=3, label="error")
     wrong = [(i, errors[i]) for i in x if findings[i].verdict == "fault"]
     if wrong:
         axes.plot(*zip(*wrong), "o", color="#cb181d", markersize=4, linestyle="none", label="fault")
-        axes.annotate(findings[wrong[0][0]].name, wrong[0], textcoords="offset points", xytext=(4, 6), color="#cb181d")
+        axes.annotate(
+            findings[wrong[0][0]].name, wrong[0], textcoords="offset points", xytext=(6, -12), color="#cb181d"
+        )
     axes.set_yscale("log")
+    axes.set_ylim(bottom=0.3)
     marks = _marks([finding.name.removeprefix("grad/") for finding in findings])
     axes.set_xticks([place for place, _ in marks], [name for _, name in marks], rotation=40, ha="right", fontsize=7)
     axes.margins(x=0.01)
     axes.grid(axis="y", color="#dddddd", linewidth=0.5)
-    axes.legend(loc="upper left", fontsize=7, frameon=False, ncols=3)
+    axes.legend(loc="lower right", bbox_to_anchor=(1, 1), fontsize=7, frameon=False, ncols=3, borderaxespad=0)
 
 
 def _marks(names: Sequence[str]) -> list[tuple[int, str]]:
@@ -94,6 +98,10 @@ def _marks(names: Sequence[str]) -> list[tuple[int, str]]:
     for i, name in enumerate(names):
         block = re.match(r"(decoder_)?blocks\.\d+", name)
         label = block.group() if block else name.removesuffix(".weight").removesuffix(".bias")
-        if (not found or found[-1][1] != label) and (block or not found or i - found[-1][0] >= len(names) / 40):
+        if not found or found[-1][1] != label:
+            if found and i - found[-1][0] < len(names) / 50:
+                if not block:
+                    continue
+                found.pop()  # a block's name says more than that of a lone tensor before it
             found.append((i, label))
     return found

@@ -17,6 +17,7 @@ import numpy as np
 from ..backends.config import Config
 from ..backends.errors import Problem
 from ..backends.initial import initial_weights
+from ..backends.presets import preset_name
 from ..backends.spec import params
 from ..backends.spelling import Arrays
 from ..convert.checkpoint import content_hash, open_checkpoint
@@ -75,15 +76,10 @@ def _compare_in(folder: Path, comparison: Comparison, config: Config) -> Report:
         if outcome.trace is None:
             raise Problem(f"The NumPy oracle could not be recorded: {outcome.reason}")
     oracle, *twins = [Trace(outcome.trace) for outcome in references if outcome.trace]
-    model = comparison.model or _preset_name(comparison)
-    about = About(model, str(comparison.weights or "seeded"), source, what, comparison.mask_ratio)
+    about = About(preset_name(config), str(comparison.weights or "seeded"), source, what, comparison.mask_ratio)
     _say("judging")
     noisy = partial(_record_noisy, base=base, comparison=comparison)
     return judge_traces(about, oracle, twins, candidates, comparison, noisy)
-
-
-def _preset_name(comparison: Comparison) -> str:
-    return (comparison.weights and open_checkpoint(comparison.weights).model) or "own model"
 
 
 def _source(comparison: Comparison, config: Config) -> Arrays:

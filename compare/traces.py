@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..backends.errors import Problem
+from ..backends.presets import preset_name
 from .judge import incomparable
 from .kernels import parse_noise
 from .report import About, Report
@@ -62,8 +63,9 @@ def compare_traces(paths: Sequence[Path], comparison: Comparison) -> Report:
         if all(outcome.label != label for outcome in outcomes):  # a file given twice is judged once
             outcomes.append(Outcome(label, trace.path))
     manifest = oracles[0].manifest
-    kind = str(manifest["config"]["kind"])
-    about = About(kind, "as recorded", manifest["source"], "as recorded", manifest["mask_ratio"])
+    about = About(
+        preset_name(oracles[0].config), "as recorded", manifest["source"], "as recorded", manifest["mask_ratio"]
+    )
 
     def with_noise(noise: Mapping[str, float]) -> Trace | None:
         return next((trace for trace in noisy if parse_noise(trace.manifest["kernel_noise"]) == noise), None)

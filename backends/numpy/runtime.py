@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -51,7 +52,7 @@ def environment(device: str) -> dict[str, Any]:
         "framework": "numpy",
         "version": np.__version__,
         "device": "cpu",
-        "threads": None,
+        "threads": int(os.environ["OPENBLAS_NUM_THREADS"]) if "OPENBLAS_NUM_THREADS" in os.environ else None,
         "tf32": False,
         "denormals": denormals(),
     }
