@@ -164,7 +164,7 @@ def print_report(report: Report, out: Path | None) -> None:
     title = f"{report.about.model} against {report.oracle}: E and its limit, in units of roundoff u = 2^-24"
     table = Table(title=escape(title))
     for column in ("framework", "verdict", "weights", "inputs", "forward", "loss", "gradients", ""):
-        table.add_column(column, overflow="fold")
+        table.add_column(column, overflow="fold", no_wrap=column == "verdict")
     colour = {"fault": "red", "not comparable": "yellow", "coverage hole": "yellow"}
     for judgement in report.judgements:
         verdict = report.verdict(judgement)

@@ -35,11 +35,11 @@ SMALL = 5_000_000  # parameters up to which two workers fit in memory side by si
 
 def compare(comparison: Comparison) -> Report:
     """Run the whole comparison. Raises Problem for bad input; a failing framework is a row of the report."""
-    require_reference(comparison, list(dict.fromkeys(["numpy", *comparison.frameworks])))
+    require_reference(comparison, "numpy", comparison.frameworks)
     config = chosen_config(comparison.weights, comparison.model, comparison.norm_pix_loss)
     if comparison.keep is not None:
         comparison.keep.mkdir(parents=True, exist_ok=True)
-        return _compare_in(comparison.keep, comparison, config)
+        return _compare_in(comparison.keep.resolve(), comparison, config)
     with tempfile.TemporaryDirectory(prefix="polymae-") as folder:
         return _compare_in(Path(folder), comparison, config)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -51,7 +51,7 @@ def judge_traces(
     noisy: Noisy,
 ) -> Report:
     """A report on what the workers left. noisy: asked only where an inaccurate kernel may explain a fault."""
-    require_reference(comparison, list(dict.fromkeys([oracle.label, *(outcome.label for outcome in outcomes)])))
+    require_reference(comparison, oracle.label, [outcome.label for outcome in outcomes])
     opened: dict[str, Trace] = {}
     failed: dict[str, Judgement] = {}
     for outcome in outcomes:
@@ -72,13 +72,15 @@ def judge_traces(
     return Report(about, tuple(comparison.levels), judgements, reference, len(twins), name)
 
 
-def require_reference(comparison: Comparison, labels: Collection[str]) -> None:
-    """Raise Problem where a tolerance was given, but the reference that it is for is not among these."""
-    asked = comparison.rtol is not None or comparison.atol is not None
-    if asked and comparison.reference not in labels:
+def require_reference(comparison: Comparison, oracle: str, candidates: Sequence[str]) -> None:
+    """Raise Problem where a tolerance was given, but no two runs that it would be for."""
+    if comparison.rtol is None and comparison.atol is None:
+        return
+    label = comparison.reference
+    if label not in (oracle, *candidates) or all(candidate == label for candidate in candidates):
         raise Problem(
-            f"--rtol and --atol are for the distance from {comparison.reference or 'a reference'}, which is not among "
-            f"{', '.join(labels)}; choose one of them with --reference."
+            f"--rtol and --atol are for the distance from {label or 'a reference'}, and there is only "
+            f"{', '.join(candidates)}; give both, or choose another with --reference."
         )
 
 

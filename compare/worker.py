@@ -42,6 +42,7 @@ def record_in_process(
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             env=environment,
+            cwd=run.out.parent,  # not the caller's: `-m` puts it on the path, where a folder called torch would win
             start_new_session=True,  # so that a worker's own children end with it
         )
     except OSError as problem:
@@ -79,9 +80,9 @@ def _end(worker: subprocess.Popen[bytes]) -> None:
 def _arguments(run: Run) -> list[str]:
     options: dict[str, object] = {
         "--framework": run.framework,
-        "--inputs": run.inputs,
-        "--out": run.out,
-        "--weights": run.weights,
+        "--inputs": run.inputs.resolve(),
+        "--out": run.out.resolve(),
+        "--weights": run.weights and run.weights.resolve(),
         "--model": run.model,
         "--device": run.device,
         "--dtype": run.dtype,

@@ -1,1 +1,35 @@
-"""`load` a named model in any framework."""
+"""`load` a named model in any framework, with weights from any checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ..backends.presets import ALIASES, PRESETS, model_config
+from ..backends.runtime import load_backend
+from ..convert.checkpoint import open_checkpoint
+
+__all__ = ["list_models", "load"]
+
+
+def list_models() -> list[str]:
+    """Every name that `load` takes, the official long names included."""
+    return sorted([*PRESETS, *ALIASES])
+
+
+def load(
+    name: str,
+    framework: str = "torch",
+    weights: str | Path | None = None,
+    device: str = "cpu",
+    dtype: str = "float32",
+) -> Any:
+    """A model of one framework (a torch.nn.Module, megengine Module, mindspore Cell, ...), ready to run.
+
+    name: a preset, a JSON file or "img_size=32,patch_size=8,...". weights: a checkpoint of any framework's format,
+    converted on the way (None: initial weights). Raises Problem where a name, the file, the framework or the device is
+    not to be had; the message says what to do.
+    """
+    config = model_config(name)
+    arrays = None if weights is None else open_checkpoint(weights).weights(config)
+    return load_backend(framework).build(config, arrays, device, dtype)

@@ -1,0 +1,309 @@
+"""The judge: what is right passes, what is wrong fails, and what cannot be compared never passes."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from polymae.backends.spec import params, scores, taps
+from polymae.compare.judge import Finding, Judgement, Verdict, judge_tensor
+from polymae.compare.metrics import U, closeness, coherence, error, not_finite, worst_row
+from polymae.compare.report import About, Report
+from polymae.compare.tolerance import a_priori_floor, kappa, null_limit, scalar_limit, tensor_limit
+from polymae.compare.trace import Trace
+from runs import CONFIG, Edited, changed, inputs, judged, oracle, plain, recorded
+
+ABOUT = About("model", "weights", "hash", "inputs", 0.75)
+BIAS = "grad/blocks.1.attn.qkv.bias"
+KEY = slice(CONFIG.embed_dim, 2 * CONFIG.embed_dim)  # its middle third, zero in exact arithmetic
+
+
+def finding(judgement: Judgement, name: str) -> Finding:
+    return next(found for found in judgement.findings if found.name == name)
+
+
+def put(place: Any, value: float) -> Any:
+    """An edit of one element."""
+
+    def edit(array: Any) -> None:
+        array[place] = value
+
+    return edit
+
+
+def status(*judgements: Judgement) -> int:
+    return Report(ABOUT, ("forward",), list(judgements)).exit_status
+
+
+def test_a_correct_run_passes_in_full() -> None:
+    judgement = judged(Trace(plain()))
+    assert judgement.verdict == "roundoff"
+    assert judgement.first_wrong is None
+    assert not judgement.coverage
+    assert status(judgement) == 0
+    listed = [found.name for found in judgement.findings]
+    assert listed[: len(params(CONFIG))] == [f"weights/{param.name}" for param in params(CONFIG)]
+    assert {tap.name for tap in (*taps(CONFIG), *scores(CONFIG))} <= set(listed)
+    assert listed[-1] == "grad/cls_token"  # the backward pass ends where the forward begins
+    assert len(listed) == len(set(listed)) == 2 * len(params(CONFIG)) + 2 + len(taps(CONFIG)) + len(scores(CONFIG))
+    assert all(0 <= found.ratio <= 1 for found in judgement.findings)
+    assert finding(judgement, "pred").error > 0
+
+
+def test_the_oracle_itself_is_exact() -> None:
+    judgement = judged(Trace(oracle()))
+    assert judgement.verdict == "exact"
+    assert {found.error for found in judgement.findings} == {0.0}
+
+
+def test_the_error_is_in_units_of_roundoff() -> None:
+    exact = Trace(oracle())
+    found = finding(judged(Edited(plain(), {"blocks.1": exact["blocks.1"] * (1 + 100 * U)})), "blocks.1")
+    assert found.error == pytest.approx(100)
+    assert found.coherence == pytest.approx(1)
+    assert found.worst_row_error == pytest.approx(100, rel=0.5)
+    assert found.verdict == "fault"
+    noise = np.random.default_rng(0).standard_normal(exact["blocks.1"].shape)
+    found = finding(judged(Edited(plain(), {"blocks.1": exact["blocks.1"] * (1 + 100 * U * noise)})), "blocks.1")
+    assert found.error == pytest.approx(100, rel=0.1)
+    assert found.coherence < 0.1
+
+
+def test_the_worst_row_is_named() -> None:
+    def edit(array: Any) -> None:
+        array[1, 3] *= 1 + 1e-3
+
+    found = finding(changed("blocks.1", edit), "blocks.1")
+    assert found.worst_row == (1, 3)
+    assert found.worst_row_error == pytest.approx(1e-3 / U, rel=0.5)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_one_number_that_is_not_finite(value: float) -> None:
+    judgement = changed("blocks.0.mlp.gelu", put((0, 1, 2), value))
+    assert judgement.first_wrong is not None
+    assert judgement.first_wrong.name == "blocks.0.mlp.gelu"
+    assert judgement.first_wrong.reason.startswith("1 of ")
+    assert "NaN" in judgement.first_wrong.reason
+    assert [found.name for found in judgement.findings if found.verdict == "fault"] == ["blocks.0.mlp.gelu"]
+
+
+def test_numbers_that_are_not_finite_are_told_apart() -> None:
+    ours = np.array([np.nan, np.inf, -np.inf, 1.0, 2.0])
+    assert not_finite(ours, ours) == 0
+    assert not_finite(np.array([np.inf, -np.inf, np.nan, 1.0, 3.0]), ours) == 3
+    tap = next(tap for tap in taps(CONFIG) if tap.name == "pred")
+    ours = np.array([np.nan, 1.0, 2.0])
+    assert judge_tensor("forward", tap, np.array([np.nan, 1.0, 2.0]), ours, [], 1).verdict == "exact"
+    assert judge_tensor("forward", tap, np.array([np.nan, 1.0, 2.1]), ours, [], 1).verdict == "fault"
+    assert "everywhere" in judge_tensor("forward", tap, np.full(3, np.nan), np.full(3, np.nan), [], 1).reason
+
+
+@pytest.mark.parametrize("name", ["mask", "ids_restore", "input/imgs", "input/noise"])
+def test_what_must_be_equal_is_wrong_however_little_it_differs(name: str) -> None:
+    def nudge(array: Any) -> None:
+        array.flat[5] = array.flat[5] + 1 if array.dtype.kind == "i" else np.nextafter(array.flat[5], 2)
+
+    judgement = changed(name, nudge)
+    assert judgement.verdict == "fault"
+    assert judgement.first_wrong is not None
+    assert judgement.first_wrong.name == name
+    assert judgement.first_wrong.error == 1
+
+
+@pytest.mark.parametrize("name", ["blocks.1.attn.softmax", "mask", "norm_pix.loss", "grad/norm.bias", "input/noise"])
+def test_a_missing_tensor_is_a_hole(name: str) -> None:
+    judgement = judged(Edited(plain(), {name: None}))
+    assert (judgement.verdict, judgement.coverage) == ("coverage hole", [f"{name} is missing"])
+    assert status(judgement) == 3
+
+
+@pytest.mark.parametrize("name", ["blocks.7.attn.softmax", "grad/blocks.7.norm1.bias", "input/labels"])
+def test_an_unknown_tensor_is_a_hole(name: str) -> None:
+    judgement = judged(Edited(plain(), {name: np.zeros(3)}))
+    assert (judgement.verdict, judgement.coverage) == ("coverage hole", [f"{name} is unknown"])
+    assert status(judgement) == 3
+
+
+def test_a_hole_outside_the_chosen_levels_does_not_matter() -> None:
+    candidate = Edited(plain(), {"grad/norm.bias": None})
+    assert judged(candidate, ("forward", "loss")).verdict == "roundoff"
+
+
+def test_nothing_to_compare_is_no_success() -> None:
+    assert status() == 2
+    nothing = judged(Trace(plain()), ())
+    assert (nothing.verdict, status(nothing)) == ("not comparable", 2)
+    empty = judged(Edited(plain(), dict.fromkeys(Trace(plain()).names)), ("forward",))
+    assert empty.findings == []
+    assert status(empty) == 2
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("config", {**Trace(plain()).manifest["config"], "depth": 4}),
+        ("mask_ratio", 0.5),
+        ("source", "0" * 64),
+        ("inputs", {**Trace(plain()).manifest["inputs"], "noise": "0" * 64}),
+    ],
+)
+def test_another_run_is_not_comparable(field: str, value: object) -> None:
+    judgement = judged(Edited(plain(), **{field: value}))
+    assert judgement.verdict == "not comparable"
+    assert judgement.problem.startswith(f"{field} differs")
+    assert not judgement.findings
+    assert status(judgement) == 2
+
+
+def test_runs_that_really_differ_are_not_comparable() -> None:
+    for field, run in (
+        ("source", recorded("other seed", seed=1)),
+        ("mask_ratio", recorded("other ratio", mask_ratio=0.5)),
+        ("config", recorded("other loss", norm_pix_loss=True)),
+    ):
+        assert judged(Trace(run)).problem.startswith(f"{field} differs"), field
+
+
+def test_without_gradients_or_in_bfloat16_is_not_comparable() -> None:
+    without = Trace(recorded("forward", gradients=False))
+    assert "--gradients" in judged(without).problem
+    assert status(judged(without)) == 2
+    assert "bfloat16" in judged(Edited(plain(), dtype="bfloat16")).problem
+
+
+def test_other_weights_in_the_model_are_a_fault() -> None:
+    weights = Trace(plain()).manifest["weights"]
+    for wrong in ({**weights, "blocks.0.norm1.bias": "0" * 64}, {k: v for k, v in weights.items() if "0.norm1.b" not in k}):
+        judgement = judged(Edited(plain(), weights=wrong))
+        assert judgement.first_wrong is not None
+        assert judgement.first_wrong.name == "weights/blocks.0.norm1.bias"
+        assert status(judgement) == 1
+
+
+@pytest.mark.parametrize("name", ["pred", "loss", "grad/cls_token", "mask"])
+def test_another_shape_is_a_fault(name: str) -> None:
+    judgement = changed(name, lambda array: array[None])
+    assert judgement.first_wrong is not None
+    assert judgement.first_wrong.name == name
+    assert judgement.first_wrong.reason.startswith("shape (1,")
+
+
+def test_the_first_wrong_is_the_first_that_was_computed() -> None:
+    forward = ["decoder_blocks.0.attn.softmax", "blocks.2.mlp.fc1", "pred", "blocks.2"]
+    backward = ["grad/blocks.0.norm1.weight", "grad/decoder_pred.weight", "grad/decoder_blocks.1.mlp.fc2.weight"]
+    wrong = {name: Trace(plain())[name] * np.float32(1.5) for name in (*forward, *backward)}
+    first = judged(Edited(plain(), wrong)).first_wrong
+    assert first is not None
+    assert first.name == "blocks.2.mlp.fc1"
+    first = judged(Edited(plain(), {name: wrong[name] for name in backward})).first_wrong
+    assert first is not None
+    assert first.name == "grad/decoder_pred.weight"
+
+
+def test_a_gradient_that_is_zero_in_exact_arithmetic_is_judged_by_its_size() -> None:
+    exact, actual = Trace(oracle())[BIAS], Trace(plain())[BIAS]
+    siblings = float(np.sqrt(np.mean(np.delete(exact, np.r_[KEY]) ** 2)))
+    assert np.abs(exact[KEY]).max() < 1e-12 * siblings
+    assert error(actual[KEY], exact[KEY]) * U > 1000  # meaningless as a relative error
+    assert finding(judged(Trace(plain())), BIAS).verdict == "roundoff"
+    for size, verdict in ((5.0, "roundoff"), (40.0, "fault"), (1e-3 / U, "fault")):
+        found = finding(changed(BIAS, put(KEY, size * U * siblings)), BIAS)
+        assert found.verdict == verdict, size
+        assert ("zero in exact arithmetic" in found.reason) == (verdict == "fault")
+    found = finding(changed(BIAS, put(0, 1.0)), BIAS)  # and its siblings are judged as ever
+    assert (found.verdict, "kappa" in found.reason) == ("fault", True)
+
+
+def test_a_gradient_that_is_zero_everywhere_must_be_zero() -> None:
+    tap, zero = taps(CONFIG)[0], np.zeros(8)
+    assert judge_tensor("gradients", tap, zero, zero, [zero], 5).verdict == "roundoff"
+    assert judge_tensor("gradients", tap, zero + 1e-3, zero, [zero], 5).verdict == "fault"
+    assert judge_tensor("forward", tap, zero + 1e-30, zero, [zero], 5).verdict == "fault"
+
+
+def test_the_floor_is_a_priori_without_twins() -> None:
+    judgement = judged(Trace(plain()), a_priori=True)
+    assert judgement.verdict == "roundoff"
+    assert finding(judgement, "pred").floor == pytest.approx(3 * np.sqrt(3 + 2) + 6)
+    assert "a priori for 5 blocks" in finding(judgement, "pred").reason
+    assert "worst of 2 twins" in finding(judged(Trace(plain())), "pred").reason
+
+
+def test_limits() -> None:
+    factors = [kappa(size) for size in (1, 2, 10, 100, 10_000, 10**9)]
+    assert factors == sorted(factors, reverse=True)
+    assert factors[0] == pytest.approx(2 * (1 + 3 / np.sqrt(2 / 16)))
+    assert factors[-1] == pytest.approx(2, rel=1e-3)
+    for limit in (lambda f: tensor_limit(100, [f, 0.1], 5), lambda f: scalar_limit([0.1, f], 5), lambda f: null_limit(9, [f])):
+        values = [limit(floor).value for floor in (0.0, 1.0, 2.0, 10.0, 100.0)]
+        assert values == sorted(values)
+        assert values[0] == values[1]  # no floor below one roundoff
+        assert values[-1] > 10 * values[0]
+    assert tensor_limit(100, [3.0, 5.0], 5).floor == 5
+    assert tensor_limit(100, [], 16).floor == a_priori_floor(16) == 18
+    assert scalar_limit([4.0], 5).value == 9
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "expected"),
+    [
+        ("exact roundoff explained", 0),
+        ("roundoff hole", 3),
+        ("hole problem roundoff", 2),
+        ("problem fault hole", 1),
+        ("fault exact", 1),
+    ],
+)
+def test_the_worst_verdict_is_the_exit_status(verdicts: str, expected: int) -> None:
+    def verdict(name: Verdict, **more: Any) -> Judgement:
+        return Judgement(name, [Finding("pred", "forward", "linear", name)], **more)
+
+    kinds = {
+        "exact": verdict("exact"),
+        "roundoff": verdict("roundoff"),
+        "explained": verdict("explained"),
+        "fault": verdict("fault", coverage=["pred is missing"]),
+        "hole": verdict("roundoff", coverage=["pred is missing"]),
+        "problem": Judgement("problem", problem="killed", coverage=["pred is missing"]),
+    }
+    assert status(*(kinds[name] for name in verdicts.split())) == expected
+    assert Judgement("both", kinds["fault"].findings, "damaged").verdict == "fault"
+
+
+def test_closeness_by_hand() -> None:
+    found = closeness(np.array([1.1, 2.0, 0.5, -4.0]), np.array([1.0, 2.0, 0.0, -5.0]), rtol=0.1, atol=0.2)
+    assert found.max_abs == pytest.approx(1.0)
+    assert found.max_rel == pytest.approx(0.2)  # where the reference is 0 there is no relative error
+    assert found.atol_needed == pytest.approx(0.5)  # of 0, 0, 0.5 and 1 - 0.1 * 5
+    assert (found.share, found.passed) == (0.5, False)
+    assert closeness(np.array([1.1, 0.5]), np.array([1.0, 0.0]), rtol=0, atol=0.500001).passed
+    assert closeness(np.zeros((0, 3)), np.zeros((0, 3)), 0, 0).passed
+
+
+def test_closeness_with_nan_fails_in_every_term() -> None:
+    found = closeness(np.array([1.0, np.nan, 3.0, 4.0]), np.array([1.0, 2.0, 3.0, 4.0]), rtol=1, atol=1)
+    assert np.isnan([found.max_abs, found.max_rel, found.atol_needed]).all()
+    assert (found.share, found.passed) == (0.75, False)
+
+
+def test_metrics_of_zero() -> None:
+    zero = np.zeros((2, 3))
+    assert error(zero, zero) == 0
+    assert error(zero + 1e-9, zero) == np.inf
+    assert coherence(zero, zero, 0.0) == 0
+    assert worst_row(np.eye(3)[:2], zero)[0] == (0,)
+    assert worst_row(np.float32(2), np.float64(1))[0] == ()
+
+
+def test_a_tensor_damaged_on_disk_leaves_the_others_judged(tmp_path: Path) -> None:
+    path = Edited(plain()).save(tmp_path / "t.npz")
+    content = bytearray(path.read_bytes())
+    array = Trace(plain())["blocks.1"]
+    content[content.index(array.tobytes()[:64])] ^= 1
+    path.write_bytes(content)
+    judgement = judged(Trace(path))
+    assert judgement.verdict == "not comparable"
+    assert "blocks.1 in" in judgement.problem
+    assert finding(judgement, "pred").verdict == "roundoff"
+    assert inputs().exists()
