@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from . import Parser, run_safely
 
 if TYPE_CHECKING:
-    from ..backends.config import Config
     from ..convert.checkpoint import Checkpoint
     from ..convert.tensors import Progress
 
@@ -56,12 +55,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Convert one checkpoint; print what was read and written; return 0."""
     from ..convert.checkpoint import open_checkpoint
+    from ..convert.choice import model_of
     from ..convert.writing import format_for, write_checkpoint
 
     if args.output:
         format_for(args.framework, Path(args.output))  # a wrong ending shows before anything is read
     checkpoint = open_checkpoint(args.checkpoint, args.dialect)
-    model, config = _model(checkpoint, args.model)
+    model, config = model_of(checkpoint, args.model)
     print(f"read   {describe(checkpoint)}")
     weights = checkpoint.weights(config, args.encoder_only)
     output = Path(args.output) if args.output else _default_output(args.framework, model, args.encoder_only)
@@ -83,25 +83,6 @@ def describe(checkpoint: Checkpoint) -> str:
     if checkpoint.extras:
         parts.append(f"ignored: {', '.join(checkpoint.extras[:8])}")
     return f"{checkpoint.path}: {', '.join(parts)}"
-
-
-def _model(checkpoint: Checkpoint, asked: str | None) -> tuple[str, Config]:
-    """The model's name and configuration: the one asked for, or the named one that has the file's shapes."""
-    from ..backends.presets import ALIASES, PRESETS, model_config
-    from ..convert.shapes import adapted, settings
-    from ..convert.tensors import CheckpointProblem
-
-    shapes = {name: tensor.shape for name, tensor in checkpoint.tensors.items()}
-    if asked is not None:
-        config = model_config(asked)
-        named = asked in PRESETS or asked in ALIASES
-        return asked, adapted(config, shapes) if named else config  # a name says the size, the file its classes
-    if checkpoint.model is None or checkpoint.config is None:
-        raise CheckpointProblem(
-            f"{checkpoint.path} has the shapes of no named model; say which it is with -m. If one is close, name it to see "
-            f"every difference; if it is your own, fill in the head counts: -m '{settings(shapes)}'"
-        )
-    return checkpoint.model, checkpoint.config
 
 
 def _default_output(framework: str, model: str, encoder_only: bool) -> Path:

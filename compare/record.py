@@ -17,6 +17,7 @@ from ..backends.runtime import Runtime, load_backend
 from ..backends.spec import taps
 from ..backends.spelling import Arrays
 from ..convert.checkpoint import content_hash, open_checkpoint
+from ..convert.choice import model_of
 from ..convert.formats import NATIVE
 from .faults import plant
 from .inputs import Inputs, digest, read_inputs
@@ -49,11 +50,12 @@ class Run:
 
 def chosen_config(weights: Path | None, model: str | None, norm_pix_loss: bool = False) -> Config:
     """The model that `--model` names, or else the preset whose shapes are those of the file."""
-    name = model or (open_checkpoint(weights).model if weights else None)
-    if name is None:
-        what = f"No preset has the shapes of {weights}" if weights else "Neither weights nor a model were given"
-        raise Problem(f"{what}; name the model with --model (`polymae models` lists the presets).")
-    config = model_config(name)
+    if weights is not None:
+        _, config = model_of(open_checkpoint(weights), model)
+    elif model is not None:
+        config = model_config(model)
+    else:
+        raise Problem("Neither weights nor a model were given; name the model with --model (`polymae models`).")
     return replace(config, norm_pix_loss=True) if norm_pix_loss and isinstance(config, MAEConfig) else config
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from ..backends.presets import ALIASES, PRESETS, model_config
 from ..backends.runtime import load_backend
 from ..convert.checkpoint import open_checkpoint
+from ..convert.choice import model_of
 
 __all__ = ["list_models", "load"]
 
@@ -30,6 +31,9 @@ def load(
     converted on the way (None: initial weights). Raises Problem where a name, the file, the framework or the device is
     not to be had; the message says what to do.
     """
-    config = model_config(name)
-    arrays = None if weights is None else open_checkpoint(weights).weights(config)
-    return load_backend(framework).build(config, arrays, device, dtype)
+    runtime = load_backend(framework)
+    if weights is None:
+        return runtime.build(model_config(name), None, device, dtype)
+    checkpoint = open_checkpoint(weights)
+    _, config = model_of(checkpoint, name)
+    return runtime.build(config, checkpoint.weights(config), device, dtype)

@@ -11,7 +11,7 @@ from polymae.compare.metrics import U, closeness, coherence, error, not_finite, 
 from polymae.compare.report import About, Report
 from polymae.compare.tolerance import a_priori_floor, kappa, null_limit, scalar_limit, tensor_limit
 from polymae.compare.trace import Trace
-from runs import CONFIG, Edited, changed, inputs, judged, oracle, plain, recorded
+from runs import CONFIG, Edited, changed, judged, oracle, plain, recorded
 
 ABOUT = About("model", "weights", "hash", "inputs", 0.75)
 BIAS = "grad/blocks.1.attn.qkv.bias"
@@ -102,7 +102,7 @@ def test_numbers_that_are_not_finite_are_told_apart() -> None:
 @pytest.mark.parametrize("name", ["mask", "ids_restore", "input/imgs", "input/noise"])
 def test_what_must_be_equal_is_wrong_however_little_it_differs(name: str) -> None:
     def nudge(array: Any) -> None:
-        array.flat[5] = array.flat[5] + 1 if array.dtype.kind == "i" else np.nextafter(array.flat[5], 2)
+        array.flat[5] = array.flat[5] + 1 if array.dtype.kind == "i" else np.nextafter(array.flat[5], array.dtype.type(2))
 
     judgement = changed(name, nudge)
     assert judgement.verdict == "fault"
@@ -242,7 +242,7 @@ def test_limits() -> None:
         assert values[-1] > 10 * values[0]
     assert tensor_limit(100, [3.0, 5.0], 5).floor == 5
     assert tensor_limit(100, [], 16).floor == a_priori_floor(16) == 18
-    assert scalar_limit([4.0], 5).value == 9
+    assert scalar_limit([], 16).floor == 18
 
 
 @pytest.mark.parametrize(
@@ -306,4 +306,3 @@ def test_a_tensor_damaged_on_disk_leaves_the_others_judged(tmp_path: Path) -> No
     assert judgement.verdict == "not comparable"
     assert "blocks.1 in" in judgement.problem
     assert finding(judgement, "pred").verdict == "roundoff"
-    assert inputs().exists()

@@ -14,7 +14,7 @@ from polymae.backends.config import ViTConfig
 from polymae.compare.trace import FIELDS, MANIFEST, Trace, TraceProblem, write_trace
 from runs import CONFIG, MODEL, inputs, oracle
 
-WHOLE = {"framework": "numpy", "twin": None, **{name: "" for name in FIELDS[1:]}}
+WHOLE = {"framework": "numpy", "twin": None, **dict.fromkeys(FIELDS[1:], "")}
 
 
 def tensors(count: int, then: BaseException | None = None) -> Iterator[tuple[str, NDArray[np.float32]]]:
