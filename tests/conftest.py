@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from checkpoints import into, official  # noqa: F401  (fixtures)
 from frameworks import frameworks_under_test
 from polymae.backends.runtime import installed
 

@@ -1,13 +1,14 @@
 """Converting: which checkpoint a file is, and every problem of it told at once."""
 
 import json
-import os
 import subprocess
 import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from checkpoints import CONFIG, ENCODER, ENDINGS, MODEL, WEIGHTS, raw_pth, refused
+from frameworks import frameworks_under_test
 from polymae.backends.errors import Problem
 from polymae.backends.initial import initial_weights
 from polymae.backends.presets import PRESETS, model_config
@@ -18,48 +19,7 @@ from polymae.cli.convert_weights import main as convert
 from polymae.convert import dialects
 from polymae.convert.checkpoint import content_hash, open_checkpoint
 from polymae.convert.dialects import Dialect, Sign
-from polymae.convert.formats import pth
 from polymae.convert.writing import official_checkpoint
-
-MODEL = "mae_vit_test_patch8"
-CONFIG = model_config(MODEL)
-WEIGHTS = initial_weights(CONFIG, seed=2)
-ENCODER = {param.name: WEIGHTS[param.name] for param in encoder_params(CONFIG)}
-ENDINGS = {"torch": ".pth", "megengine": ".pkl", "mindspore": ".ckpt", "oneflow": ""}
-SIZES = "img_size=32,patch_size=8,embed_dim=48,depth=3,num_heads=3,decoder_embed_dim=32,decoder_depth=2"
-
-
-@pytest.fixture
-def official(tmp_path):
-    path = tmp_path / "in" / "official.pth"
-    official_checkpoint(path, CONFIG, WEIGHTS)
-    return path
-
-
-@pytest.fixture(params=ENDINGS)
-def into(request):
-    return request.param
-
-
-def raw_pth(path, arrays):
-    """A .pth of any names, shapes and values, with no check."""
-    path.parent.mkdir(exist_ok=True)
-    pth.write(path, arrays, lambda done: None)
-    return path
-
-
-def refused(capsys, *arguments):
-    """Run convert_weights, see it fail with status 2 and no traceback, and give its message."""
-    capsys.readouterr()
-    try:
-        status = convert([str(argument) for argument in arguments])
-    except SystemExit as left:
-        status = left.code
-    out, err = capsys.readouterr()
-    assert status == 2
-    assert "Traceback" not in err
-    assert "wrote" not in out
-    return err
 
 
 @pytest.mark.parametrize("name", ["mae_vit_test_patch8", "vit_test_patch8"])
@@ -156,7 +116,7 @@ def test_large_finite_weights_are_fine(tmp_path):
 
 
 def test_other_dtypes_are_listed(tmp_path, capsys):
-    if "torch" not in os.environ.get("POLYMAE_FRAMEWORKS", "torch"):
+    if "torch" not in frameworks_under_test():
         pytest.skip("POLYMAE_FRAMEWORKS does not list torch")
     script = f"""
 import torch, sys

@@ -1,12 +1,12 @@
 """Every file format: what we write loads in the framework itself, what it writes loads here, damage is a clear Problem."""
 
 import contextlib
-import os
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+from frameworks import frameworks_under_test
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from polymae.backends.errors import Problem
@@ -65,7 +65,7 @@ def save(form, folder, weights=WEIGHTS, config=CONFIG):
 
 def under_test(form):
     """As in conftest.py: a framework that is under test but missing is a failure, not a skip."""
-    return form == "safetensors" or form in os.environ.get("POLYMAE_FRAMEWORKS", form)
+    return form == "safetensors" or form in frameworks_under_test()
 
 
 @pytest.fixture(params=FILES)

@@ -13,6 +13,7 @@ from collections import OrderedDict
 
 import numpy as np
 import pytest
+from frameworks import frameworks_under_test
 from polymae.backends.errors import Problem
 from polymae.backends.initial import initial_weights
 from polymae.backends.presets import model_config
@@ -59,7 +60,7 @@ def test_code_in_a_pickle_is_refused_by_name_and_not_run(function, named, protoc
 
 
 def test_strides_offsets_shared_storage_and_parameters(tmp_path):
-    if "torch" not in os.environ.get("POLYMAE_FRAMEWORKS", "torch"):
+    if "torch" not in frameworks_under_test():
         pytest.skip("POLYMAE_FRAMEWORKS does not list torch")
     script = f"""
 import torch

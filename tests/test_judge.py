@@ -102,7 +102,9 @@ def test_numbers_that_are_not_finite_are_told_apart() -> None:
 @pytest.mark.parametrize("name", ["mask", "ids_restore", "input/imgs", "input/noise"])
 def test_what_must_be_equal_is_wrong_however_little_it_differs(name: str) -> None:
     def nudge(array: Any) -> None:
-        array.flat[5] = array.flat[5] + 1 if array.dtype.kind == "i" else np.nextafter(array.flat[5], array.dtype.type(2))
+        array.flat[5] = (
+            array.flat[5] + 1 if array.dtype.kind == "i" else np.nextafter(array.flat[5], array.dtype.type(2))
+        )
 
     judgement = changed(name, nudge)
     assert judgement.verdict == "fault"
@@ -174,7 +176,10 @@ def test_without_gradients_or_in_bfloat16_is_not_comparable() -> None:
 
 def test_other_weights_in_the_model_are_a_fault() -> None:
     weights = Trace(plain()).manifest["weights"]
-    for wrong in ({**weights, "blocks.0.norm1.bias": "0" * 64}, {k: v for k, v in weights.items() if "0.norm1.b" not in k}):
+    for wrong in (
+        {**weights, "blocks.0.norm1.bias": "0" * 64},
+        {k: v for k, v in weights.items() if "0.norm1.b" not in k},
+    ):
         judgement = judged(Edited(plain(), weights=wrong))
         assert judgement.first_wrong is not None
         assert judgement.first_wrong.name == "weights/blocks.0.norm1.bias"
@@ -235,7 +240,11 @@ def test_limits() -> None:
     assert factors == sorted(factors, reverse=True)
     assert factors[0] == pytest.approx(2 * (1 + 3 / np.sqrt(2 / 16)))
     assert factors[-1] == pytest.approx(2, rel=1e-3)
-    for limit in (lambda f: tensor_limit(100, [f, 0.1], 5), lambda f: scalar_limit([0.1, f], 5), lambda f: null_limit(9, [f])):
+    for limit in (
+        lambda f: tensor_limit(100, [f, 0.1], 5),
+        lambda f: scalar_limit([0.1, f], 5),
+        lambda f: null_limit(9, [f]),
+    ):
         values = [limit(floor).value for floor in (0.0, 1.0, 2.0, 10.0, 100.0)]
         assert values == sorted(values)
         assert values[0] == values[1]  # no floor below one roundoff

@@ -21,6 +21,7 @@ from polymae.convert.writing import official_checkpoint
 from runs import CONFIG, MODEL, inputs
 
 N, L, K, D = 2, 16, 4, 48
+SHALLOW = "img_size=32,patch_size=8,embed_dim=48,depth=2,num_heads=3,decoder_embed_dim=32,decoder_num_heads=4"
 
 
 def arguments(framework: str, out: Path, *more: object) -> list[str]:
@@ -127,7 +128,7 @@ def bad_inputs(folder: Path) -> dict[str, tuple[Any, str]]:
         "no imgs": ({"noise": noise}, "holds noise"),
         "nothing": ({}, "holds nothing"),
         "text": ({"imgs": imgs.astype(str), "noise": noise}, "imgs in"),
-        "complex": ({"imgs": imgs, "noise": noise * 1j}, "complex128"),
+        "complex": ({"imgs": imgs, "noise": noise * 1j}, "complex64"),
         "objects": ({"imgs": imgs.astype(object), "noise": noise}, "not a readable .npz"),
         "empty": (b"", "not a readable .npz"),
         "page": (b"<!DOCTYPE html>", "not a readable .npz"),
@@ -145,12 +146,16 @@ def test_inputs_that_do_not_fit_are_told(tmp_path: Path, capsys: pytest.CaptureF
         else:
             np.savez(path, **content)
         before = sorted(tmp_path.rglob("*"))
-        said = refused(capsys, "record", "--framework", "numpy", "-m", MODEL, "--inputs", path, "--out", tmp_path / "o" / "t.npz")
+        said = refused(
+            capsys, "record", "--framework", "numpy", "-m", MODEL, "--inputs", path, "--out", tmp_path / "o" / "t.npz"
+        )
         assert message in said, name
         assert str(path) in said, name
         assert len(said.splitlines()) == 1
         assert sorted(tmp_path.rglob("*")) == before
-    none = refused(capsys, "record", "--framework", "numpy", "-m", MODEL, "--inputs", tmp_path / "x", "--out", tmp_path / "t.npz")
+    none = refused(
+        capsys, "record", "--framework", "numpy", "-m", MODEL, "--inputs", tmp_path / "x", "--out", tmp_path / "t.npz"
+    )
     assert "No inputs file" in none
 
 
@@ -188,7 +193,7 @@ def test_what_cannot_be_run_is_told(tmp_path: Path, weights: Path, capsys: pytes
         (("--weights", tmp_path / "none.pth"), ["none.pth", "no file"]),
         (("--weights", text, *model), ["text.pth"]),
         (("--weights", encoder), ["without a decoder", "_full.pth", "mae_visualize"]),
-        (("--weights", weights, "-m", "mae_vit_base_patch16"), [f"Its shapes are those of {MODEL}"]),
+        (("--weights", weights, "-m", SHALLOW), [f"Its shapes are those of {MODEL}"]),
         ((*model, "--fault", "tanh glu"), ["Nearest names: tanh gelu"]),
         ((*model, "--device", "cuda"), ["NumPy has no 'cuda'"]),
         ((*model, "--device", "cudo"), ["Did you mean 'cuda'"]),

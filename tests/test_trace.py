@@ -46,7 +46,14 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
 
 def test_the_configuration_comes_back(tmp_path: Path) -> None:
     assert Trace(oracle()).config == CONFIG
-    vit = {"kind": "ViTConfig", "img_size": [16, 32], "patch_size": 8, "embed_dim": 12, "num_heads": 3, "pooling": "cls"}
+    vit = {
+        "kind": "ViTConfig",
+        "img_size": [16, 32],
+        "patch_size": 8,
+        "embed_dim": 12,
+        "num_heads": 3,
+        "pooling": "cls",
+    }
     write_trace(tmp_path / "v.npz", WHOLE | {"config": vit}, ())
     assert Trace(tmp_path / "v.npz").config == ViTConfig((16, 32), 8, embed_dim=12, num_heads=3, pooling="cls")
 
@@ -93,7 +100,12 @@ def files(folder: Path) -> dict[str, tuple[Path, str]]:
     (folder / "text.npz").write_text("hello")
     with zipfile.ZipFile(folder / "archive.npz", "w") as archive:
         archive.writestr("readme.txt", "hello")
-    said = {"later.npz": "format 2", "list.npz": "no JSON object", "fields.npz": "config, mask_ratio", "none.npz": "No trace"}
+    said = {
+        "later.npz": "format 2",
+        "list.npz": "no JSON object",
+        "fields.npz": "config, mask_ratio",
+        "none.npz": "No trace",
+    }
     names = [file.name for file in folder.iterdir() if file != whole]
     return {name: (folder / name, said.get(name, "not a whole trace")) for name in [*names, "none.npz"]}
 
@@ -124,7 +136,7 @@ def test_a_flipped_bit_is_noticed(tmp_path: Path) -> None:
     content[place] ^= 1
     path.write_bytes(content)
     trace = Trace(path)
-    with pytest.raises(TraceProblem, match="tap in .* is damaged"):
+    with pytest.raises(TraceProblem, match=r"tap in .* is damaged"):
         trace["tap"]
 
 

@@ -1,0 +1,49 @@
+"""A small model's checkpoint in the official layout, and running convert_weights on what should be refused."""
+
+import pytest
+from polymae.backends.initial import initial_weights
+from polymae.backends.presets import model_config
+from polymae.backends.spec import encoder_params
+from polymae.cli.convert_weights import main as convert
+from polymae.convert.formats import pth
+from polymae.convert.writing import official_checkpoint
+
+MODEL = "mae_vit_test_patch8"
+CONFIG = model_config(MODEL)
+WEIGHTS = initial_weights(CONFIG, seed=2)
+ENCODER = {param.name: WEIGHTS[param.name] for param in encoder_params(CONFIG)}
+ENDINGS = {"torch": ".pth", "megengine": ".pkl", "mindspore": ".ckpt", "oneflow": ""}
+SIZES = "img_size=32,patch_size=8,embed_dim=48,depth=3,num_heads=3,decoder_embed_dim=32,decoder_depth=2"
+
+
+@pytest.fixture
+def official(tmp_path):
+    path = tmp_path / "in" / "official.pth"
+    official_checkpoint(path, CONFIG, WEIGHTS)
+    return path
+
+
+@pytest.fixture(params=ENDINGS)
+def into(request):
+    return request.param
+
+
+def raw_pth(path, arrays):
+    """A .pth of any names, shapes and values, with no check."""
+    path.parent.mkdir(exist_ok=True)
+    pth.write(path, arrays, lambda done: None)
+    return path
+
+
+def refused(capsys, *arguments):
+    """Run convert_weights, see it fail with status 2 and no traceback, and give its message."""
+    capsys.readouterr()
+    try:
+        status = convert([str(argument) for argument in arguments])
+    except SystemExit as left:
+        status = left.code
+    out, err = capsys.readouterr()
+    assert status == 2
+    assert "Traceback" not in err
+    assert "wrote" not in out
+    return err
