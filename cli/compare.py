@@ -84,4 +84,4 @@ def _interpreter(text: str) -> tuple[str, str]:
     name, found, path = text.partition("=")
     if not found or name not in FRAMEWORKS:
         raise Problem(f"--python {text!r} is not FRAMEWORK=PATH with a framework of {', '.join(FRAMEWORKS)}.")
-    return name, path
+    return name, str(Path(path).absolute()) if "/" in path else path

@@ -9,12 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 from polymae.backends.presets import model_config
+from polymae.cli import main
 from polymae.compare.inputs import random_inputs
 from polymae.compare.judge import LEVELS, Judgement, judge
 from polymae.compare.record import Run, record
+from polymae.compare.report import Report
 from polymae.compare.trace import Trace, write_trace
+from polymae.compare.traces import compare_traces
+from polymae.compare.verdict import Comparison
 
 MODEL = "mae_vit_test_patch8"
 CONFIG = model_config(MODEL)
@@ -84,3 +89,27 @@ def changed(name: str, edit: Any) -> Judgement:
     array = Trace(plain())[name].copy()
     result = edit(array)
     return judged(Edited(plain(), {name: array if result is None else result}))
+
+
+def report(*paths: Path, **fields: Any) -> Report:
+    """These traces, judged beside the oracle and its twins."""
+    return compare_traces([oracle(), *twins(), *paths], Comparison(**fields))
+
+
+def verdicts(found: Report) -> dict[str, str]:
+    """Label and verdict."""
+    return {judgement.label: found.verdict(judgement) for judgement in found.judgements}
+
+
+def refused(capsys: pytest.CaptureFixture[str], *words: object) -> str:
+    """Run a command, see it fail with status 2, and give what it said."""
+    capsys.readouterr()
+    try:
+        status = main([str(word) for word in words])
+    except SystemExit as left:
+        status = int(left.code or 0)
+    said = capsys.readouterr()
+    assert status == 2, words
+    assert "Traceback" not in said.err
+    assert not said.out
+    return said.err

@@ -6,10 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 from polymae.backends.spec import params, scores, taps
-from polymae.compare.judge import Finding, Judgement, Verdict, judge_tensor
-from polymae.compare.metrics import U, closeness, coherence, error, not_finite, worst_row
+from polymae.compare.judge import Finding, Judgement, Verdict
+from polymae.compare.metrics import U, error
 from polymae.compare.report import About, Report
-from polymae.compare.tolerance import a_priori_floor, kappa, null_limit, scalar_limit, tensor_limit
 from polymae.compare.trace import Trace
 from runs import CONFIG, Edited, changed, judged, oracle, plain, recorded
 
@@ -60,6 +59,7 @@ def test_the_error_is_in_units_of_roundoff() -> None:
     exact = Trace(oracle())
     found = finding(judged(Edited(plain(), {"blocks.1": exact["blocks.1"] * (1 + 100 * U)})), "blocks.1")
     assert found.error == pytest.approx(100)
+    assert np.finfo(np.float32).eps / 2 == U
     assert found.coherence == pytest.approx(1)
     assert found.worst_row_error == pytest.approx(100, rel=0.5)
     assert found.verdict == "fault"
@@ -88,17 +88,6 @@ def test_one_number_that_is_not_finite(value: float) -> None:
     assert [found.name for found in judgement.findings if found.verdict == "fault"] == ["blocks.0.mlp.gelu"]
 
 
-def test_numbers_that_are_not_finite_are_told_apart() -> None:
-    ours = np.array([np.nan, np.inf, -np.inf, 1.0, 2.0])
-    assert not_finite(ours, ours) == 0
-    assert not_finite(np.array([np.inf, -np.inf, np.nan, 1.0, 3.0]), ours) == 3
-    tap = next(tap for tap in taps(CONFIG) if tap.name == "pred")
-    ours = np.array([np.nan, 1.0, 2.0])
-    assert judge_tensor("forward", tap, np.array([np.nan, 1.0, 2.0]), ours, [], 1).verdict == "exact"
-    assert judge_tensor("forward", tap, np.array([np.nan, 1.0, 2.1]), ours, [], 1).verdict == "fault"
-    assert "everywhere" in judge_tensor("forward", tap, np.full(3, np.nan), np.full(3, np.nan), [], 1).reason
-
-
 @pytest.mark.parametrize("name", ["mask", "ids_restore", "input/imgs", "input/noise"])
 def test_what_must_be_equal_is_wrong_however_little_it_differs(name: str) -> None:
     def nudge(array: Any) -> None:
@@ -125,6 +114,11 @@ def test_an_unknown_tensor_is_a_hole(name: str) -> None:
     judgement = judged(Edited(plain(), {name: np.zeros(3)}))
     assert (judgement.verdict, judgement.coverage) == ("coverage hole", [f"{name} is unknown"])
     assert status(judgement) == 3
+
+
+def test_a_renamed_tensor_is_two_holes() -> None:
+    judgement = judged(Edited(plain(), {"latent": None, "latents": Trace(plain())["latent"]}))
+    assert judgement.coverage == ["latent is missing", "latents is unknown"]
 
 
 def test_a_hole_outside_the_chosen_levels_does_not_matter() -> None:
@@ -204,6 +198,10 @@ def test_the_first_wrong_is_the_first_that_was_computed() -> None:
     first = judged(Edited(plain(), {name: wrong[name] for name in backward})).first_wrong
     assert first is not None
     assert first.name == "grad/decoder_pred.weight"
+    weights = Trace(plain()).manifest["weights"] | {"norm.bias": "0" * 64}
+    first = judged(Edited(plain(), {"blocks.2": wrong["blocks.2"]}, weights=weights)).first_wrong
+    assert first is not None
+    assert first.name == "blocks.2"  # where it shows says more than that the weights differ
 
 
 def test_a_gradient_that_is_zero_in_exact_arithmetic_is_judged_by_its_size() -> None:
@@ -220,38 +218,12 @@ def test_a_gradient_that_is_zero_in_exact_arithmetic_is_judged_by_its_size() -> 
     assert (found.verdict, "kappa" in found.reason) == ("fault", True)
 
 
-def test_a_gradient_that_is_zero_everywhere_must_be_zero() -> None:
-    tap, zero = taps(CONFIG)[0], np.zeros(8)
-    assert judge_tensor("gradients", tap, zero, zero, [zero], 5).verdict == "roundoff"
-    assert judge_tensor("gradients", tap, zero + 1e-3, zero, [zero], 5).verdict == "fault"
-    assert judge_tensor("forward", tap, zero + 1e-30, zero, [zero], 5).verdict == "fault"
-
-
 def test_the_floor_is_a_priori_without_twins() -> None:
     judgement = judged(Trace(plain()), a_priori=True)
     assert judgement.verdict == "roundoff"
     assert finding(judgement, "pred").floor == pytest.approx(3 * np.sqrt(3 + 2) + 6)
     assert "a priori for 5 blocks" in finding(judgement, "pred").reason
     assert "worst of 2 twins" in finding(judged(Trace(plain())), "pred").reason
-
-
-def test_limits() -> None:
-    factors = [kappa(size) for size in (1, 2, 10, 100, 10_000, 10**9)]
-    assert factors == sorted(factors, reverse=True)
-    assert factors[0] == pytest.approx(2 * (1 + 3 / np.sqrt(2 / 16)))
-    assert factors[-1] == pytest.approx(2, rel=1e-3)
-    for limit in (
-        lambda f: tensor_limit(100, [f, 0.1], 5),
-        lambda f: scalar_limit([0.1, f], 5),
-        lambda f: null_limit(9, [f]),
-    ):
-        values = [limit(floor).value for floor in (0.0, 1.0, 2.0, 10.0, 100.0)]
-        assert values == sorted(values)
-        assert values[0] == values[1]  # no floor below one roundoff
-        assert values[-1] > 10 * values[0]
-    assert tensor_limit(100, [3.0, 5.0], 5).floor == 5
-    assert tensor_limit(100, [], 16).floor == a_priori_floor(16) == 18
-    assert scalar_limit([], 16).floor == 18
 
 
 @pytest.mark.parametrize(
@@ -278,31 +250,6 @@ def test_the_worst_verdict_is_the_exit_status(verdicts: str, expected: int) -> N
     }
     assert status(*(kinds[name] for name in verdicts.split())) == expected
     assert Judgement("both", kinds["fault"].findings, "damaged").verdict == "fault"
-
-
-def test_closeness_by_hand() -> None:
-    found = closeness(np.array([1.1, 2.0, 0.5, -4.0]), np.array([1.0, 2.0, 0.0, -5.0]), rtol=0.1, atol=0.2)
-    assert found.max_abs == pytest.approx(1.0)
-    assert found.max_rel == pytest.approx(0.2)  # where the reference is 0 there is no relative error
-    assert found.atol_needed == pytest.approx(0.5)  # of 0, 0, 0.5 and 1 - 0.1 * 5
-    assert (found.share, found.passed) == (0.5, False)
-    assert closeness(np.array([1.1, 0.5]), np.array([1.0, 0.0]), rtol=0, atol=0.500001).passed
-    assert closeness(np.zeros((0, 3)), np.zeros((0, 3)), 0, 0).passed
-
-
-def test_closeness_with_nan_fails_in_every_term() -> None:
-    found = closeness(np.array([1.0, np.nan, 3.0, 4.0]), np.array([1.0, 2.0, 3.0, 4.0]), rtol=1, atol=1)
-    assert np.isnan([found.max_abs, found.max_rel, found.atol_needed]).all()
-    assert (found.share, found.passed) == (0.75, False)
-
-
-def test_metrics_of_zero() -> None:
-    zero = np.zeros((2, 3))
-    assert error(zero, zero) == 0
-    assert error(zero + 1e-9, zero) == np.inf
-    assert coherence(zero, zero, 0.0) == 0
-    assert worst_row(np.eye(3)[:2], zero)[0] == (0,)
-    assert worst_row(np.float32(2), np.float64(1))[0] == ()
 
 
 def test_a_tensor_damaged_on_disk_leaves_the_others_judged(tmp_path: Path) -> None:

@@ -26,17 +26,23 @@ def interpreter(folder: Path, script: str) -> str:
 
 
 def gone(process: int) -> bool:
-    """Whether a process has ended (a zombie that nobody has waited for has)."""
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except OSError:
-        return True
+    """Whether a process ends (a zombie that nobody has waited for has)."""
+    end = time.monotonic() + 5  # a killed process takes a moment
+    while time.monotonic() < end:
+        try:
+            if Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
+                return True
+        except OSError:
+            return True
+        time.sleep(0.02)
+    return False
 
 
-def until(condition: "threading.Event | Path", seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while isinstance(condition, Path) and not (condition.exists() and condition.read_text().strip()):
-        assert time.monotonic() < end, f"{condition} never came"
+def wait_for(path: Path) -> None:
+    """Wait until something was written to a file."""
+    end = time.monotonic() + 60
+    while not (path.exists() and path.read_text().endswith("\n")):
+        assert time.monotonic() < end, f"{path} never came"
         time.sleep(0.02)
 
 
@@ -94,7 +100,7 @@ def test_a_worker_can_be_stopped_from_another_thread(tmp_path: Path, run: Run) -
     found = []
     thread = threading.Thread(target=lambda: found.append(record_in_process(run, python, stop=stop)))
     thread.start()
-    until(tmp_path / "worker")
+    wait_for(tmp_path / "worker")
     stop.set()
     thread.join(10)
     assert "stopped" in found[0].reason
@@ -143,11 +149,14 @@ def test_ctrl_c_ends_every_worker(tmp_path: Path) -> None:
         [*command, "--python", f"torch={python}"],
         env=os.environ | {"TMPDIR": str(temporary)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    until(workers)
+    wait_for(workers)
     assert list(temporary.iterdir())
     started = time.monotonic()
     process.send_signal(signal.SIGINT)
-    out, said = process.communicate(timeout=60)
+    try:
+        out, said = process.communicate(timeout=60)
+    finally:
+        process.kill()  # where it did not end by itself
     assert process.returncode == 130
     assert time.monotonic() - started < 20  # and not the time limit of the hanging worker
     assert not out

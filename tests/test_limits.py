@@ -1,0 +1,71 @@
+"""Errors and limits by hand: what the judge measures with."""
+
+import numpy as np
+import pytest
+from polymae.backends.spec import taps
+from polymae.compare.judge import judge_tensor
+from polymae.compare.metrics import closeness, coherence, error, not_finite, worst_row
+from polymae.compare.tolerance import a_priori_floor, kappa, null_limit, scalar_limit, tensor_limit
+from runs import CONFIG
+
+
+def test_numbers_that_are_not_finite_are_told_apart() -> None:
+    ours = np.array([np.nan, np.inf, -np.inf, 1.0, 2.0])
+    assert not_finite(ours, ours) == 0
+    assert not_finite(np.array([np.inf, -np.inf, np.nan, 1.0, 3.0]), ours) == 3
+    tap = next(tap for tap in taps(CONFIG) if tap.name == "pred")
+    ours = np.array([np.nan, 1.0, 2.0])
+    assert judge_tensor("forward", tap, np.array([np.nan, 1.0, 2.0]), ours, [], 1).verdict == "exact"
+    assert judge_tensor("forward", tap, np.array([np.nan, 1.0, 2.1]), ours, [], 1).verdict == "fault"
+    assert "everywhere" in judge_tensor("forward", tap, np.full(3, np.nan), np.full(3, np.nan), [], 1).reason
+
+
+def test_a_gradient_that_is_zero_everywhere_must_be_zero() -> None:
+    tap, zero = taps(CONFIG)[0], np.zeros(8)
+    assert judge_tensor("gradients", tap, zero, zero, [zero], 5).verdict == "roundoff"
+    assert judge_tensor("gradients", tap, zero + 1e-3, zero, [zero], 5).verdict == "fault"
+    assert judge_tensor("forward", tap, zero + 1e-30, zero, [zero], 5).verdict == "fault"
+
+
+def test_limits() -> None:
+    factors = [kappa(size) for size in (1, 2, 10, 100, 10_000, 10**9)]
+    assert factors == sorted(factors, reverse=True)
+    assert factors[0] == pytest.approx(2 * (1 + 3 / np.sqrt(2 / 16)))
+    assert factors[-1] == pytest.approx(2, rel=1e-3)
+    for limit in (
+        lambda f: tensor_limit(100, [f, 0.1], 5),
+        lambda f: scalar_limit([0.1, f], 5),
+        lambda f: null_limit(9, [f]),
+    ):
+        values = [limit(floor).value for floor in (0.0, 1.0, 2.0, 10.0, 100.0)]
+        assert values == sorted(values)
+        assert values[0] == values[1]  # no floor below one roundoff
+        assert values[-1] > 10 * values[0]
+    assert tensor_limit(100, [3.0, 5.0], 5).floor == 5
+    assert tensor_limit(100, [], 16).floor == a_priori_floor(16) == 18
+    assert scalar_limit([], 16).floor == 18
+
+
+def test_closeness_by_hand() -> None:
+    found = closeness(np.array([1.1, 2.0, 0.5, -4.0]), np.array([1.0, 2.0, 0.0, -5.0]), rtol=0.1, atol=0.2)
+    assert found.max_abs == pytest.approx(1.0)
+    assert found.max_rel == pytest.approx(0.2)  # where the reference is 0 there is no relative error
+    assert found.atol_needed == pytest.approx(0.5)  # of 0, 0, 0.5 and 1 - 0.1 * 5
+    assert (found.share, found.passed) == (0.5, False)
+    assert closeness(np.array([1.1, 0.5]), np.array([1.0, 0.0]), rtol=0, atol=0.500001).passed
+    assert closeness(np.zeros((0, 3)), np.zeros((0, 3)), 0, 0).passed
+
+
+def test_closeness_with_nan_fails_in_every_term() -> None:
+    found = closeness(np.array([1.0, np.nan, 3.0, 4.0]), np.array([1.0, 2.0, 3.0, 4.0]), rtol=1, atol=1)
+    assert np.isnan([found.max_abs, found.max_rel, found.atol_needed]).all()
+    assert (found.share, found.passed) == (0.75, False)
+
+
+def test_metrics_of_zero() -> None:
+    zero = np.zeros((2, 3))
+    assert error(zero, zero) == 0
+    assert error(zero + 1e-9, zero) == np.inf
+    assert coherence(zero, zero, 0.0) == 0
+    assert worst_row(np.eye(3)[:2], zero)[0] == (0,)
+    assert worst_row(np.float32(2), np.float64(1))[0] == ()
