@@ -1,1 +1,4 @@
-"""One masked autoencoder, spelled in five frameworks."""
+"""One masked autoencoder, written in five frameworks."""
+
+# Their names: the folders here, the packages that they import (NumPy and torch included), and what --framework takes.
+FRAMEWORKS = ("numpy", "torch", "megengine", "mindspore", "oneflow")

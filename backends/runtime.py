@@ -11,9 +11,10 @@ from typing import Any, Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from . import FRAMEWORKS
 from .config import Config, ViTConfig
 from .errors import Problem
-from .spelling import FRAMEWORKS, Arrays
+from .spelling import Arrays
 
 Trace = tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]]]
 

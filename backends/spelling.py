@@ -17,8 +17,6 @@ from .spec import Param, Shape, params, verify
 
 Arrays = Mapping[str, NDArray[np.floating]]
 
-FRAMEWORKS = ("numpy", "torch", "megengine", "mindspore", "oneflow")
-
 # MindSpore's LayerNorm calls its scale and shift gamma and beta.
 _SUFFIX = {"mindspore": {"norm.weight": ("weight", "gamma"), "norm.bias": ("bias", "beta")}}
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from typing import NoReturn
@@ -20,6 +22,10 @@ COMMANDS = {
     "models": "list the named models",
     "doctor": "say which frameworks work here, and how to mend those that do not",
 }
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: cleaned up after as Ctrl-C is."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -39,15 +45,21 @@ class Parser(argparse.ArgumentParser):
 
 
 def run_safely(prog: str, work: Callable[[], int]) -> int:
-    """Run a command's work: a Problem becomes one message and status 2, Ctrl-C becomes status 130."""
+    """Run a command's work: a Problem becomes one message and status 2, Ctrl-C status 130, SIGTERM status 143."""
+
+    def terminate(signum: int, frame: object) -> NoReturn:
+        raise Terminated
+
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, terminate)
     try:
         return work()
     except Problem as problem:
         print(f"{prog}: {problem}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stopped:
         print(f"{prog}: stopped; nothing half-written is left behind.", file=sys.stderr)
-        return 130
+        return 143 if isinstance(stopped, Terminated) else 130
     except BrokenPipeError:
         sys.stderr.close()
         return 141

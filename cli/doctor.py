@@ -17,8 +17,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from ..backends import FRAMEWORKS
 from ..backends.runtime import RuntimeProblem, installed, load_backend
-from ..backends.spelling import FRAMEWORKS
 
 WORKS, BROKEN, MISSING = "works", "installed but broken", "missing"
 PYTHON = (3, 10)  # the only version that all five frameworks support

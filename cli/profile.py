@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from ..backends.spelling import FRAMEWORKS
+from ..backends import FRAMEWORKS
 from .choices import chosen
 
 

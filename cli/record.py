@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ..backends.spelling import FRAMEWORKS
+from ..backends import FRAMEWORKS
 from .choices import whole
 
 

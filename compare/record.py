@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -63,6 +64,7 @@ def record(run: Run) -> None:
     """Load the weights, run the framework once and write the trace. Raises Problem for what cannot be run."""
     if run.framework != "numpy" and (run.twin is not None or run.kernel_noise is not None):
         raise Problem(f"--twin and --kernel-noise are for NumPy, not {run.framework}; leave them out.")
+    _require_writable(run.out)
     config = chosen_config(run.weights, run.model, run.norm_pix_loss)
     inputs = read_inputs(run.inputs, config)
     with plant(run.fault, run.framework) as planted:
@@ -92,6 +94,13 @@ def record(run: Run) -> None:
         "fault": run.fault,
     }
     write_trace(run.out, manifest, tensors.items())
+
+
+def _require_writable(out: Path) -> None:
+    """Say now, not after minutes of work, that the trace cannot be written."""
+    folder = next(parent for parent in out.absolute().parents if parent.exists())
+    if out.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise Problem(f"Cannot write a trace to {out}; give a file in a folder that you may write to.")
 
 
 def _model(run: Run, runtime: Runtime, config: Config) -> tuple[Any, str]:

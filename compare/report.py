@@ -104,7 +104,7 @@ class Report:
         return f"{len(judgement.findings)} tensors compared"
 
     def as_dict(self) -> dict[str, Any]:
-        """The report as JSON holds it (schema compare/report.schema.json)."""
+        """The report as JSON holds it."""
         return {
             "schema": SCHEMA,
             **asdict(self.about),

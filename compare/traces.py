@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..backends.errors import Problem
@@ -23,51 +25,80 @@ def compare_traces(paths: Sequence[Path], comparison: Comparison) -> Report:
     the reference framework's (or the first), with the a-priori floor.
     Raises Problem where nothing is left to judge, or a twin is not of the oracle's run.
     """
-    oracles, twins, noisy, others, outcomes = [], [], [], [], []
-    for path in paths:
-        try:
-            trace = Trace(path)
-        except TraceProblem as problem:
-            outcomes.append(Outcome(str(path), None, str(problem)))
-            continue
-        manifest = trace.manifest
-        if manifest["fault"]:
-            others.append(trace)
-        elif manifest["kernel_noise"]:
-            noisy.append(trace)
-        elif manifest["framework"] == "numpy" and manifest["dtype"] == "float64":
-            oracles.append(trace)
-        elif manifest["twin"] is not None:
-            twins.append(trace)
-        else:
-            others.append(trace)
-    if len(oracles) > 1:
-        raise Problem(
-            f"{', '.join(str(o.path) for o in oracles)} are all oracles (NumPy in float64); give one of them."
-        )
-    if not oracles and len(others) > 1:
-        oracles = [next((trace for trace in others if trace.label == comparison.reference), others[0])]
-        twins, noisy = [], []
-        others.remove(oracles[0])
-    if not oracles or not (others or outcomes):
+    found = _sort(paths)
+    if len(found.oracles) > 1:
+        names = ", ".join(str(trace.path) for trace in found.oracles)
+        raise Problem(f"{names} are all oracles (NumPy in float64); give one of them.")
+    if not found.oracles and len(found.others) > 1:
+        reference = next((trace for trace in found.others if trace.label == comparison.reference), found.others[0])
+        found.others.remove(reference)
+        found = Sorted([reference], [], [], found.others, found.unreadable)
+    if not found.oracles or not (found.others or found.unreadable):
         raise Problem(
             f"{len(paths)} trace(s) leave nothing to judge; give at least two, best with one of the oracle: "
             "polymae record --framework numpy --dtype float64."
         )
-    for trace in (*twins, *noisy):
-        if problem_found := incomparable(oracles[0], trace):
-            raise Problem(f"{trace.path} cannot set a limit: {problem_found}.")
-    labels = [trace.label for trace in others]
-    for trace in others:
-        label = trace.label if labels.count(trace.label) == 1 else str(trace.path)
-        if all(outcome.label != label for outcome in outcomes):  # a file given twice is judged once
-            outcomes.append(Outcome(label, trace.path))
-    manifest = oracles[0].manifest
-    about = About(
-        preset_name(oracles[0].config), "as recorded", manifest["source"], "as recorded", manifest["mask_ratio"]
-    )
+    oracle = found.oracles[0]
+    for trace in (*found.twins, *found.noisy):
+        if why := incomparable(oracle, trace):
+            raise Problem(f"{trace.path} cannot set a limit: {why}.")
+    if not oracle.manifest["gradients"] and "gradients" in comparison.levels:
+        levels = tuple(level for level in comparison.levels if level != "gradients")
+        print("The traces hold no gradients (record them with --gradients): that level is not judged.", file=sys.stderr)
+        comparison = replace(comparison, levels=levels)
 
     def with_noise(noise: Mapping[str, float]) -> Trace | None:
-        return next((trace for trace in noisy if parse_noise(trace.manifest["kernel_noise"]) == noise), None)
+        return next((trace for trace in found.noisy if parse_noise(trace.manifest["kernel_noise"]) == noise), None)
 
-    return judge_traces(about, oracles[0], twins, outcomes, comparison, with_noise)
+    about = About(
+        preset_name(oracle.config),
+        "as recorded",
+        oracle.manifest["source"],
+        "as recorded",
+        oracle.manifest["mask_ratio"],
+    )
+    outcomes = [*found.unreadable, *_labelled(found.others)]
+    return judge_traces(about, oracle, found.twins, outcomes, comparison, with_noise)
+
+
+@dataclass(frozen=True)
+class Sorted:
+    """Traces by what they are for."""
+
+    oracles: list[Trace]
+    twins: list[Trace]
+    noisy: list[Trace]
+    others: list[Trace]
+    unreadable: list[Outcome]
+
+
+def _sort(paths: Sequence[Path]) -> Sorted:
+    found = Sorted([], [], [], [], [])
+    for path in paths:
+        try:
+            trace = Trace(path)
+        except TraceProblem as problem:
+            found.unreadable.append(Outcome(str(path), None, str(problem)))
+            continue
+        manifest = trace.manifest
+        if manifest["fault"]:
+            found.others.append(trace)
+        elif manifest["kernel_noise"]:
+            found.noisy.append(trace)
+        elif manifest["framework"] == "numpy" and manifest["dtype"] == "float64":
+            found.oracles.append(trace)
+        elif manifest["twin"] is not None:
+            found.twins.append(trace)
+        else:
+            found.others.append(trace)
+    return found
+
+
+def _labelled(traces: Sequence[Trace]) -> list[Outcome]:
+    """Each trace under its framework's name, or its path where there are two of it; a file given twice counts once."""
+    labels = [trace.label for trace in traces]
+    found = {}
+    for trace in traces:
+        label = trace.label if labels.count(trace.label) == 1 else str(trace.path)
+        found[label] = Outcome(label, trace.path)
+    return list(found.values())

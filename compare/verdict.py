@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..backends import FRAMEWORKS
 from ..backends.errors import Problem
-from ..backends.spelling import FRAMEWORKS
 from .judge import LEVELS, Judgement, against, judge
 from .kernels import explain, known_kernels
 from .report import About, Reference, Report

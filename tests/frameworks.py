@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 import pytest
-from polymae.backends.spelling import FRAMEWORKS
+from polymae.backends import FRAMEWORKS
 
 
 def frameworks_under_test() -> tuple[str, ...]:

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
-from polymae.backends.spelling import FRAMEWORKS
+from polymae.backends import FRAMEWORKS
 
 BACKENDS = Path(__file__).parent.parent / "backends"
 SAME = {"construct": "forward"}  # what MindSpore calls the forward pass

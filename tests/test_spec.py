@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from polymae.backends import FRAMEWORKS
 from polymae.backends.config import ConfigError, MAEConfig, ViTConfig, keep_length
 from polymae.backends.initial import initial_weights, sincos_table
 from polymae.backends.presets import ALIASES, PRESETS, model_config
 from polymae.backends.spec import SpecError, encoder_params, params, scores, taps, verify
-from polymae.backends.spelling import FRAMEWORKS, native_params, to_native, to_spec
+from polymae.backends.spelling import native_params, to_native, to_spec
 
 # Tensors and values of the official checkpoints.
 OFFICIAL = {

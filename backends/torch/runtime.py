@@ -15,7 +15,7 @@ from ..config import Config, MAEConfig
 from ..runtime import RuntimeProblem, denormals, forward
 from ..spelling import to_spec
 from .model import MAE, ViT
-from .weights import Weights, load_file, load_weights, weights
+from .weights import Weights, load_file, load_weights, to_numpy, weights
 
 __all__ = [
     "build",
@@ -81,12 +81,6 @@ def from_numpy(array: NDArray[Any], like: Any) -> Tensor:
     parameter: Tensor = like.cls_token
     tensor = torch.from_numpy(np.array(array)).to(parameter.device)
     return tensor.to(parameter.dtype) if tensor.is_floating_point() else tensor
-
-
-def to_numpy(tensor: Tensor) -> NDArray[Any]:
-    """A copy in NumPy; bfloat16 becomes float32, which holds it exactly."""
-    tensor = tensor.detach().cpu()
-    return np.array(tensor.float() if tensor.dtype == torch.bfloat16 else tensor)
 
 
 def run(

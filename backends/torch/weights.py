@@ -33,8 +33,14 @@ def load_weights(model: Any, weights: Weights) -> None:
 
 def weights(model: nn.Module) -> dict[str, NDArray[np.floating]]:
     """A copy of the model's weights by spec name."""
-    state = {name: tensor.detach().cpu().numpy().copy() for name, tensor in model.state_dict().items()}
+    state = {name: to_numpy(tensor) for name, tensor in model.state_dict().items()}
     return to_spec("torch", model.config, state)  # type: ignore[arg-type]
+
+
+def to_numpy(tensor: torch.Tensor) -> NDArray[Any]:
+    """A copy in NumPy; bfloat16 becomes float32, which holds it exactly."""
+    tensor = tensor.detach().cpu()
+    return np.array(tensor.float() if tensor.dtype == torch.bfloat16 else tensor)
 
 
 def load_file(model: nn.Module, path: Path) -> None:
