@@ -2,3 +2,4 @@
 
 # Their names: the folders here, the packages that they import (NumPy and torch included), and what --framework takes.
 FRAMEWORKS = ("numpy", "torch", "megengine", "mindspore", "oneflow")
+DEVICES = ("cpu", "cuda", "ascend")  # what --device takes

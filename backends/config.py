@@ -6,6 +6,7 @@ Masked Autoencoders Are Scalable Vision Learners, He et al. 2021, arXiv 2111.063
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal, Union
 
@@ -44,8 +45,11 @@ class Encoder:
                 f"img_size={size} does not fit patch_size={self.patch_size}; "
                 "both sides must be positive multiples of the patch size."
             )
-        if self.norm_eps <= 0 or self.mlp_ratio <= 0:
-            raise ConfigError(f"norm_eps={self.norm_eps} and mlp_ratio={self.mlp_ratio} must both be above 0.")
+        if not (0 < self.norm_eps < math.inf and 0 < self.mlp_ratio < math.inf and self.mlp_dim(self.embed_dim)):
+            raise ConfigError(
+                f"norm_eps={self.norm_eps} and mlp_ratio={self.mlp_ratio} must be finite numbers above 0, "
+                "and mlp_ratio large enough for a hidden layer."
+            )
         self._require_divisible("embed_dim", "num_heads")
 
     def _require_positive(self, *names: str) -> None:

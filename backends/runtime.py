@@ -16,7 +16,7 @@ from .config import Config, ViTConfig
 from .errors import Problem
 from .spelling import Arrays
 
-Trace = tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]]]
+Recorded = tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]]]
 
 
 class RuntimeProblem(Problem, RuntimeError):
@@ -37,7 +37,7 @@ class Runtime(Protocol):
     def to_numpy(self, tensor: Any) -> NDArray[Any]: ...
     def run(
         self, model: Any, inputs: Arrays, mask_ratio: float = ..., gradients: bool = ..., **extra: Any
-    ) -> Trace: ...
+    ) -> Recorded: ...
 
 
 def installed(framework: str) -> bool:
@@ -56,6 +56,12 @@ def load_backend(framework: str) -> Runtime:
         return cast(Runtime, importlib.import_module(f"..{framework}.runtime", __name__))
     except ImportError as problem:
         raise RuntimeProblem(f"{framework} is installed but does not import: {problem}. To mend it: {fix}") from problem
+
+
+def require_device(runtime: Runtime, framework: str, device: str) -> None:
+    """Raise RuntimeProblem where a framework cannot use a device here."""
+    if device != "cpu" and device not in (there := runtime.devices()):  # asking for others can take seconds
+        raise RuntimeProblem(f"{framework} sees no {device!r} here; it has {', '.join(there)}.")
 
 
 def forward(model: Any, inputs: Mapping[str, Any], mask_ratio: float, out: dict[str, Any]) -> Any:

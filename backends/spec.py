@@ -183,7 +183,7 @@ def _mae_taps(config: MAEConfig) -> tuple[Tap, ...]:
     )
 
 
-def scores(config: Config) -> tuple[Tap, ...]:
+def loss_taps(config: Config) -> tuple[Tap, ...]:
     """What a recorded run holds beside the taps: targets and values of both losses, from the same prediction."""
     if isinstance(config, ViTConfig):
         return ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import signal
 import sys
 import threading
@@ -25,7 +26,7 @@ COMMANDS = {
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM: cleaned up after as Ctrl-C is."""
+    """SIGTERM, or SIGHUP of a closed terminal: cleaned up after as Ctrl-C is."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -51,7 +52,8 @@ def run_safely(prog: str, work: Callable[[], int]) -> int:
         raise Terminated
 
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, terminate)
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, terminate)
     try:
         return work()
     except Problem as problem:
@@ -63,8 +65,18 @@ def run_safely(prog: str, work: Callable[[], int]) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return 141
+    except SystemExit as left:
+        if isinstance(left.__context__, BrokenPipeError):  # rich leaves with status 1, which would mean a fault
+            return 141
+        raise
     except (OSError, MemoryError) as problem:
         print(f"{prog}: {_system_problem(problem)}", file=sys.stderr)
+        return 2
+    except Exception as bug:
+        if os.environ.get("POLYMAE_DEBUG"):
+            raise
+        print(f"{prog}: {type(bug).__name__}: {bug}", file=sys.stderr)
+        print("This should not happen: please report it, with what POLYMAE_DEBUG=1 adds to it.", file=sys.stderr)
         return 2
 
 

@@ -24,16 +24,29 @@ def chosen(text: str, known: Sequence[str], what: str) -> tuple[str, ...]:
     return names
 
 
-def whole(least: int) -> Callable[[str], int]:
-    """The type of an argument that is a whole number of at least `least`."""
+def whole(least: int, most: int = 2**63 - 1) -> Callable[[str], int]:
+    """The type of an argument that is a whole number from `least` to `most`."""
 
     def parse(text: str) -> int:
         try:
             number = int(text)
         except ValueError:
             number = least - 1
-        if number < least:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {least}.")
+        if not least <= number <= most:
+            raise argparse.ArgumentTypeError(
+                f"{text!r} is not a whole number of at least {least} (and at most {most})."
+            )
         return number
 
     return parse
+
+
+def above_zero(text: str) -> float:
+    """The type of an argument that is a finite number above 0."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0.")
+    return number

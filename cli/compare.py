@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ..backends import FRAMEWORKS
-from .choices import chosen, whole
+from ..backends import DEVICES, FRAMEWORKS
+from ..backends.errors import Problem
+from ..compare import LEVELS, TIME_LIMIT
+from .choices import above_zero, chosen, whole
 
-LEVELS = ("weights", "inputs", "forward", "loss", "gradients")
+# What says how to record, and means nothing for traces that are recorded already.
+RECORDING = ("weights", "model", "images", "inputs", "keep", "python", "norm_pix_loss")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,8 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--weights", type=Path, help="checkpoint of any framework (default: seeded, official layout)")
     parser.add_argument("-m", "--model", help="preset, JSON file or img_size=...,... (default: from the file's shapes)")
-    parser.add_argument("--images", type=Path, nargs="+", metavar="IMAGE", help="photographs to run on")
-    parser.add_argument("--inputs", type=Path, help=".npz with imgs and noise (or labels), in place of --images")
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--images", type=Path, nargs="+", metavar="IMAGE", help="photographs to run on")
+    source.add_argument("--inputs", type=Path, help=".npz with imgs and noise (or labels), in place of --images")
     parser.add_argument(
         "--traces", type=Path, nargs="+", metavar="TRACE", help="judge recorded traces; needs no framework"
     )
@@ -30,16 +34,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--rtol", type=float, help="for the reference (default 1e-4); given, a failure is a fault")
     parser.add_argument("--atol", type=float, help="for the reference (default 1e-5); given, a failure is a fault")
-    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda", "ascend"))
-    parser.add_argument("--dtype", default="float32", choices=("float32", "float64"))
+    parser.add_argument("--device", default="cpu", choices=DEVICES)
     parser.add_argument("--mask-ratio", type=float, default=0.75)
     parser.add_argument("--norm-pix-loss", action="store_true", help="differentiate the loss of normalised patches")
     parser.add_argument("--batch", type=whole(1), default=2, help="random images, where none are given")
-    parser.add_argument("--seed", type=whole(0), default=0)
+    parser.add_argument("--seed", type=whole(0, 2**32 - 1), default=0)
     parser.add_argument(
         "--threads", type=whole(1), default=1, help="of each framework (default 1: one order of summation)"
     )
-    parser.add_argument("--time-limit", type=float, default=900.0, help="seconds for each framework's process")
+    parser.add_argument(
+        "--time-limit", type=above_zero, default=TIME_LIMIT, help="seconds for each framework's process"
+    )
     parser.add_argument("--out", type=Path, help="folder for report.html and report.json")
     parser.add_argument("--keep", type=Path, help="folder in which converted files and traces stay")
     parser.add_argument(
@@ -50,6 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Compare, print, write, and return the report's exit status."""
+    from ..compare.record import require_folder
     from ..compare.report import print_report
     from ..compare.run import compare
     from ..compare.traces import compare_traces
@@ -64,23 +70,26 @@ def run(args: argparse.Namespace) -> int:
         "pythons": dict(_interpreter(text) for text in args.python),
     }
     comparison = Comparison(**fields)
+    if args.traces and (given := [name for name in RECORDING if getattr(args, name)]):
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise Problem(f"--traces judges what was recorded before; leave out {options}.")
+    if args.out:
+        require_folder(args.out)
     report = compare_traces(args.traces, comparison) if args.traces else compare(comparison)
+    if args.json:
+        print(report.as_json(), end="")
+    else:
+        print_report(report, args.out)
     if args.out:
         from ..compare.page import write_page
 
         args.out.mkdir(parents=True, exist_ok=True)
         (args.out / "report.json").write_text(report.as_json())
         write_page(report, args.out / "report.html")
-    if args.json:
-        print(report.as_json(), end="")
-    else:
-        print_report(report, args.out)
     return report.exit_status
 
 
 def _interpreter(text: str) -> tuple[str, str]:
-    from ..backends.errors import Problem
-
     name, found, path = text.partition("=")
     if not found or name not in FRAMEWORKS:
         raise Problem(f"--python {text!r} is not FRAMEWORK=PATH with a framework of {', '.join(FRAMEWORKS)}.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from ..backends import FRAMEWORKS
+from ..backends import DEVICES, FRAMEWORKS
 from .choices import chosen
 
 
@@ -14,7 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--frameworks", default="all", help=f"comma-separated, of {', '.join(FRAMEWORKS)} (default: all)"
     )
     parser.add_argument("-m", "--model", default="mae_vit_base_patch16", help="whose tensors to measure on")
-    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda", "ascend"))
+    parser.add_argument("--device", default="cpu", choices=DEVICES)
     parser.add_argument("--remember", action="store_true", help="keep the inaccurate kernels in compare/kernels.json")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ..backends import FRAMEWORKS
+from ..backends import DEVICES, FRAMEWORKS
 from .choices import whole
 
 
@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--weights", type=Path, help="checkpoint of any framework (default: initial weights from --seed)"
     )
     parser.add_argument("-m", "--model", help="preset, JSON file or img_size=...,... (default: from the file's shapes)")
-    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda", "ascend"))
+    parser.add_argument("--device", default="cpu", choices=DEVICES)
     parser.add_argument("--dtype", default="float32", choices=("float32", "float64", "bfloat16"))
     parser.add_argument("--mask-ratio", type=float, default=0.75)
     parser.add_argument("--norm-pix-loss", action="store_true", help="train on patches normalised one by one")
@@ -28,8 +28,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--threads", type=whole(1), default=1, help="of each framework (default 1: one order of summation)"
     )
-    parser.add_argument("--seed", type=whole(0), default=0)
-    parser.add_argument("--twin", type=whole(0), metavar="SEED", help="NumPy: sum matrix products in a random order")
+    parser.add_argument("--seed", type=whole(0, 2**32 - 1), default=0)
+    parser.add_argument(
+        "--twin", type=whole(0, 2**32 - 1), metavar="SEED", help="NumPy: sum matrix products in a random order"
+    )
     parser.add_argument(
         "--kernel-noise", metavar="OPERATION=SIZE,...", help="NumPy: relative noise behind operations, in u"
     )

@@ -19,8 +19,10 @@ from unittest.mock import patch
 import numpy as np
 from numpy.typing import NDArray
 
+from ..backends.config import Config
 from ..backends.errors import Problem
 from ..backends.runtime import Runtime, load_backend
+from ..backends.spec import loss_taps, taps
 
 Weights = dict[str, NDArray[Any]]
 Edit = tuple[str, str]
@@ -107,10 +109,10 @@ FAULTS = {
 
 
 @contextmanager
-def plant(name: str | None, framework: str) -> Iterator[Fault]:
+def plant(name: str | None, framework: str, config: Config) -> Iterator[Fault]:
     """Put a fault into the framework's backend (None: leave it as it is) for the time of the context.
 
-    Raises Problem for an unknown fault, or one whose edit no longer fits the model's source.
+    Raises Problem for an unknown fault, one that this model has no place for, or one whose edit no longer fits the source.
     """
     if name is None:
         yield Fault("none", "")
@@ -119,6 +121,8 @@ def plant(name: str | None, framework: str) -> Iterator[Fault]:
         near = get_close_matches(name, FAULTS, n=3) or list(FAULTS)
         raise Problem(f"Unknown fault {name!r}. Nearest names: {', '.join(near)}.")
     fault = FAULTS[name]
+    if all(tap.name != fault.located_at for tap in (*taps(config), *loss_taps(config))):
+        raise Problem(f"The fault {name!r} shows at {fault.located_at}, which this model does not have.")
     edit = fault.edit_for(framework)
     if edit is None:
         yield fault

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -51,8 +52,10 @@ def _photograph(path: Path, size: tuple[int, int]) -> NDArray[np.float32]:
 
     try:
         image = Image.open(path).convert("RGB")
-    except UnidentifiedImageError:
-        raise Problem(f"{path} is not an image that Pillow can read; give a JPEG or PNG file.") from None
+    except FileNotFoundError:
+        raise Problem(f"No image {path}; give a JPEG or PNG file.") from None
+    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as problem:
+        raise Problem(f"{path} is not an image that Pillow can read ({problem}); give a JPEG or PNG file.") from None
     height, width = size
     scale = max(height / image.height, width / image.width) * (256 / 224)
     image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC)
@@ -71,10 +74,10 @@ def read_inputs(path: Path, config: Config) -> Inputs:
         if not isinstance(arrays, np.lib.npyio.NpzFile):
             raise ValueError("it holds one array without a name")
         with arrays:
-            found = {name: arrays[name] for name in arrays.files}
+            found = {name: np.asarray(arrays[name]) for name in arrays.files}
     except FileNotFoundError:
         raise Problem(f"No inputs file {path}; give an .npz with imgs and noise (or labels).") from None
-    except (ValueError, EOFError, OSError, zipfile.BadZipFile) as problem:
+    except (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as problem:
         raise Problem(f"{path} is not a readable .npz file ({problem}); write it with numpy.savez.") from None
     return check_inputs(found, config, str(path))
 

@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..backends.config import Config, ViTConfig
-from ..backends.spec import Tap, params, scores, taps
+from ..backends.spec import Tap, loss_taps, params, taps
+from . import LEVELS
 from .metrics import U, closeness, coherence, error, not_finite, unequal, worst_row
-from .tolerance import NULL, null_limit, scalar_limit, tensor_limit
+from .tolerance import HIGHEST_FLOOR, NULL, null_limit, scalar_limit, tensor_limit
 from .trace import Trace, TraceProblem
 
-Verdict = Literal["exact", "roundoff", "explained", "fault"]
-LEVELS = ("weights", "inputs", "forward", "loss", "gradients")
+Verdict = Literal["exact", "roundoff", "explained", "not comparable", "fault"]
 
 
 @dataclass
@@ -58,7 +58,7 @@ class Judgement:
         found = {finding.verdict for finding in self.findings}
         if "fault" in found:
             return "fault"
-        if self.problem or not self.findings:
+        if self.problem or not self.findings or "not comparable" in found:
             return "not comparable"
         if self.coverage:
             return "coverage hole"
@@ -84,7 +84,7 @@ def expected(config: Config, gradients: bool) -> Iterator[tuple[str, Tap]]:
     second = "labels" if isinstance(config, ViTConfig) else "noise"
     for name in ("imgs", second):
         yield "inputs", Tap(f"input/{name}", "copy", exact=True)
-    for tap in (*taps(config), *scores(config)):
+    for tap in (*taps(config), *loss_taps(config)):
         yield ("loss" if tap.name.split(".")[-1] in ("loss", "target") else "forward"), tap
     for param in reversed(params(config) if gradients else ()):  # the backward pass ends where the forward began
         yield "gradients", Tap(f"grad/{param.name}", param.role)
@@ -170,6 +170,9 @@ def judge_tensor(
         finding.error = unequal(actual, oracle)
         finding.reason = f"{finding.error:.0f} of {oracle.size} elements differ; all must be equal"
         finding.verdict = "fault" if finding.error else "exact"
+    elif not np.isfinite(oracle).all():
+        finding.verdict = "not comparable"
+        finding.reason = "the oracle's is not finite itself (a mask that removes no patch has no loss)"
     elif not_finite(actual, oracle):
         finding.error = float("inf")
         finding.reason = f"{not_finite(actual, oracle)} of {oracle.size} elements are NaN or infinite"
@@ -181,12 +184,6 @@ def judge_tensor(
 def _measure(
     finding: Finding, actual: NDArray[Any], oracle: NDArray[Any], twins: Sequence[NDArray[Any]], blocks: int
 ) -> None:
-    finite = np.isfinite(oracle)
-    if not finite.any() and oracle.size:  # the loss of a mask that removes nothing is 0 / 0, and so are its gradients
-        finding.verdict, finding.reason = "exact", "NaN or infinite everywhere, in both"
-        return
-    if not finite.all():
-        actual, oracle = np.where(finite, actual, 0), np.where(finite, oracle, 0)
     null = np.abs(oracle) <= NULL * np.abs(oracle).max(initial=0) if finding.level == "gradients" else None
     if null is not None and null.any():
         _measure_null(finding, actual, oracle, twins, null)
@@ -199,7 +196,13 @@ def _measure(
     finding.limit, finding.floor, finding.reason = limit.value, limit.floor, limit.reason
     finding.worst_row, finding.worst_row_error = worst_row(actual, oracle)
     finding.coherence = coherence(actual, oracle, finding.error)
-    finding.verdict = "exact" if finding.error == 0 else "roundoff" if finding.error <= finding.limit else "fault"
+    if finding.error == 0:
+        finding.verdict = "exact"
+    elif not finding.floor <= HIGHEST_FLOOR:
+        finding.verdict = "not comparable"
+        finding.reason = "float32 says nothing about it on these inputs: its twins are as far from the oracle"
+    else:
+        finding.verdict = "roundoff" if finding.error <= finding.limit else "fault"
 
 
 def _measure_null(

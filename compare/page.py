@@ -10,7 +10,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from .judge import LEVELS, Finding, Judgement
+from . import LEVELS
+from .judge import Finding, Judgement
 from .report import Report
 
 OUTLIERS = 12  # rows shown for each framework: those nearest to, or over, their limit

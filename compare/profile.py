@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ..backends.errors import Problem
 from ..backends.spec import taps
 from ..convert.checkpoint import open_checkpoint
 from .introduced import by_operation, introduced_errors
@@ -19,6 +20,7 @@ from .verdict import Comparison
 
 KERNELS = Path(__file__).with_name("kernels.json")
 TWIN = "twin1"
+WRONG = 50.0  # units of roundoff: no float32 kernel that computes the right function is this far off
 
 
 def profile(frameworks: Sequence[str], model: str, device: str, seed: int = 0) -> list[dict[str, Any]]:
@@ -36,7 +38,7 @@ def profile(frameworks: Sequence[str], model: str, device: str, seed: int = 0) -
         twin = by_operation(dict(introduced_errors(Trace(folder / f"{TWIN}.npz"), config, weights)), operations)
         for judgement in report.judgements:
             if judgement.problem:
-                continue
+                raise Problem(f"{judgement.label} could not be measured: {judgement.problem}")
             trace = Trace(folder / f"{judgement.label}.npz")
             errors = by_operation(dict(introduced_errors(trace, config, weights)), operations)
             where = {key: trace.manifest["environment"][key] for key in ("framework", "version", "device")}
@@ -59,7 +61,15 @@ def notable(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def remember(rows: Sequence[dict[str, Any]]) -> None:
-    """Put the notable rows into kernels.json, in place of older ones of the same framework, version and device."""
+    """Put the notable rows into kernels.json, in place of older ones of the same framework, version and device.
+
+    Raises Problem for an operation so far off that it is wrong, not inaccurate: it would be explained for ever.
+    """
+    for row in rows:
+        if row["error"] > WRONG:
+            raise Problem(
+                f"{row['operation']} of {row['framework']} is {row['error']} u off: a fault, not a kernel to remember."
+            )
     measured = {(row["framework"], row["version"], row["device"]) for row in rows}
     kept = [r for r in json.loads(KERNELS.read_text()) if (r["framework"], r["version"], r["device"]) not in measured]
     KERNELS.write_text(json.dumps([*kept, *notable(rows)], indent=1) + "\n")

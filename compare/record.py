@@ -57,17 +57,23 @@ def chosen_config(weights: Path | None, model: str | None, norm_pix_loss: bool =
         config = model_config(model)
     else:
         raise Problem("Neither weights nor a model were given; name the model with --model (`polymae models`).")
-    return replace(config, norm_pix_loss=True) if norm_pix_loss and isinstance(config, MAEConfig) else config
+    if not norm_pix_loss:
+        return config
+    if not isinstance(config, MAEConfig):
+        raise Problem("--norm-pix-loss is for masked autoencoders, and this is a classifier; leave it out.")
+    return replace(config, norm_pix_loss=True)
 
 
 def record(run: Run) -> None:
     """Load the weights, run the framework once and write the trace. Raises Problem for what cannot be run."""
     if run.framework != "numpy" and (run.twin is not None or run.kernel_noise is not None):
         raise Problem(f"--twin and --kernel-noise are for NumPy, not {run.framework}; leave them out.")
-    _require_writable(run.out)
+    if run.out.is_dir():
+        raise Problem(f"{run.out} is a folder; give the path of a trace to write, ending in .npz.")
+    require_folder(run.out.parent)
     config = chosen_config(run.weights, run.model, run.norm_pix_loss)
     inputs = read_inputs(run.inputs, config)
-    with plant(run.fault, run.framework) as planted:
+    with plant(run.fault, run.framework, config) as planted:
         runtime = load_backend(run.framework)
         runtime.setup(run.device, run.threads, run.seed)
         model, source = _model(run, runtime, config)
@@ -96,11 +102,11 @@ def record(run: Run) -> None:
     write_trace(run.out, manifest, tensors.items())
 
 
-def _require_writable(out: Path) -> None:
-    """Say now, not after minutes of work, that the trace cannot be written."""
-    folder = next(parent for parent in out.absolute().parents if parent.exists())
-    if out.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise Problem(f"Cannot write a trace to {out}; give a file in a folder that you may write to.")
+def require_folder(folder: Path) -> None:
+    """Say now, not after minutes of work, that nothing can be written to a folder (which may not exist yet)."""
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise Problem(f"Cannot write to {folder}: {there} is not a folder that you may write to; give another.")
 
 
 def _model(run: Run, runtime: Runtime, config: Config) -> tuple[Any, str]:
@@ -111,7 +117,7 @@ def _model(run: Run, runtime: Runtime, config: Config) -> tuple[Any, str]:
     checkpoint = open_checkpoint(run.weights)
     weights = checkpoint.weights(config)
     model = runtime.build(config, weights, run.device, run.dtype)
-    if checkpoint.format == NATIVE.get(run.framework, [None])[0]:
+    if checkpoint.format == NATIVE.get(run.framework, [None])[0] and not checkpoint.extras and run.dtype == "float32":
         # The framework's own loader has the last word: it is what its users will call.
         runtime.load_file(model, run.weights)
     return model, content_hash(weights)
@@ -129,7 +135,7 @@ def _spoilt(run: Run, config: Config) -> dict[str, Any]:
     """What makes NumPy's run a noisy one; nothing for every other."""
     if run.kernel_noise is None:
         return {}
-    operations = {tap.name: tap.operation for tap in taps(config)}
+    operations = {tap.name: tap.operation for tap in taps(config) if not tap.exact}
     return {"out": NoisyTaps(parse_noise(run.kernel_noise, set(operations.values())), operations)}
 
 

@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .judge import LEVELS, Finding, Judgement
+from . import LEVELS
+from .judge import Finding, Judgement
 from .metrics import Closeness
 
 # From best to worst; the exit status is that of the worst verdict. A fault outranks what could not be compared.

@@ -67,9 +67,7 @@ def _compare_in(folder: Path, comparison: Comparison, config: Config) -> Report:
     for name in comparison.frameworks:
         device = comparison.device if name != "numpy" else "cpu"
         trace = folder / f"{name}.npz"
-        runs.append(
-            replace(twin, framework=name, weights=files[name], device=device, dtype=comparison.dtype, out=trace)
-        )
+        runs.append(replace(twin, framework=name, weights=files[name], device=device, out=trace))
     outcomes = _record(runs, comparison, sum(param.size for param in params(config)))
     references, candidates = outcomes[: 1 + len(TWINS)], outcomes[1 + len(TWINS) :]
     for outcome in references:
@@ -107,7 +105,8 @@ def _inputs(folder: Path, comparison: Comparison, config: Config) -> tuple[Path,
     else:
         found = random_inputs(config, comparison.batch, comparison.seed)
         what = f"{comparison.batch} random images, seed {comparison.seed}"
-    path = folder / "inputs.npz"
+    path = folder / "inputs" / "inputs.npz"  # apart: *.npz in the folder are traces
+    path.parent.mkdir(exist_ok=True)
     np.savez(path, **found)
     return path, what
 

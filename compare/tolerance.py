@@ -16,6 +16,8 @@ DEPENDENCE = 16
 # Elements of the oracle's gradient this far below its largest are zero in exact arithmetic (the key bias: softmax
 # does not change when all scores of a row shift). Relative error means nothing there; they get an absolute limit.
 NULL = 1e-12
+# Twins further from the oracle than this have lost all their digits: nothing can be judged by them.
+HIGHEST_FLOOR = 1e5
 
 
 @dataclass(frozen=True)

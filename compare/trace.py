@@ -50,6 +50,14 @@ def write_trace(path: Path, manifest: dict[str, Any], tensors: Iterable[tuple[st
         raise
 
 
+def _config(values: dict[str, Any]) -> Config:
+    """The model's configuration, from the manifest."""
+    kinds = {"MAEConfig": MAEConfig, "ViTConfig": ViTConfig}
+    given = {name: value for name, value in values.items() if name != "kind"}
+    config: Config = kinds[values["kind"]](**given | {"img_size": tuple(given["img_size"])})
+    return config
+
+
 class Trace:
     """A recorded run, read tensor by tensor. Raises TraceProblem for a file that is no trace."""
 
@@ -70,6 +78,14 @@ class Trace:
             raise TraceProblem(f"{path} has trace format {self.manifest.get('format')}; this version reads {FORMAT}.")
         if absent := [name for name in FIELDS if name not in self.manifest]:
             raise TraceProblem(f"{path} does not say its {', '.join(absent)}; record it again with `polymae record`.")
+        try:
+            self.config = _config(self.manifest["config"])
+            if not all(isinstance(self.manifest[name], dict) for name in ("environment", "inputs", "weights")):
+                raise TypeError("environment, inputs and weights must be objects")
+        except (TypeError, ValueError, LookupError, AttributeError) as problem:
+            raise TraceProblem(
+                f"{path} has a wrong manifest ({problem}); record it again with `polymae record`."
+            ) from None
         names = list(self._arrays.files)
         if len(set(names)) != len(names):
             twice = sorted({name for name in names if names.count(name) > 1})
@@ -80,13 +96,6 @@ class Trace:
     def label(self) -> str:
         """What a report calls this run."""
         return str(self.manifest["framework"])
-
-    @property
-    def config(self) -> Config:
-        """The model's configuration, from the manifest."""
-        values = dict(self.manifest["config"])
-        kind = MAEConfig if values.pop("kind") == "MAEConfig" else ViTConfig
-        return kind(**values | {"img_size": tuple(values["img_size"])})
 
     def __contains__(self, name: str) -> bool:
         return name in self.names

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..backends.errors import Problem
 from ..backends.presets import preset_name
+from . import LEVELS
 from .judge import incomparable
 from .kernels import parse_noise
 from .report import About, Report
@@ -25,12 +26,15 @@ def compare_traces(paths: Sequence[Path], comparison: Comparison) -> Report:
     the reference framework's (or the first), with the a-priori floor.
     Raises Problem where nothing is left to judge, or a twin is not of the oracle's run.
     """
-    found = _sort(paths)
+    found = _sort(list({path.resolve(): path for path in paths}.values()))  # a file given twice counts once
     if len(found.oracles) > 1:
         names = ", ".join(str(trace.path) for trace in found.oracles)
         raise Problem(f"{names} are all oracles (NumPy in float64); give one of them.")
     if not found.oracles and len(found.others) > 1:
-        reference = next((trace for trace in found.others if trace.label == comparison.reference), found.others[0])
+        right = [trace for trace in found.others if not trace.manifest["fault"]]
+        if not right:
+            raise Problem("Every trace has a planted fault; give one without, best the oracle's.")
+        reference = next((trace for trace in right if trace.label == comparison.reference), right[0])
         found.others.remove(reference)
         found = Sorted([reference], [], [], found.others, found.unreadable)
     if not found.oracles or not (found.others or found.unreadable):
@@ -44,6 +48,10 @@ def compare_traces(paths: Sequence[Path], comparison: Comparison) -> Report:
             raise Problem(f"{trace.path} cannot set a limit: {why}.")
     if not oracle.manifest["gradients"] and "gradients" in comparison.levels:
         levels = tuple(level for level in comparison.levels if level != "gradients")
+        if tuple(comparison.levels) != LEVELS:  # asked for by name
+            raise Problem(
+                "The oracle's trace holds no gradients; record the traces with --gradients, or ask for other levels."
+            )
         print("The traces hold no gradients (record them with --gradients): that level is not judged.", file=sys.stderr)
         comparison = replace(comparison, levels=levels)
 
@@ -95,7 +103,7 @@ def _sort(paths: Sequence[Path]) -> Sorted:
 
 
 def _labelled(traces: Sequence[Trace]) -> list[Outcome]:
-    """Each trace under its framework's name, or its path where there are two of it; a file given twice counts once."""
+    """Each trace under its framework's name, or its path where there are two of it."""
     labels = [trace.label for trace in traces]
     found = {}
     for trace in traces:

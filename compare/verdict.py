@@ -8,11 +8,12 @@ from pathlib import Path
 
 from ..backends import FRAMEWORKS
 from ..backends.errors import Problem
-from .judge import LEVELS, Judgement, against, judge
+from . import LEVELS, TIME_LIMIT
+from .judge import Judgement, against, judge
 from .kernels import explain, known_kernels
 from .report import About, Reference, Report
 from .trace import Trace
-from .worker import TIME_LIMIT, Outcome
+from .worker import Outcome
 
 Noisy = Callable[[Mapping[str, float]], "Trace | None"]  # the oracle's trace with this noise behind its kernels
 
@@ -31,7 +32,6 @@ class Comparison:
     rtol: float | None = None
     atol: float | None = None
     device: str = "cpu"
-    dtype: str = "float32"
     mask_ratio: float = 0.75
     norm_pix_loss: bool = False
     batch: int = 2

@@ -11,9 +11,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from . import TIME_LIMIT
 from .record import Run
 
-TIME_LIMIT = 900.0  # seconds
 POLL = 0.2  # seconds between two looks at `stop`
 
 

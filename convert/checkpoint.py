@@ -52,7 +52,10 @@ class Checkpoint:
         encoder_only: only what the published encoder files hold, from a file with or without a decoder.
         Raises CheckpointProblem with every problem at once: missing, unexpected, mis-shaped, not float32, not finite.
         """
-        encoder_only = encoder_only and isinstance(config, MAEConfig)
+        if encoder_only and not isinstance(config, MAEConfig):
+            raise CheckpointProblem(
+                f"{self.path} is a classifier, which has no encoder file; leave out --encoder-only."
+            )
         if self.contents == "encoder" and isinstance(config, MAEConfig) and not encoder_only:
             raise CheckpointProblem(self._needs_decoder())
         actual = dict(self.tensors)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..backends.presets import ALIASES, PRESETS, model_config
-from ..backends.runtime import load_backend
+from ..backends.runtime import load_backend, require_device
 from ..convert.checkpoint import open_checkpoint
 from ..convert.choice import model_of
 
@@ -32,6 +32,7 @@ def load(
     not to be had; the message says what to do.
     """
     runtime = load_backend(framework)
+    require_device(runtime, framework, device)
     if weights is None:
         return runtime.build(model_config(name), None, device, dtype)
     checkpoint = open_checkpoint(weights)

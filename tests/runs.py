@@ -13,8 +13,9 @@ import pytest
 from numpy.typing import NDArray
 from polymae.backends.presets import model_config
 from polymae.cli import main
+from polymae.compare import LEVELS
 from polymae.compare.inputs import random_inputs
-from polymae.compare.judge import LEVELS, Judgement, judge
+from polymae.compare.judge import Judgement, judge
 from polymae.compare.record import Run, record
 from polymae.compare.report import Report
 from polymae.compare.trace import Trace, write_trace

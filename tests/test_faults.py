@@ -21,6 +21,7 @@ from polymae.compare.verdict import Comparison, judge_traces
 from polymae.compare.worker import Outcome
 
 MODEL = "mae_vit_test_patch8"
+CONFIG = model_config(MODEL)
 NOISE = "softmax=10.56"
 # One process records all the runs it is given: importing a framework takes longer than the runs.
 RECORD = """
@@ -104,12 +105,12 @@ def test_faults_of_the_weights_are_named_at_that_level_too(framework: str, judge
 
 
 def test_an_unknown_fault_offers_the_nearest() -> None:
-    with pytest.raises(Problem, match="tanh gelu"), plant("tanh glu", "numpy"):
+    with pytest.raises(Problem, match="tanh gelu"), plant("tanh glu", "numpy", CONFIG):
         pass
 
 
 def test_an_edit_that_no_longer_fits_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     stale = replace(FAULTS["tanh gelu"], edits={"all": ("no such line", "")})
     monkeypatch.setitem(FAULTS, "tanh gelu", stale)
-    with pytest.raises(Problem, match="up to date"), plant("tanh gelu", "numpy"):
+    with pytest.raises(Problem, match="up to date"), plant("tanh gelu", "numpy", CONFIG):
         pass

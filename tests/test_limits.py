@@ -14,10 +14,20 @@ def test_numbers_that_are_not_finite_are_told_apart() -> None:
     assert not_finite(ours, ours) == 0
     assert not_finite(np.array([np.inf, -np.inf, np.nan, 1.0, 3.0]), ours) == 3
     tap = next(tap for tap in taps(CONFIG) if tap.name == "pred")
-    ours = np.array([np.nan, 1.0, 2.0])
-    assert judge_tensor("forward", tap, np.array([np.nan, 1.0, 2.0]), ours, [], 1).verdict == "exact"
-    assert judge_tensor("forward", tap, np.array([np.nan, 1.0, 2.1]), ours, [], 1).verdict == "fault"
-    assert "everywhere" in judge_tensor("forward", tap, np.full(3, np.nan), np.full(3, np.nan), [], 1).reason
+    broken = np.array([np.nan, 1.0, 2.0])  # where the oracle itself has no number, nothing can be judged
+    assert judge_tensor("forward", tap, broken, broken, [], 1).verdict == "not comparable"
+    assert judge_tensor("forward", tap, np.ones(3), broken, [], 1).verdict == "not comparable"
+    assert judge_tensor("forward", tap, broken, np.ones(3), [], 1).verdict == "fault"
+
+
+def test_a_floor_without_digits_judges_nothing() -> None:
+    tap = next(tap for tap in taps(CONFIG) if tap.name == "pred")
+    zero, far = np.zeros(64), np.full(64, 1e-5)
+    assert judge_tensor("forward", tap, np.full(64, 1e6), zero, [far, far], 1).verdict == "not comparable"
+    assert (
+        judge_tensor("forward", tap, np.full(64, 1e6), np.ones(64), [np.full(64, 1.1)], 1).verdict == "not comparable"
+    )
+    assert judge_tensor("forward", tap, np.full(64, 1.1), np.ones(64), [np.full(64, 1 + 1e-7)], 1).verdict == "fault"
 
 
 def test_a_gradient_that_is_zero_everywhere_must_be_zero() -> None:

@@ -6,7 +6,7 @@ from polymae.backends.config import MAEConfig
 from polymae.backends.initial import initial_weights
 from polymae.backends.presets import model_config
 from polymae.backends.runtime import load_backend
-from polymae.backends.spec import params, scores, taps
+from polymae.backends.spec import loss_taps, params, taps
 
 SMALL = "embed_dim=48,depth=2,num_heads=3,decoder_embed_dim=32,decoder_depth=2,decoder_num_heads=4"
 MODELS = [
@@ -42,7 +42,7 @@ def test_forward_and_gradients_equal_autograd(model: str, mask_ratio: float) -> 
         runtime.setup()
         found[framework] = runtime.run(runtime.build(config, weights, dtype="float64"), inputs, mask_ratio, True)
     (actual, actual_gradients), (expected, expected_gradients) = found["numpy"], found["torch"]
-    assert list(actual) == list(expected) == [tap.name for tap in (*taps(config), *scores(config))]
+    assert list(actual) == list(expected) == [tap.name for tap in (*taps(config), *loss_taps(config))]
     assert set(actual_gradients) == set(expected_gradients) == {param.name for param in params(config)}
     for name, array in expected.items():
         assert _distance(actual[name], array) < 1e-13, name

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from polymae.backends.initial import initial_weights
-from polymae.backends.spec import params, scores, taps
+from polymae.backends.spec import loss_taps, params, taps
 from polymae.cli import main
 from polymae.cli.convert_weights import main as convert
 from polymae.compare.trace import Trace
@@ -47,7 +47,7 @@ def test_a_trace_holds_everything(framework: str, weights: Path, tmp_path: Path)
     with np.load(out, allow_pickle=False) as trace:
         assert set(trace.files) == {
             "manifest", "input/imgs", "input/noise",
-            *(tap.name for tap in (*taps(CONFIG), *scores(CONFIG))),
+            *(tap.name for tap in (*taps(CONFIG), *loss_taps(CONFIG))),
             *(f"grad/{param.name}" for param in params(CONFIG)),
         }  # fmt: skip
         assert trace["latent"].shape == (N, K + 1, D)
@@ -130,7 +130,7 @@ def test_a_trace_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFi
     (tmp_path / "folder").mkdir()
     for out in ("/proc/polymae/t.npz", tmp_path / "file" / "t.npz", tmp_path / "folder"):
         said = refused(capsys, *arguments("numpy", Path(out), "-m", MODEL))
-        assert "check the path, its permissions and the free space" in said
+        assert any(hint in said for hint in ("check the path", "give another", "give the path"))
         assert len(said.splitlines()) == 1
         assert str(Path(out).name) in said or str(Path(out).parent) in said
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "folder"]

@@ -81,7 +81,7 @@ def test_without_an_oracle_the_reference_takes_its_place(tmp_path: Path) -> None
     assert (found.oracle, found.twins) == ("torch float32, limits a priori", 0)
     assert verdicts(found) == {"oneflow": "exact"}
     with pytest.raises(Problem, match="are all oracles"):
-        compare_traces([oracle(), oracle(), right], Comparison())
+        compare_traces([oracle(), Edited(oracle(), {}).save(tmp_path / "again.npz"), right], Comparison())
     with pytest.raises(Problem, match="nothing to judge"):
         compare_traces([oracle(), *twins()], Comparison())
     with pytest.raises(Problem, match="holds no pred"):

@@ -11,7 +11,7 @@ from polymae.backends import FRAMEWORKS
 from polymae.backends.config import ConfigError, MAEConfig, ViTConfig, keep_length
 from polymae.backends.initial import initial_weights, sincos_table
 from polymae.backends.presets import ALIASES, PRESETS, model_config
-from polymae.backends.spec import SpecError, encoder_params, params, scores, taps, verify
+from polymae.backends.spec import SpecError, encoder_params, loss_taps, params, taps, verify
 from polymae.backends.spelling import native_params, to_native, to_spec
 
 # Tensors and values of the official checkpoints.
@@ -59,7 +59,7 @@ def test_aliases_are_the_official_factories() -> None:
 @pytest.mark.parametrize("name", PRESETS)
 def test_names_are_unique(name: str) -> None:
     config = PRESETS[name]
-    for listed in (params(config), (*taps(config), *scores(config))):
+    for listed in (params(config), (*taps(config), *loss_taps(config))):
         names = [item.name for item in listed]
         assert len(set(names)) == len(names)
 

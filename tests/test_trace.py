@@ -14,7 +14,14 @@ from polymae.backends.config import ViTConfig
 from polymae.compare.trace import FIELDS, MANIFEST, Trace, TraceProblem, write_trace
 from runs import CONFIG, MODEL, inputs, oracle
 
-WHOLE = {"framework": "numpy", "twin": None, **dict.fromkeys(FIELDS[1:], "")}
+WHOLE: dict[str, object] = {
+    **dict.fromkeys(FIELDS, ""),
+    "framework": "numpy",
+    "config": {"kind": "MAEConfig", "img_size": [224, 224]},
+    "environment": {},
+    "inputs": {},
+    "weights": {},
+}
 
 
 def tensors(count: int, then: BaseException | None = None) -> Iterator[tuple[str, NDArray[np.float32]]]:
@@ -153,3 +160,18 @@ def test_a_full_disk(tmp_path: Path) -> None:
     assert "free space" in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert not list(out.parent.iterdir())
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"config": {}},
+        {"config": {"kind": "MAEConfig", "img_size": [32, 32], "colour": 1}},
+        {"weights": None},
+        {"config": 3},
+    ],
+)
+def test_a_manifest_of_the_wrong_shape_is_told(tmp_path: Path, wrong: dict[str, object]) -> None:
+    write_trace(tmp_path / "t.npz", WHOLE | wrong, tensors(1))
+    with pytest.raises(TraceProblem, match="wrong manifest"):
+        Trace(tmp_path / "t.npz")

@@ -130,6 +130,12 @@ def softmax(x: Array) -> Array:
     return x / x.sum(axis=-1, keepdims=True)
 
 
+def log_softmax(x: Array) -> Array:
+    """The logarithm of softmax, finite where softmax itself underflows."""
+    x = x - x.max(axis=-1, keepdims=True)
+    return x - np.log(np.exp(x).sum(axis=-1, keepdims=True))
+
+
 def gelu(x: Array) -> Array:
     """Exact GELU: x times the standard normal distribution function (the erf form, not the tanh approximation)."""
     return x * ndtr(x)

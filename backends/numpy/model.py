@@ -11,7 +11,7 @@ import numpy as np
 
 from ..config import MAEConfig, ViTConfig, keep_length
 from ..spec import NoTaps
-from .layers import Array, Conv2d, LayerNorm, Linear, Module, gelu, matmul, softmax
+from .layers import Array, Conv2d, LayerNorm, Linear, Module, gelu, log_softmax, matmul, softmax
 from .weights import Weights, finish
 
 
@@ -233,5 +233,5 @@ class ViT(Module):
 
     def forward_loss(self, logits: Array, labels: Array, out: dict[str, Array]) -> Array:
         """Cross entropy of logits [N, classes] against labels [N]."""
-        loss = out["loss"] = -np.log(softmax(logits)[np.arange(len(labels)), labels]).mean()
+        loss = out["loss"] = -log_softmax(logits)[np.arange(len(labels)), labels].mean()
         return loss

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ..initial import initial_weights
+from ..runtime import RuntimeProblem
 from ..spec import verify
 from ..spelling import Arrays, native_shapes, to_native, to_spec
 
@@ -44,6 +46,9 @@ def to_numpy(tensor: torch.Tensor) -> NDArray[Any]:
 
 
 def load_file(model: nn.Module, path: Path) -> None:
-    """Load a native .pth file with torch.load, strictly."""
-    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    model.load_state_dict(checkpoint.get("model", checkpoint), strict=True)
+    """Load a native .pth file with torch.load, strictly. Raises RuntimeProblem where torch refuses it."""
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        model.load_state_dict(checkpoint.get("model", checkpoint), strict=True)
+    except (RuntimeError, UnpicklingError) as problem:
+        raise RuntimeProblem(f"torch.load does not take {path}: {str(problem).splitlines()[0]}") from problem
