@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from ..backends import DEVICES, FRAMEWORKS
@@ -67,6 +69,7 @@ def run(args: argparse.Namespace) -> int:
         "levels": chosen(args.level, LEVELS, "level"),
         "reference": None if args.reference == "none" else args.reference,
         "images": args.images or (),
+        "scratch": args.out,  # a temporary folder may be in memory, and base-size traces are 7 GB
         "pythons": dict(_interpreter(text) for text in args.python),
     }
     comparison = Comparison(**fields)
@@ -75,7 +78,8 @@ def run(args: argparse.Namespace) -> int:
         raise Problem(f"--traces judges what was recorded before; leave out {options}.")
     if args.out:
         require_folder(args.out)
-    report = compare_traces(args.traces, comparison) if args.traces else compare(comparison)
+    with _folder(args.out):
+        report = compare_traces(args.traces, comparison) if args.traces else compare(comparison)
     if args.json:
         print(report.as_json(), end="")
     else:
@@ -83,10 +87,23 @@ def run(args: argparse.Namespace) -> int:
     if args.out:
         from ..compare.page import write_page
 
-        args.out.mkdir(parents=True, exist_ok=True)
         (args.out / "report.json").write_text(report.as_json())
         write_page(report, args.out / "report.html")
     return report.exit_status
+
+
+@contextmanager
+def _folder(path: Path | None) -> Iterator[None]:
+    """Make the folder for the report; where the work fails, do not leave it behind empty."""
+    if path is None or path.exists():
+        yield
+        return
+    path.mkdir(parents=True)
+    try:
+        yield
+    except BaseException:
+        path.rmdir()
+        raise
 
 
 def _interpreter(text: str) -> tuple[str, str]:

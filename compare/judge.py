@@ -49,6 +49,7 @@ class Judgement:
     label: str
     findings: list[Finding] = field(default_factory=list)
     problem: str = ""  # why there is nothing, or not everything, to judge
+    explained_by: str = ""  # the inaccurate kernels that account for what is over its limit
     coverage: list[str] = field(default_factory=list)  # tensors missing from the trace, or unknown to the spec
     environment: dict[str, Any] = field(default_factory=dict)
 

@@ -63,17 +63,17 @@ class NoisyTaps(dict[str, NDArray[Any]]):
 
 def explain(judgement: Judgement, oracle: Trace, noisy: Trace, noise: Mapping[str, float]) -> None:
     """Turn the faults that the named kernels account for into "explained", with the limit that they raise."""
-    named = ", ".join(f"{operation} kernel {size:.3g} u" for operation, size in noise.items())
-    version = f"{judgement.environment['framework']} {judgement.environment['version']}"
+    kernels = ", ".join(f"{operation} kernel ({size:.3g} u)" for operation, size in noise.items())
+    judgement.explained_by = f"{kernels} of {judgement.environment['framework']} {judgement.environment['version']}"
     for finding in judgement.findings:
         if finding.verdict == "fault" and finding.limit:
-            _explain_one(finding, error(noisy[finding.name], oracle[finding.name]), f"{named} of {version}")
+            _explain_one(finding, error(noisy[finding.name], oracle[finding.name]), judgement.explained_by)
 
 
-def _explain_one(finding: Finding, extra: float, named: str) -> None:
+def _explain_one(finding: Finding, extra: float, kernels: str) -> None:
     size = finding.size
     floor = float(np.hypot(finding.floor, extra))
     limit = scalar_limit([floor], 0) if size == 1 else tensor_limit(size, [floor], 0)
     if finding.error <= limit.value:
         finding.verdict, finding.limit = "explained", limit.value
-        finding.reason = f"{named} adds {extra:.2f} to the floor {finding.floor:.2f} (in quadrature)"
+        finding.reason = f"{kernels} adds {extra:.2f} to the floor {finding.floor:.2f} (in quadrature)"

@@ -100,8 +100,7 @@ class Report:
             return "nothing was compared"
         explained = [finding for finding in judgement.findings if finding.verdict == "explained"]
         if explained:
-            worst = max(explained, key=lambda finding: finding.error)
-            return f"{len(explained)} of {len(judgement.findings)} tensors: {worst.reason} at {worst.name}"
+            return f"{len(explained)} of {len(judgement.findings)} tensors by the {judgement.explained_by}"
         return f"{len(judgement.findings)} tensors compared"
 
     def as_dict(self) -> dict[str, Any]:

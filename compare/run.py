@@ -40,8 +40,8 @@ def compare(comparison: Comparison) -> Report:
     if comparison.keep is not None:
         comparison.keep.mkdir(parents=True, exist_ok=True)
         return _compare_in(comparison.keep.resolve(), comparison, config)
-    with tempfile.TemporaryDirectory(prefix="polymae-") as folder:
-        return _compare_in(Path(folder), comparison, config)
+    with tempfile.TemporaryDirectory(prefix="polymae-", dir=comparison.scratch) as folder:
+        return _compare_in(Path(folder).resolve(), comparison, config)
 
 
 def _compare_in(folder: Path, comparison: Comparison, config: Config) -> Report:

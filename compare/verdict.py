@@ -38,6 +38,7 @@ class Comparison:
     seed: int = 0
     threads: int = 1
     time_limit: float = TIME_LIMIT
+    scratch: Path | None = None  # where the gigabytes in between go; None: the system's temporary folder
     keep: Path | None = None  # where converted files and traces stay; None: a folder that is removed
     pythons: dict[str, str] = field(default_factory=dict)
 

@@ -45,7 +45,7 @@ def test_a_known_kernel_explains_its_own_error(known: None, tmp_path: Path) -> N
     explained = [finding for finding in judgement.findings if finding.verdict == "explained"]
     assert {finding.operation for finding in explained} == {"softmax"}
     assert all(finding.error <= finding.limit for finding in explained)
-    assert "softmax kernel 10 u of torch 9.9" in found.reason(judgement)
+    assert "softmax kernel (10 u) of torch 9.9" in found.reason(judgement)
 
 
 @pytest.mark.parametrize(
