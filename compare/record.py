@@ -43,9 +43,7 @@ class Run:
     threads: int = 1  # one: sums in the same order whatever the machine
     seed: int = 0
     twin: int | None = None  # NumPy only: sum every matrix product in the order of this seed
-    kernel_noise: str | None = (
-        None  # NumPy only: relative noise behind operations, "softmax=10.9", in units of roundoff
-    )
+    kernel_noise: str | None = None  # NumPy only: relative noise behind operations, in u: "softmax=10.9"
     fault: str | None = None  # plant this fault of compare/faults.py
 
 
@@ -116,10 +114,14 @@ def _model(run: Run, runtime: Runtime, config: Config) -> tuple[Any, str]:
         return runtime.build(config, initial, run.device, run.dtype), content_hash(initial)
     checkpoint = open_checkpoint(run.weights)
     weights = checkpoint.weights(config)
-    model = runtime.build(config, weights, run.device, run.dtype)
-    if checkpoint.format == NATIVE.get(run.framework, [None])[0] and not checkpoint.extras and run.dtype == "float32":
-        # The framework's own loader has the last word: it is what its users will call.
+    native = checkpoint.format == NATIVE.get(run.framework, [None])[0]
+    if native and not checkpoint.extras and run.dtype == "float32":
+        # The framework's own loader, which is what its users will call, has to fill every value of the model.
+        nothing = {name: np.broadcast_to(np.float32(np.nan), array.shape) for name, array in weights.items()}
+        model = runtime.build(config, nothing, run.device, run.dtype)
         runtime.load_file(model, run.weights)
+    else:
+        model = runtime.build(config, weights, run.device, run.dtype)
     return model, content_hash(weights)
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
@@ -88,9 +89,6 @@ def _source(comparison: Comparison, config: Config) -> Arrays:
 
 def _model_file(folder: Path, config: Config) -> str:
     """The configuration as a JSON file, which says everything to a worker, norm_pix_loss included."""
-    import json
-    from dataclasses import asdict
-
     path = folder / "model.json"
     path.write_text(json.dumps(asdict(config)))
     return str(path)

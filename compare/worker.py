@@ -108,4 +108,5 @@ def _reason(status: int, said: str) -> str:
     last = next((line for line in reversed(lines) if not line.startswith("usage:")), "no message")
     if status == 0:
         return f"the process ended well but wrote no trace; its last words: {last}"
-    return f"{last.removeprefix('polymae record: ')} (exit status {status})"
+    said_by_us = last.startswith("polymae record: ")
+    return last.removeprefix("polymae record: ") if said_by_us else f"{last} (exit status {status})"

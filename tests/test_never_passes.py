@@ -178,3 +178,13 @@ def test_a_training_file_is_recorded_by_torch_though_its_loader_refuses_it(tmp_p
     outcome = record_in_process(Run("torch", trace, inputs(), weights=training))
     assert outcome.trace, outcome.reason
     assert Trace(trace).manifest["source"] == Trace(plain()).manifest["source"]
+
+
+def test_a_loader_that_loads_nothing_is_caught(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    official = tmp_path / "official.pth"
+    official_checkpoint(official, CONFIG, initial_weights(CONFIG))
+    monkeypatch.setattr("polymae.backends.torch.runtime.load_file", lambda model, path: None)
+    record(Run("torch", tmp_path / "t.npz", inputs(), weights=official, gradients=True))
+    judgement = judged(Trace(tmp_path / "t.npz"))
+    assert judgement.verdict == "fault"
+    assert {found.verdict for found in judgement.findings if found.level == "weights"} == {"fault"}

@@ -60,7 +60,7 @@ def run(tmp_path: Path) -> Run:
         ("echo garbage; echo rubbish >&2; exit 0", ["wrote no trace", "rubbish"]),
         ("exit 0", ["wrote no trace", "no message"]),
         ("exit 7", ["no message (exit status 7)"]),
-        ("printf 'polymae record: no such thing.\\n\\n' >&2; exit 2", ["no such thing. (exit status 2)"]),
+        ("printf 'polymae record: no such thing.\\n\\n' >&2; exit 2", ["no such thing."]),
         ("printf '\\377\\376' >&2; exit 1", ["exit status 1"]),
     ],
 )
