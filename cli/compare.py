@@ -57,10 +57,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Compare, print, write, and return the report's exit status."""
+    from ..compare.offline import compare_traces
     from ..compare.record import require_folder
     from ..compare.report import print_report
     from ..compare.run import compare
-    from ..compare.traces import compare_traces
     from ..compare.verdict import Comparison
 
     fields = {name: value for name, value in vars(args).items() if name in Comparison.__dataclass_fields__}

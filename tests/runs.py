@@ -16,10 +16,10 @@ from polymae.cli import main
 from polymae.compare import LEVELS
 from polymae.compare.inputs import random_inputs
 from polymae.compare.judge import Judgement, judge
+from polymae.compare.offline import compare_traces
 from polymae.compare.record import Run, record
 from polymae.compare.report import Report
 from polymae.compare.trace import Trace, write_trace
-from polymae.compare.traces import compare_traces
 from polymae.compare.verdict import Comparison
 
 MODEL = "mae_vit_test_patch8"

@@ -13,9 +13,9 @@ from polymae.backends.initial import initial_weights
 from polymae.backends.presets import model_config
 from polymae.backends.runtime import RuntimeProblem, load_backend
 from polymae.compare import profile
+from polymae.compare.offline import compare_traces
 from polymae.compare.record import Run, record
 from polymae.compare.trace import Trace
-from polymae.compare.traces import compare_traces
 from polymae.compare.verdict import Comparison
 from polymae.compare.worker import record_in_process
 from polymae.convert.writing import official_checkpoint

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from polymae.backends.errors import Problem
 from polymae.cli import main
+from polymae.compare.offline import compare_traces
 from polymae.compare.page import write_page
 from polymae.compare.report import Report, print_report
 from polymae.compare.trace import Trace
-from polymae.compare.traces import compare_traces
 from polymae.compare.verdict import Comparison
 from runs import MODEL, Edited, oracle, plain, recorded, report, twins, verdicts
 
