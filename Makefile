@@ -15,8 +15,9 @@ setup: ## make or update .venv (seconds where nothing has changed)
 	@"$(ROOT)/requirements/setup.sh"
 
 demo: setup ## run every framework on two photographs and report how they agree, in reports/ (CKPT=file, ARGS="...")
-	@$(HERE) .venv/bin/polymae compare --model mae_vit_base_patch16 $(if $(CKPT),--weights "$(CKPT)") \
-		--images demo/photos/*.jpg --out reports/ $(ARGS)
+	@ckpt="$(CKPT)"; [[ -z $$ckpt ]] || ckpt=$$(realpath -m -- "$$ckpt"); $(HERE) \
+	if [[ -n $$ckpt ]]; then set -- --weights "$$ckpt"; else set -- --model mae_vit_base_patch16; fi; \
+	.venv/bin/polymae compare "$$@" --images demo/photos/*.jpg --out reports/ $(ARGS)
 
 test: setup ## lint, types and tests; all of them run, and any failure fails (ARGS="..." goes to pytest)
 	@$(HERE) failed=0; \

@@ -29,6 +29,14 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM, or SIGHUP of a closed terminal: cleaned up after as Ctrl-C is."""
 
 
+class _Version(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *rest: object) -> NoReturn:
+        from importlib.metadata import version
+
+        print(f"polymae {version('polymae')}")
+        parser.exit()
+
+
 class Parser(argparse.ArgumentParser):
     """An argument parser that offers the nearest name for a mistyped one."""
 
@@ -91,6 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of `polymae`."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     parser = Parser(prog="polymae", description="Masked autoencoders in five frameworks, proven equal.")
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and leave")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     chosen = next((a for a in arguments if not a.startswith("-")), None)
     for name, summary in COMMANDS.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..backends import DEVICES, FRAMEWORKS
@@ -37,10 +37,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rtol", type=float, help="for the reference (default 1e-4); given, a failure is a fault")
     parser.add_argument("--atol", type=float, help="for the reference (default 1e-5); given, a failure is a fault")
     parser.add_argument("--device", default="cpu", choices=DEVICES)
-    parser.add_argument("--mask-ratio", type=float, default=0.75)
+    parser.add_argument("--mask-ratio", type=float, default=0.75, help="share of patches removed (default 0.75)")
     parser.add_argument("--norm-pix-loss", action="store_true", help="differentiate the loss of normalised patches")
-    parser.add_argument("--batch", type=whole(1), default=2, help="random images, where none are given")
-    parser.add_argument("--seed", type=whole(0, 2**32 - 1), default=0)
+    parser.add_argument("--batch", type=whole(1), help="random images, where none are given (default 2)")
+    parser.add_argument("--seed", type=whole(0, 2**32 - 1), default=0, help="of weights, images and noise (default 0)")
     parser.add_argument(
         "--threads", type=whole(1), default=1, help="of each framework (default 1: one order of summation)"
     )
@@ -69,6 +69,7 @@ def run(args: argparse.Namespace) -> int:
         "levels": chosen(args.level, LEVELS, "level"),
         "reference": None if args.reference == "none" else args.reference,
         "images": args.images or (),
+        "batch": args.batch or 2,
         "scratch": args.out,  # a temporary folder may be in memory, and base-size traces are 7 GB
         "pythons": dict(_interpreter(text) for text in args.python),
     }
@@ -76,6 +77,8 @@ def run(args: argparse.Namespace) -> int:
     if args.traces and (given := [name for name in RECORDING if getattr(args, name)]):
         options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
         raise Problem(f"--traces judges what was recorded before; leave out {options}.")
+    if args.batch and (args.images or args.inputs or args.traces):
+        raise Problem("--batch is for random images; leave it out, or leave out --images, --inputs or --traces.")
     if args.out:
         require_folder(args.out)
     with _folder(args.out):
@@ -98,11 +101,12 @@ def _folder(path: Path | None) -> Iterator[None]:
     if path is None or path.exists():
         yield
         return
-    path.mkdir(parents=True)
+    path.mkdir(parents=True, exist_ok=True)
     try:
         yield
     except BaseException:
-        path.rmdir()
+        with suppress(OSError):
+            path.rmdir()
         raise
 
 

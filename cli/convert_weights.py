@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..backends.errors import Problem
 from . import Parser, run_safely
 
 if TYPE_CHECKING:
@@ -65,6 +66,10 @@ def run(args: argparse.Namespace) -> int:
     print(f"read   {describe(checkpoint)}")
     weights = checkpoint.weights(config, args.encoder_only)
     output = Path(args.output) if args.output else _default_output(args.framework, model, args.encoder_only)
+    if checkpoint.extras and output.exists() and output.samefile(args.checkpoint):
+        raise Problem(
+            f"{output} also holds {', '.join(checkpoint.extras)}, which would be lost; write to another file with -o."
+        )
     size = sum(array.nbytes for array in weights.values())
     with _progress_bar(2 * size) as progress:
         digest = write_checkpoint(args.framework, output, config, weights, progress)

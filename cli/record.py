@@ -44,4 +44,5 @@ def run(args: argparse.Namespace) -> int:
 
     fields = {name: value for name, value in vars(args).items() if name in Run.__dataclass_fields__}
     record(Run(**fields))
+    print(f"wrote {args.out}: {args.framework} {args.dtype}{', with gradients' if args.gradients else ''}")
     return 0

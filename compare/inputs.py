@@ -52,6 +52,8 @@ def _photograph(path: Path, size: tuple[int, int]) -> NDArray[np.float32]:
 
     try:
         image = Image.open(path).convert("RGB")
+    except IsADirectoryError:
+        raise Problem(f"{path} is a folder; give the images in it, as in {path}/*.jpg.") from None
     except FileNotFoundError:
         raise Problem(f"No image {path}; give a JPEG or PNG file.") from None
     except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as problem:

@@ -26,6 +26,10 @@ def compare_traces(paths: Sequence[Path], comparison: Comparison) -> Report:
     the reference framework's (or the first), with the a-priori floor.
     Raises Problem where nothing is left to judge, or a twin is not of the oracle's run.
     """
+    if absent := [str(path) for path in paths if not path.exists()]:
+        raise Problem(
+            f"There is no {', '.join(absent)}; record traces with `polymae record`, or `polymae compare --keep`."
+        )
     found = _sort(list({path.resolve(): path for path in paths}.values()))  # a file given twice counts once
     if len(found.oracles) > 1:
         names = ", ".join(str(trace.path) for trace in found.oracles)

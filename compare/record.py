@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..backends.config import Config, MAEConfig
+from ..backends.config import Config, MAEConfig, keep_length
 from ..backends.errors import Problem
 from ..backends.initial import initial_weights
 from ..backends.presets import model_config
@@ -70,6 +70,8 @@ def record(run: Run) -> None:
         raise Problem(f"{run.out} is a folder; give the path of a trace to write, ending in .npz.")
     require_folder(run.out.parent)
     config = chosen_config(run.weights, run.model, run.norm_pix_loss)
+    if isinstance(config, MAEConfig):
+        keep_length(config.num_patches, run.mask_ratio)  # raises before a framework is imported
     inputs = read_inputs(run.inputs, config)
     with plant(run.fault, run.framework, config) as planted:
         runtime = load_backend(run.framework)

@@ -89,6 +89,9 @@ class Report:
             return f"first wrong: {wrong.name} ({_amount(wrong)})"
         if judgement.problem:
             return judgement.problem
+        unjudged = [finding for finding in judgement.findings if finding.verdict == "not comparable"]
+        if unjudged:
+            return f"{unjudged[0].name}: {unjudged[0].reason}"
         if judgement.coverage:
             return "; ".join(judgement.coverage[:3]) + (" ..." if len(judgement.coverage) > 3 else "")
         if self.verdict(judgement) == "fault" and self.reference:
@@ -202,7 +205,7 @@ def _print_reference(console: Any, report: Report) -> None:
     assert reference is not None
     title = f"beside {reference.label}: |a - b| <= atol {reference.atol:g} + rtol {reference.rtol:g} |b|"
     table = Table(title=escape(title))
-    for column in ("framework", "max abs", "max rel", "atol needed", "at", "share within", "result"):
+    for column in ("framework", "max abs", "max rel (of any size)", "atol needed", "at", "share within", "result"):
         table.add_column(column, overflow="fold")
     for label in reference.rows:
         if summary := reference.summary(label):

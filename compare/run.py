@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from ..backends.config import Config
+from ..backends.config import Config, MAEConfig, keep_length
 from ..backends.errors import Problem
 from ..backends.initial import initial_weights
 from ..backends.presets import preset_name
@@ -24,7 +27,7 @@ from ..backends.spelling import Arrays
 from ..convert.checkpoint import content_hash, open_checkpoint
 from ..convert.writing import default_ending, write_checkpoint
 from .inputs import photographs, random_inputs, read_inputs
-from .record import Run, chosen_config
+from .record import Run, chosen_config, require_folder
 from .report import About, Report
 from .trace import Trace
 from .verdict import Comparison, judge_traces, require_reference
@@ -38,17 +41,33 @@ def compare(comparison: Comparison) -> Report:
     """Run the whole comparison. Raises Problem for bad input; a failing framework is a row of the report."""
     require_reference(comparison, "numpy", comparison.frameworks)
     config = chosen_config(comparison.weights, comparison.model, comparison.norm_pix_loss)
+    if isinstance(config, MAEConfig):
+        keep_length(config.num_patches, comparison.mask_ratio)  # raises before anything is started
     if comparison.keep is not None:
+        require_folder(comparison.keep)
         comparison.keep.mkdir(parents=True, exist_ok=True)
-        return _compare_in(comparison.keep.resolve(), comparison, config)
+        with _alone_in(comparison.keep):
+            return _compare_in(comparison.keep.resolve(), comparison, config)
     with tempfile.TemporaryDirectory(prefix="polymae-", dir=comparison.scratch) as folder:
         return _compare_in(Path(folder).resolve(), comparison, config)
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Two comparisons in one folder would judge each other's traces: the second is refused."""
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise Problem(f"Another comparison is at work in {folder}; wait for it, or give another --keep.") from None
+        yield
 
 
 def _compare_in(folder: Path, comparison: Comparison, config: Config) -> Report:
     weights = _source(comparison, config)
     source = content_hash(weights)
     inputs, what = _inputs(folder, comparison, config)
+    _say(f"weights {comparison.weights or 'seeded, in the official layout'} ({preset_name(config)}), inputs {what}")
     files = _convert(folder, comparison, config, weights)
     del weights
     base = Run(
@@ -75,6 +94,8 @@ def _compare_in(folder: Path, comparison: Comparison, config: Config) -> Report:
         if outcome.trace is None:
             raise Problem(f"The NumPy oracle could not be recorded: {outcome.reason}")
     oracle, *twins = [Trace(outcome.trace) for outcome in references if outcome.trace]
+    if oracle.manifest["source"] != source:
+        raise Problem(f"{oracle.path} was recorded from other weights meanwhile; run the comparison again.")
     about = About(preset_name(config), str(comparison.weights or "seeded"), source, what, comparison.mask_ratio)
     _say("judging")
     noisy = partial(_record_noisy, base=base, comparison=comparison)
@@ -97,16 +118,35 @@ def _model_file(folder: Path, config: Config) -> str:
 def _inputs(folder: Path, comparison: Comparison, config: Config) -> tuple[Path, str]:
     if comparison.inputs is not None:
         found, what = read_inputs(comparison.inputs, config), str(comparison.inputs)
+        _require_memory(config, len(found["imgs"]))
     elif comparison.images:
+        _require_memory(config, len(comparison.images))
         found = photographs(comparison.images, config, comparison.seed)
         what = ", ".join(path.name for path in comparison.images)
     else:
+        _require_memory(config, comparison.batch)
         found = random_inputs(config, comparison.batch, comparison.seed)
         what = f"{comparison.batch} random images, seed {comparison.seed}"
     path = folder / "inputs" / "inputs.npz"  # apart: *.npz in the folder are traces
     path.parent.mkdir(exist_ok=True)
     np.savez(path, **found)
     return path, what
+
+
+def _require_memory(config: Config, batch: int) -> None:
+    """Refuse a batch whose taps would not fit into memory, where the system would end processes at random."""
+    stacks = [(config.depth, config.embed_dim, config.num_heads)]
+    if isinstance(config, MAEConfig):
+        stacks.append((config.decoder_depth, config.decoder_embed_dim, config.decoder_num_heads))
+    T = config.num_patches + 1
+    numbers = sum(depth * T * (9 * dim + 2 * config.mlp_dim(dim) + heads * T) for depth, dim, heads in stacks)
+    needed = 2 * 8 * batch * numbers  # float64, and as much again for what the backward pass adds
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > 0.8 * total:
+        raise Problem(
+            f"{batch} images would need about {needed / 2**30:.0f} GiB of memory, and this machine has "
+            f"{total / 2**30:.0f}; use a smaller batch."
+        )
 
 
 def _convert(folder: Path, comparison: Comparison, config: Config, weights: Arrays) -> dict[str, Path]:

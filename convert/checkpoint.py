@@ -87,7 +87,8 @@ class Checkpoint:
             f"{self.path} holds an encoder without a decoder ({len(self.tensors)} tensors), as the published "
             f"mae_pretrain_vit_{size}.pth does; a masked autoencoder needs both. Use "
             f"{_PUBLISHED}pretrain/mae_pretrain_vit_{size}_full.pth (normalised pixels) or "
-            f"{_PUBLISHED}visualize/mae_visualize_vit_{size}.pth (raw pixels), or ask for the encoder alone (--encoder-only)."
+            f"{_PUBLISHED}visualize/mae_visualize_vit_{size}.pth (raw pixels), "
+            "or convert the encoder alone (convert_weights --encoder-only)."
         )
 
 

@@ -1,5 +1,6 @@
 """What must never pass for parity: nothing compared, nothing comparable, a fault as its own reference."""
 
+import fcntl
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from polymae.backends.errors import Problem
 from polymae.backends.initial import initial_weights
 from polymae.backends.presets import model_config
 from polymae.backends.runtime import RuntimeProblem, load_backend
+from polymae.cli.convert_weights import main as convert
 from polymae.compare import profile
 from polymae.compare.offline import compare_traces
 from polymae.compare.record import Run, record
@@ -188,3 +190,28 @@ def test_a_loader_that_loads_nothing_is_caught(monkeypatch: pytest.MonkeyPatch, 
     judgement = judged(Trace(tmp_path / "t.npz"))
     assert judgement.verdict == "fault"
     assert {found.verdict for found in judgement.findings if found.level == "weights"} == {"fault"}
+
+
+def test_two_comparisons_do_not_share_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with (tmp_path / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert "Another comparison" in refused(capsys, "compare", "-m", MODEL, "--keep", tmp_path)
+
+
+def test_what_cannot_run_is_refused_before_anything_starts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "use a smaller batch" in refused(capsys, "compare", "-m", MODEL, "--batch", 10**9)
+    assert "keeps none" in refused(capsys, "compare", "-m", MODEL, "--mask-ratio", 0.99)
+    assert "--batch is for random images" in refused(capsys, "compare", "-m", MODEL, "--batch", 3, "--images", "a.jpg")
+    assert "is a folder" in refused(capsys, "compare", "-m", MODEL, "--images", tmp_path)
+    assert f"no {tmp_path / 'a.npz'}" in refused(capsys, "compare", "--traces", tmp_path / "a.npz", oracle())
+    assert not list(tmp_path.iterdir())
+
+
+def test_training_state_is_not_overwritten_by_a_conversion(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    official, training = tmp_path / "official.pth", tmp_path / "training.pth"
+    official_checkpoint(official, CONFIG, initial_weights(CONFIG))
+    subprocess.run([sys.executable, "-c", TRAINING, str(official), str(training)], check=True, timeout=120)
+    before = training.read_bytes()
+    assert convert(["torch", "-c", str(training), "-o", str(training)]) == 2
+    assert "would be lost" in capsys.readouterr().err
+    assert training.read_bytes() == before
