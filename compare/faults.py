@@ -86,7 +86,7 @@ _TANH_GELU = {
     "oneflow": ("F.gelu(x)", _TANH.format("flow")),
 }
 _BIASED_VARIANCE = {
-    "numpy": ("ddof=1", "ddof=0"),
+    "numpy": ("unbiased_variance(target)", "target.var(axis=-1, keepdims=True)"),
     "torch": ("var(dim=-1, ", "var(dim=-1, unbiased=False, "),
     "megengine": ("(target.shape[-1] - 1)", "target.shape[-1]"),
     "mindspore": ("unbiased_variance(target)", "target.var(axis=-1, keepdims=True)"),

@@ -19,7 +19,8 @@ _contraction_order: np.random.Generator | None = None
 def permuted_contractions(seed: int) -> Iterator[None]:
     """Within this context every matrix product sums its terms in another order: an independent float32 twin.
 
-    Convolutions add their terms one after the other, as some kernels do; on smooth images that costs several roundoffs.
+    Convolutions, and the mean and variance of a patch, add their terms one after the other, as some kernels do; on
+    smooth images that costs several roundoffs.
     """
     global _contraction_order
     _contraction_order = np.random.default_rng(seed)
@@ -122,6 +123,19 @@ def patch_columns(imgs: Array, p: int) -> Array:
     N, C, height, width = imgs.shape
     x = imgs.reshape(N, C, height // p, p, width // p, p)
     return x.transpose(0, 2, 4, 1, 3, 5).reshape(N, -1, C * p * p)
+
+
+def row_mean(x: Array) -> Array:
+    """Mean [..., 1] over the last axis of x [..., n]; a twin adds in one chain, as some frameworks do."""
+    if _contraction_order is None:
+        return x.mean(axis=-1, keepdims=True)
+    return np.cumsum(x, axis=-1)[..., -1:] / x.shape[-1]
+
+
+def unbiased_variance(x: Array) -> Array:
+    """Variance [..., 1] over the last axis of x [..., n], divided by n - 1."""
+    centred = x - row_mean(x)
+    return row_mean(centred * centred) * (x.shape[-1] / (x.shape[-1] - 1))
 
 
 def softmax(x: Array) -> Array:

@@ -11,7 +11,19 @@ import numpy as np
 
 from ..config import MAEConfig, ViTConfig, keep_length
 from ..spec import NoTaps
-from .layers import Array, Conv2d, LayerNorm, Linear, Module, gelu, log_softmax, matmul, softmax
+from .layers import (
+    Array,
+    Conv2d,
+    LayerNorm,
+    Linear,
+    Module,
+    gelu,
+    log_softmax,
+    matmul,
+    row_mean,
+    softmax,
+    unbiased_variance,
+)
 from .weights import Weights, finish
 
 
@@ -171,8 +183,8 @@ class MAE(Module):
         """Mean squared error over the removed patches: of the pixels, or of each patch normalised (norm_pix_loss)."""
         target = self.patchify(imgs)
         if self.norm_pix_loss:
-            mean = target.mean(axis=-1, keepdims=True)
-            var = target.var(axis=-1, ddof=1, keepdims=True)  # unbiased, n - 1
+            mean = row_mean(target)
+            var = unbiased_variance(target)  # unbiased, n - 1
             target = (target - mean) / (var + 1e-6) ** 0.5
         target = out["target"] = target
         loss = ((pred - target) ** 2).mean(axis=-1)  # [N, L]
