@@ -191,6 +191,7 @@ def _measure(
         if (finding.verdict == "fault" and finding.reason) or null.all():
             return
         actual, oracle, twins = actual[~null], oracle[~null], [twin[~null] for twin in twins]
+    actual = actual.astype(np.float64)  # once, for all the measures below
     finding.error = error(actual, oracle)
     errors = [error(twin, oracle) for twin in twins]
     limit = scalar_limit(errors, blocks) if oracle.ndim == 0 else tensor_limit(oracle.size, errors, blocks)

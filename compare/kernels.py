@@ -21,9 +21,6 @@ from .metrics import U, error
 from .tolerance import scalar_limit, tensor_limit
 from .trace import Trace
 
-# A kernel whose own error exceeds this many times that of NumPy's float32 is worth naming.
-NOTABLE = 2.0
-
 
 def known_kernels(environment: Mapping[str, Any]) -> dict[str, float]:
     """Operation and error in units of roundoff of the inaccurate kernels of a recorded environment."""

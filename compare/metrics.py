@@ -16,7 +16,7 @@ U = 2.0**-24
 
 def error(actual: NDArray[Any], oracle: NDArray[np.float64]) -> float:
     """E = ||actual - oracle|| / (u ||oracle||), the error of a whole tensor in units of roundoff."""
-    distance = float(np.linalg.norm((actual.astype(np.float64) - oracle).ravel()))
+    distance = float(np.linalg.norm((actual.astype(np.float64, copy=False) - oracle).ravel()))
     scale = float(np.linalg.norm(oracle.ravel()))
     if scale == 0:
         return 0.0 if distance == 0 else float("inf")
@@ -30,7 +30,7 @@ def worst_row(actual: NDArray[Any], oracle: NDArray[np.float64]) -> tuple[tuple[
     """
     if oracle.ndim < 2:
         return (), error(actual, oracle)
-    distance = np.linalg.norm(actual.astype(np.float64) - oracle, axis=-1)
+    distance = np.linalg.norm(actual.astype(np.float64, copy=False) - oracle, axis=-1)
     norms = np.linalg.norm(oracle, axis=-1)
     typical = float(np.sqrt(np.mean(norms**2))) or 1.0
     rows = distance / (U * np.maximum(norms, typical))
@@ -40,7 +40,7 @@ def worst_row(actual: NDArray[Any], oracle: NDArray[np.float64]) -> tuple[tuple[
 
 def coherence(actual: NDArray[Any], oracle: NDArray[np.float64], e: float) -> float:
     """|gain| / (E u): near 1 where the whole tensor is scaled (a wrong eps, ddof or scale), near 0 for roundoff."""
-    flat, reference = actual.astype(np.float64).ravel(), oracle.ravel()
+    flat, reference = actual.astype(np.float64, copy=False).ravel(), oracle.ravel()
     power = float(reference @ reference)
     if power == 0 or e == 0 or not np.isfinite(e):
         return 0.0
@@ -73,7 +73,7 @@ class Closeness:
 
 def closeness(actual: NDArray[Any], expected: NDArray[Any], rtol: float, atol: float) -> Closeness:
     """max |a - e|, max |a - e| / |e| where e is not 0, and whether |a - e| <= atol + rtol |e| everywhere."""
-    a, e = actual.astype(np.float64).ravel(), expected.astype(np.float64).ravel()
+    a, e = actual.astype(np.float64, copy=False).ravel(), expected.astype(np.float64, copy=False).ravel()
     if a.size == 0:
         return Closeness(0.0, 0.0, 0.0, 1.0, True)
     distance, size = np.abs(a - e), np.abs(e)

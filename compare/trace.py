@@ -6,7 +6,6 @@ Members: each tap by its name, `input/<name>`, `grad/<parameter>` and `manifest`
 from __future__ import annotations
 
 import json
-import os
 import zipfile
 import zlib
 from collections.abc import Iterable
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 
 from ..backends.config import Config, MAEConfig, ViTConfig
 from ..backends.errors import Problem
+from ..convert.atomic import replacing
 
 MANIFEST = "manifest"
 FORMAT = 1
@@ -34,20 +34,11 @@ class TraceProblem(Problem, ValueError):
 
 def write_trace(path: Path, manifest: dict[str, Any], tensors: Iterable[tuple[str, NDArray[Any]]]) -> None:
     """Write a trace tensor by tensor to a temporary file beside the target, then rename it: never a half-written file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
-            text = json.dumps({"format": FORMAT, **manifest})
-            for name, array in ((MANIFEST, np.array(text)), *tensors):
-                with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                    np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)  # type: ignore[no-untyped-call]
-        with partial.open("rb") as written:
-            os.fsync(written.fileno())
-        partial.replace(path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+    text = json.dumps({"format": FORMAT, **manifest})
+    with replacing(path) as new, zipfile.ZipFile(new, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
+        for name, array in ((MANIFEST, np.array(text)), *tensors):
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)  # type: ignore[no-untyped-call]
 
 
 def _config(values: dict[str, Any]) -> Config:

@@ -98,13 +98,14 @@ def run(
     """
     tensors = {name: from_numpy(array, model) for name, array in inputs.items()}
     out: dict[str, Tensor] = {}
+    trainable = [parameter.requires_grad for parameter in model.parameters()]
     model.requires_grad_(gradients)
     with flow.set_grad_enabled(gradients):
         loss = forward(model, tensors, mask_ratio, out)
     taps = {name: to_numpy(tensor) for name, tensor in out.items()}
-    if not gradients:
-        return taps, {}
     names, parameters = zip(*model.named_parameters())
-    found = flow.autograd.grad(loss, parameters)
+    found = flow.autograd.grad(loss, parameters) if gradients else ()
+    for parameter, before in zip(parameters, trainable):
+        parameter.requires_grad_(before)
     native = {name: to_numpy(gradient) for name, gradient in zip(names, found)}
-    return taps, to_spec("oneflow", model.config, native)
+    return taps, to_spec("oneflow", model.config, native) if gradients else {}
