@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, Union
+from typing import Any, Literal, Union, get_args
 
 from .errors import Problem
 
-Pooling = Literal["gap", "cls"]
+Pooling = Literal["gap", "cls", "mean"]
+Positions = Literal["2d", "1d"]
+Head = Literal["linear", "conv"]
+Masking = Literal["shuffled", "raster"]
+LossOver = Literal["removed", "all"]
 
 
 class ConfigError(Problem, ValueError):
@@ -24,6 +28,8 @@ class Encoder:
     """What the autoencoder's encoder and the classifier share.
 
     img_size is (height, width) in pixels; one number means a square.
+    block_norm_eps is that of the norms inside the blocks (LiBai), None means norm_eps.
+    positions: the 2-D sin-cos table, or FlyEgle's 1-D one, in which the class token is position 0.
     Raises ConfigError where the sizes do not fit together.
     """
 
@@ -35,6 +41,8 @@ class Encoder:
     num_heads: int = 12
     mlp_ratio: float = 4.0
     norm_eps: float = 1e-6
+    block_norm_eps: float | None = None
+    positions: Positions = "2d"
 
     def __post_init__(self) -> None:
         size = (self.img_size, self.img_size) if isinstance(self.img_size, int) else tuple(self.img_size)
@@ -45,25 +53,46 @@ class Encoder:
                 f"img_size={size} does not fit patch_size={self.patch_size}; "
                 "both sides must be positive multiples of the patch size."
             )
-        if not (0 < self.norm_eps < math.inf and 0 < self.mlp_ratio < math.inf and self.mlp_dim(self.embed_dim)):
+        numbers = {"norm_eps": self.norm_eps, "block_norm_eps": self.eps_of_blocks, "mlp_ratio": self.mlp_ratio}
+        fit = all(0 < value < math.inf for value in numbers.values()) and self.mlp_ratio < 1e6
+        if not (fit and self.mlp_dim(self.embed_dim)):
             raise ConfigError(
-                f"norm_eps={self.norm_eps} and mlp_ratio={self.mlp_ratio} must be finite numbers above 0, "
+                f"{', '.join(f'{name}={value}' for name, value in numbers.items())} must be finite numbers above 0, "
                 "and mlp_ratio large enough for a hidden layer."
             )
+        self._require_choice("positions", Positions)
         self._require_divisible("embed_dim", "num_heads")
 
     def _require_positive(self, *names: str) -> None:
         for name in names:
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ConfigError(f"{name} is {value!r}; it must be a whole number of at least 1.")
+            if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value < 2**31:
+                raise ConfigError(f"{name} is {value!r}; it must be a whole number of at least 1, below 2^31.")
+
+    def _require_choice(self, name: str, choices: Any) -> None:
+        value, allowed = getattr(self, name), get_args(choices)
+        if value not in allowed:
+            listed = " or ".join([", ".join(map(repr, allowed[:-1])), repr(allowed[-1])])
+            raise ConfigError(f"{name} is {value!r}; it must be {listed}.")
+
+    def _require_bool(self, *names: str) -> None:
+        for name in names:
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigError(f"{name} is {getattr(self, name)!r}; it must be True or False.")
 
     def _require_divisible(self, width_name: str, heads_name: str) -> None:
         width, heads = getattr(self, width_name), getattr(self, heads_name)
         if width % heads:
             raise ConfigError(f"{heads_name}={heads} does not divide {width_name}={width}; heads are equally wide.")
-        if width % 4:
-            raise ConfigError(f"{width_name}={width} is not a multiple of 4, as the 2-D position table needs.")
+        multiple = {"2d": 4, "1d": 2}[self.positions]
+        if width % multiple:
+            table = f"{self.positions[0]}-D position table"
+            raise ConfigError(f"{width_name}={width} is not a multiple of {multiple}, as the {table} needs.")
+
+    @property
+    def eps_of_blocks(self) -> float:
+        """What the norms inside the blocks, of the encoder and of the decoder, add to the variance."""
+        return self.norm_eps if self.block_norm_eps is None else self.block_norm_eps
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -87,34 +116,53 @@ class Encoder:
 
 @dataclass(frozen=True)
 class MAEConfig(Encoder):
-    """A masked autoencoder for pre-training (official `MaskedAutoencoderViT`)."""
+    """A masked autoencoder for pre-training (official `MaskedAutoencoderViT`).
+
+    decoder_norm: a norm after the decoder's blocks. head: conv is FlyEgle's, where decoder_pred is followed by a norm
+    and a transposed convolution. masking: shuffled keeps patches in the order of their noise; raster keeps those of
+    the first image's noise in the whole batch, in their order in the image. loss_over: all divides the removed
+    patches' sum of squares by every value of the batch. train_positions: whether training changes the tables.
+    """
 
     decoder_embed_dim: int = 512
     decoder_depth: int = 8
     decoder_num_heads: int = 16
     norm_pix_loss: bool = False
+    decoder_norm: bool = True
+    head: Head = "linear"
+    masking: Masking = "shuffled"
+    loss_over: LossOver = "removed"
+    train_positions: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._require_positive("decoder_embed_dim", "decoder_depth", "decoder_num_heads")
         self._require_divisible("decoder_embed_dim", "decoder_num_heads")
+        self._require_choice("head", Head)
+        self._require_choice("masking", Masking)
+        self._require_choice("loss_over", LossOver)
+        self._require_bool("norm_pix_loss", "decoder_norm", "train_positions")
 
 
 @dataclass(frozen=True)
 class ViTConfig(Encoder):
     """A classifier on the MAE encoder (official `VisionTransformer`).
 
-    gap: mean of the patch tokens, then fc_norm. cls: norm, then the class token.
+    gap: mean of the patch tokens, then fc_norm. cls: norm, then the class token. mean: norm, then mean of all tokens.
+    train_positions: whether training changes the position table. head_norm: the official linear probe's, a batch norm
+    by running statistics before the head.
     """
 
     num_classes: int = 1000
     pooling: Pooling = "gap"
+    train_positions: bool = True
+    head_norm: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._require_positive("num_classes")
-        if self.pooling not in ("gap", "cls"):
-            raise ConfigError(f"pooling is {self.pooling!r}; it must be 'gap' or 'cls'.")
+        self._require_choice("pooling", Pooling)
+        self._require_bool("train_positions", "head_norm")
 
 
 Config = Union[MAEConfig, ViTConfig]

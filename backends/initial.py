@@ -32,6 +32,19 @@ def sincos_table(dim: int, grid: tuple[int, int]) -> NDArray[np.float32]:
     return np.concatenate([np.zeros((1, dim)), table])[None].astype(np.float32)
 
 
+def sinusoid_table(dim: int, positions: int) -> NDArray[np.float32]:
+    """The fixed 1-D position table of Transformers, [1, positions, dim] float32: sine and cosine interleaved.
+
+    FlyEgle's models have it, with the class token at position 0 and the patches from 1 on, in raster order. Rounded to
+    float32 at every step, as the published weights were trained with it: from float64 it would differ by up to 1e-5.
+    """
+    exponent = np.arange(0, dim, 2, dtype=np.float32) * np.float32(-math.log(10000.0) / dim)
+    frequency = np.exp(exponent.astype(np.float64)).astype(np.float32)
+    angle = np.arange(positions, dtype=np.float32)[:, None] * frequency  # [positions, dim/2]
+    table = np.stack([np.sin(angle.astype(np.float64)), np.cos(angle.astype(np.float64))], axis=-1)
+    return table.reshape(1, positions, dim).astype(np.float32)
+
+
 def initial_weights(config: Config, seed: int = 0) -> Weights:
     """Every parameter of a freshly initialised model, float32, by spec name.
 
@@ -47,18 +60,20 @@ def initial_weights(config: Config, seed: int = 0) -> Weights:
 def _initial(config: Config, param: Param, rng: np.random.Generator) -> NDArray[np.float32]:
     shape, fan_in = param.shape, math.prod(param.shape[1:])
     if param.role == "position":
-        return sincos_table(shape[-1], config.grid)
+        two_d = config.positions == "2d"
+        return sincos_table(shape[-1], config.grid) if two_d else sinusoid_table(shape[-1], shape[1])
     if param.role == "token":
         return _normal(rng, shape, std=0.02)
-    if param.role == "norm.weight":
+    if param.role in ("norm.weight", "norm.var"):
         return np.ones(shape, np.float32)
     if param.name == "head.weight" and isinstance(config, ViTConfig):
         return _normal(rng, shape, std=2e-5)  # as official fine-tuning starts its head
     if param.role in ("conv.weight", "linear.weight"):
         # Xavier uniform on the matrix view: qkv as one fused matrix, the convolution as [D, C*p*p].
         return _uniform(rng, shape, bound=math.sqrt(6.0 / (shape[0] + fan_in)))
-    if param.role == "conv.bias":
+    if param.role in ("conv.bias", "unconv.weight"):
         # Left at the framework default upstream (Conv2d): uniform within 1/sqrt(fan in). The only bias not zero.
+        # FlyEgle's transposed convolution, too: what PyTorch calls its fan in is C*p*p as well.
         return _uniform(rng, shape, bound=1.0 / math.sqrt(config.patch_dim))
     return np.zeros(shape, np.float32)
 

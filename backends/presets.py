@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import fields, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -12,33 +13,48 @@ from typing import Any
 from .config import Config, ConfigError, MAEConfig, ViTConfig
 
 # width, depth, heads, patch size. Base, large and huge are the paper's (table 8); tiny and small are DeiT's sizes.
-_SIZES = {
-    "tiny_patch16": (192, 12, 3, 16),
-    "small_patch16": (384, 12, 6, 16),
-    "base_patch16": (768, 12, 12, 16),
-    "large_patch16": (1024, 24, 16, 16),
-    "huge_patch14": (1280, 32, 16, 14),
-}
-
-
-def _presets() -> dict[str, Config]:
-    named: dict[str, Config] = {}
-    for size, (dim, depth, heads, patch) in _SIZES.items():
-        named[f"mae_vit_{size}"] = MAEConfig(embed_dim=dim, depth=depth, num_heads=heads, patch_size=patch)
-        named[f"vit_{size}"] = ViTConfig(embed_dim=dim, depth=depth, num_heads=heads, patch_size=patch)
-    # Small enough to run in every framework in a second; what the tests and the quick comparison use.
-    test = MAEConfig(
-        img_size=(32, 32), patch_size=8, embed_dim=48, depth=3, num_heads=3,
-        decoder_embed_dim=32, decoder_depth=2, decoder_num_heads=4,
-    )  # fmt: skip
-    named["mae_vit_test_patch8"] = test
-    named["vit_test_patch8"] = ViTConfig(
-        img_size=(32, 32), patch_size=8, embed_dim=48, depth=3, num_heads=3, num_classes=10
+_SIZES: dict[str, dict[str, Any]] = {
+    f"{size}_patch{patch}": {"embed_dim": dim, "depth": depth, "num_heads": heads, "patch_size": patch}
+    for size, dim, depth, heads, patch in (
+        ("tiny", 192, 12, 3, 16),
+        ("small", 384, 12, 6, 16),
+        ("base", 768, 12, 12, 16),
+        ("large", 1024, 24, 16, 16),
+        ("huge", 1280, 32, 16, 14),
+        ("test", 48, 3, 3, 8),
     )
+}
+# Small enough to run in every framework in a second; what the tests and the quick comparison use.
+_TEST = "test_patch8"
+_SIZES[_TEST]["img_size"] = (32, 32)
+_TEST_DECODER: dict[str, Any] = {"decoder_embed_dim": 32, "decoder_depth": 2, "decoder_num_heads": 4}
+
+
+def _presets(
+    prefix: str = "", sizes: Iterable[str] = tuple(_SIZES), mae: Mapping[str, Any] = {}, vit: Mapping[str, Any] = {}
+) -> dict[str, Config]:
+    """An autoencoder and a classifier of each size, with what a family sets in all of its own."""
+    named: dict[str, Config] = {}
+    for size in sizes:
+        named[f"{prefix}mae_vit_{size}"] = MAEConfig(**_SIZES[size], **(_TEST_DECODER if size == _TEST else {}), **mae)
+        named[f"{prefix}vit_{size}"] = ViTConfig(**_SIZES[size], num_classes=10 if size == _TEST else 1000, **vit)
     return named
 
 
+_FLYEGLE: dict[str, Any] = {"norm_eps": 1e-5, "positions": "1d"}
+
 PRESETS = _presets()
+# Other projects' models: FlyEgle/MAE-pytorch and LiBai. Apart from PRESETS, because a file's shapes do not tell
+# LiBai's from the official ones.
+FAMILY_PRESETS = _presets(
+    "flyegle_", ("tiny_patch16", "base_patch16", _TEST),
+    mae={**_FLYEGLE, "decoder_norm": False, "head": "conv", "masking": "raster", "loss_over": "all"},
+    vit={**_FLYEGLE, "pooling": "cls", "train_positions": False},
+) | _presets(
+    "libai_", ("base_patch16", "large_patch16", "huge_patch14", _TEST),
+    mae={"block_norm_eps": 1e-5, "train_positions": True}, vit={"norm_eps": 1e-5},
+)  # fmt: skip
+NAMED = PRESETS | FAMILY_PRESETS
 # The official factories' long names: decoder of width 512 and 8 blocks.
 ALIASES = {f"mae_vit_{size}_dec512d8b": f"mae_vit_{size}" for size in ("base_patch16", "large_patch16", "huge_patch14")}
 
@@ -47,18 +63,18 @@ def model_config(model: str, **overrides: Any) -> Config:
     """The configuration that `--model` names.
 
     model: a preset ("mae_vit_base_patch16"), the path of a JSON object, or "img_size=32,patch_size=8,...".
-    A JSON object or a list of names means a ViTConfig where it holds `num_classes` or `pooling`, else an MAEConfig.
+    What a JSON object or a list of names means, config_of says.
     Raises ConfigError for an unknown model, with the nearest names, or an unknown or unusable value.
     """
     name = ALIASES.get(model, model)
-    if name in PRESETS:
-        return replace(PRESETS[name], **overrides)
+    if name in NAMED:
+        return replace(NAMED[name], **overrides)
     if "=" in model:
         parts = re.split(r",(?![^\[(]*[\])])", model)  # commas outside brackets
-        return _from_values(dict(_assignment(part) for part in parts if part.strip()) | overrides)
+        return config_of(dict(_assignment(part) for part in parts if part.strip()) | overrides)
     if model.endswith(".json"):
-        return _from_values(_read_json(Path(model)) | overrides)
-    known = [*PRESETS, *ALIASES]
+        return config_of(_read_json(Path(model)) | overrides)
+    known = [*NAMED, *ALIASES]
     near = get_close_matches(model, known, n=3) or known
     raise ConfigError(
         f"Unknown model {model!r}. Nearest names: {', '.join(near)}. "
@@ -70,12 +86,12 @@ def preset_name(config: Config) -> str:
     """The preset of this configuration, whichever loss it has, or "own model"."""
     if isinstance(config, MAEConfig):
         config = replace(config, norm_pix_loss=False)
-    return next((name for name, preset in PRESETS.items() if preset == config), "own model")
+    return next((name for name, preset in NAMED.items() if preset == config), "own model")
 
 
 def _assignment(part: str) -> tuple[str, Any]:
     key, _, text = (side.strip() for side in part.partition("="))
-    text = {"True": "true", "False": "false"}.get(text, text).replace("(", "[").replace(")", "]")
+    text = {"True": "true", "False": "false", "None": "null"}.get(text, text).replace("(", "[").replace(")", "]")
     try:
         return key, json.loads(text)
     except json.JSONDecodeError:
@@ -96,21 +112,29 @@ def _read_json(path: Path) -> dict[str, Any]:
     return values
 
 
-def _from_values(values: dict[str, Any]) -> Config:
-    kind = ViTConfig if {"num_classes", "pooling"} & values.keys() else MAEConfig
-    kinds = {f.name: type(f.default) for f in fields(kind)}
+def config_of(values: Mapping[str, Any]) -> Config:
+    """The ViTConfig of named settings where they hold one of a classifier's own, else their MAEConfig.
+
+    Raises ConfigError for an unknown setting or an unusable value.
+    """
+    kind = ViTConfig if {"num_classes", "pooling", "head_norm"} & values.keys() else MAEConfig
+    kinds = {f.name: float if f.default is None else type(f.default) for f in fields(kind)}
+    optional = {f.name for f in fields(kind) if f.default is None}
+    found = dict(values)
     for key, value in values.items():
         if key not in kinds:
             near = get_close_matches(key, kinds, n=1)
             hint = f"did you mean {near[0]}?" if near else f"the names are {', '.join(kinds)}."
             raise ConfigError(f"Unknown model setting {key!r}; {hint}")
+        if value is None and key in optional:
+            continue
         if kinds[key] is float and isinstance(value, int) and not isinstance(value, bool):
-            values[key] = float(value)
+            found[key] = float(value)
         elif key != "img_size" and type(value) is not kinds[key]:
             raise ConfigError(f"{key} is {value!r}; it must be a {kinds[key].__name__}.")
         elif key == "img_size" and not _is_size(value):
             raise ConfigError(f"img_size is {value!r}; it must be one number or [height, width], in pixels.")
-    return kind(**values)
+    return kind(**found)
 
 
 def _is_size(value: Any) -> bool:

@@ -17,7 +17,8 @@ from .errors import Problem
 
 Shape = tuple[int, ...]
 Role = Literal[
-    "token", "position", "conv.weight", "conv.bias", "linear.weight", "linear.bias", "norm.weight", "norm.bias"
+    "token", "position", "conv.weight", "conv.bias", "unconv.weight",
+    "linear.weight", "linear.bias", "norm.weight", "norm.bias", "norm.mean", "norm.var",
 ]  # fmt: skip
 
 
@@ -64,8 +65,9 @@ def params(config: Config) -> tuple[Param, ...]:
 
 
 def encoder_params(config: MAEConfig) -> tuple[Param, ...]:
-    """What the published encoder-only files hold: everything but mask_token and decoder_*."""
-    return tuple(p for p in params(config) if p.name != "mask_token" and not p.name.startswith("decoder_"))
+    """What the published encoder-only files hold: everything but mask_token, decoder_* and the rest of a conv head."""
+    decoder = ("mask_token", "decoder_", "patch_norm.", "unconv.")
+    return tuple(p for p in params(config) if not p.name.startswith(decoder))
 
 
 def taps(config: Config) -> tuple[Tap, ...]:
@@ -101,6 +103,13 @@ def _norm(name: str, dim: int) -> list[Param]:
     return [Param(f"{name}.weight", (dim,), "norm.weight"), Param(f"{name}.bias", (dim,), "norm.bias")]
 
 
+def _running_statistics(name: str, dim: int) -> list[Param]:
+    return [
+        Param(f"{name}.mean", (dim,), "norm.mean", trainable=False),
+        Param(f"{name}.var", (dim,), "norm.var", trainable=False),
+    ]
+
+
 def _blocks(name: str, depth: int, dim: int, hidden: int) -> list[Param]:
     listed: list[Param] = []
     for i in range(depth):
@@ -124,28 +133,36 @@ def _encoder(config: Config) -> list[Param]:
     ]
 
 
+def _conv_head(config: MAEConfig) -> list[Param]:
+    P, C, p = config.patch_dim, config.in_chans, config.patch_size
+    weight, bias = Param("unconv.weight", (P, C, p, p), "unconv.weight"), Param("unconv.bias", (C,), "conv.bias")
+    return [*_norm("patch_norm", P), weight, bias]
+
+
 def _mae_params(config: MAEConfig) -> tuple[Param, ...]:
     L, D, E = config.num_patches, config.embed_dim, config.decoder_embed_dim
     return (
         Param("cls_token", (1, 1, D), "token"),
-        Param("pos_embed", (1, L + 1, D), "position", trainable=False),
+        Param("pos_embed", (1, L + 1, D), "position", trainable=config.train_positions),
         Param("mask_token", (1, 1, E), "token"),
-        Param("decoder_pos_embed", (1, L + 1, E), "position", trainable=False),
+        Param("decoder_pos_embed", (1, L + 1, E), "position", trainable=config.train_positions),
         *_encoder(config),
         *_norm("norm", D),
         *_linear("decoder_embed", E, D),
         *_blocks("decoder_blocks", config.decoder_depth, E, config.mlp_dim(E)),
-        *_norm("decoder_norm", E),
+        *(_norm("decoder_norm", E) if config.decoder_norm else []),
         *_linear("decoder_pred", config.patch_dim, E),
+        *(_conv_head(config) if config.head == "conv" else []),
     )
 
 
 def _vit_params(config: ViTConfig) -> tuple[Param, ...]:
     D = config.embed_dim
-    head = _linear("head", config.num_classes, D)
+    norm = _running_statistics("head_norm", D) if config.head_norm else []
+    head = [*norm, *_linear("head", config.num_classes, D)]
     return (
         Param("cls_token", (1, 1, D), "token"),
-        Param("pos_embed", (1, config.num_patches + 1, D), "position"),  # fine-tuning trains the table
+        Param("pos_embed", (1, config.num_patches + 1, D), "position", trainable=config.train_positions),
         *_encoder(config),
         *([*head, *_norm("fc_norm", D)] if config.pooling == "gap" else [*_norm("norm", D), *head]),
     )
@@ -164,6 +181,13 @@ def _block_taps(name: str, depth: int) -> list[Tap]:
     return listed
 
 
+_CONV_HEAD_TAPS = (
+    Tap("decoder_pred", "linear"),  # [N, L, p*p*C], as all of these
+    Tap("patch_norm", "layer norm"),
+    Tap("pred", "transposed convolution"),
+)
+
+
 def _mae_taps(config: MAEConfig) -> tuple[Tap, ...]:
     return (
         Tap("patch_embed", "convolution"),  # [N, L, D]
@@ -176,8 +200,8 @@ def _mae_taps(config: MAEConfig) -> tuple[Tap, ...]:
         Tap("decoder_embed", "linear"),  # [N, K+1, E]
         Tap("decoder_tokens", "gather"),  # [N, L+1, E]
         *_block_taps("decoder_blocks", config.decoder_depth),
-        Tap("decoder_norm", "layer norm"),  # [N, L+1, E]
-        Tap("pred", "linear"),  # [N, L, p*p*C]
+        *([Tap("decoder_norm", "layer norm")] if config.decoder_norm else []),  # [N, L+1, E]
+        *(_CONV_HEAD_TAPS if config.head == "conv" else [Tap("pred", "linear")]),  # [N, L, p*p*C]
         Tap("target", "patchify"),  # [N, L, p*p*C]
         Tap("loss", "mean"),  # []
     )
@@ -201,6 +225,7 @@ def _vit_taps(config: ViTConfig) -> tuple[Tap, ...]:
         Tap("tokens", "add"),  # [N, L+1, D]
         *_block_taps("blocks", config.depth),
         Tap("latent", "layer norm"),  # [N, D]
+        *([Tap("head_norm", "batch norm")] if config.head_norm else []),  # [N, D]
         Tap("logits", "linear"),  # [N, classes]
         Tap("loss", "cross entropy"),  # []
     )

@@ -17,6 +17,9 @@ from ..backends.errors import Problem
 # Subcommand, and what `polymae --help` says of it. Each lives in the module of its name.
 COMMANDS = {
     "inspect": "say what a checkpoint file holds",
+    "dialects": "list the spellings of checkpoints that are known",
+    "diff": "say whether two checkpoints hold the same weights, and which tensors differ how",
+    "probe": "write a checkpoint whose elements are their own index",
     "record": "run one framework and write a trace of every tap",
     "compare": "judge every framework against the float64 oracle",
     "profile": "measure how accurate each framework's kernels are",

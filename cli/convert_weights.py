@@ -13,23 +13,30 @@ from . import Parser, run_safely
 
 if TYPE_CHECKING:
     from ..convert.checkpoint import Checkpoint
+    from ..convert.conversion import Prepared
     from ..convert.tensors import Progress
 
 # What each target is, for --help. NumPy is imported only once there is something to convert: --help stays fast.
 TARGETS = {
     "torch": "a .pth file for torch.load, or .safetensors where the output ends so",
     "megengine": "a .pkl file for megengine.load",
-    "mindspore": "a .ckpt file for mindspore.load_checkpoint",
+    "mindspore": "a .ckpt file for mindspore.load_checkpoint, or .safetensors where the output ends so",
     "oneflow": "a folder for oneflow.load",
+    "numpy": "an .npz file for numpy.load",
+    "huggingface": "a folder with config.json and model.safetensors for transformers' from_pretrained",
+    "timm": "a .safetensors or .pth file for timm.create_model(checkpoint_path=...): encoders and classifiers",
+    "safetensors": "a .safetensors file with the official names",
 }
+_DTYPES = ("float32", "float16", "bfloat16", "float64")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of `convert_weights`."""
     parser = Parser(
         prog="convert_weights",
-        description="Convert the weights of a masked autoencoder, or its classifier, bit for bit. Reads .pth, "
-        ".safetensors, MegEngine .pkl, MindSpore .ckpt and OneFlow folders; needs none of the frameworks.",
+        description="Convert the weights of a masked autoencoder, or its classifier, bit for bit, from any project's "
+        "checkpoint: facebookresearch/mae, Hugging Face, timm, MAE-MegEngine, mindformers, mindcv, LiBai, FlyEgle. Needs "
+        "none of the frameworks, and runs nothing that is in the file.",
     )
     frameworks = parser.add_subparsers(dest="framework", metavar="FRAMEWORK", required=True)
     for framework, what in TARGETS.items():
@@ -41,74 +48,152 @@ def main(argv: Sequence[str] | None = None) -> int:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments that all frameworks share, with the names that the upstream converters gave them."""
     parser.add_argument(
-        "-c", "--checkpoint", "--ckpt", "--torch_path", metavar="FILE", required=True, help="what to convert"
+        "-c", "--checkpoint", "--ckpt", "--torch_path", "--torch_pth_path", metavar="FILE", required=True, nargs="+",
+        help="what to convert; several files go into one folder",
     )  # fmt: skip
     parser.add_argument(
-        "-o", "--output", "--mindspore_path", metavar="PATH", help="where to write (default: pretrained/<model>)"
+        "-o", "--output", "--mindspore_path", "--ms_ckpt_path", metavar="PATH",
+        help="where to write (default: pretrained/<model>); a folder for several files",
+    )  # fmt: skip
+    parser.add_argument(
+        "-m", "--model", help="a named model, a JSON file or 'embed_dim=...,depth=...' (default: found by the file)"
+    )
+    parser.add_argument("--from", "--dialect", dest="source", metavar="DIALECT", help="the spelling of the file, where "
+                        "its names do not tell; `polymae dialects` lists them")  # fmt: skip
+    parser.add_argument("--to", metavar="DIALECT", help="the spelling to write (default: the framework's own)")
+    parser.add_argument("--format", metavar="FORMAT", help="the file format to write (default: the framework's own)")
+    parser.add_argument("--encoder-only", action="store_true", help="convert the encoder alone, without the decoder")
+    parser.add_argument("--dtype", choices=_DTYPES, help="round to this dtype (default: as in the file)")
+    parser.add_argument(
+        "--image-size", metavar="N", help="interpolate the position tables for images of N or HxW pixels"
     )
     parser.add_argument(
-        "-m", "--model", help="a named model, a JSON file or 'embed_dim=...,depth=...' (default: found by the shapes)"
+        "--num-classes", type=int, metavar="K", help="drop a head that has not K classes, and a decoder"
     )
-    parser.add_argument("--encoder-only", action="store_true", help="convert the encoder alone, without the decoder")
-    parser.add_argument("--dialect", metavar="NAME", help="the spelling of the file, where its names do not tell")
+    parser.add_argument("--dry-run", action="store_true", help="print what would go where, and write nothing")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Convert one checkpoint; print what was read and written; return 0."""
-    from ..convert.checkpoint import open_checkpoint
-    from ..convert.choice import model_of
-    from ..convert.writing import format_for, write_checkpoint
+    """Convert every checkpoint; print what was read and written; return 0."""
+    from ..convert.identify import dialect_named
+    from ..convert.targets import TARGETS as ROWS
+    from ..convert.targets import format_for
 
-    if args.output:
-        format_for(args.framework, Path(args.output))  # a wrong ending shows before anything is read
-    checkpoint = open_checkpoint(args.checkpoint, args.dialect)
-    model, config = model_of(checkpoint, args.model)
+    if "-" in (*args.checkpoint, args.output):
+        raise Problem(
+            "Standard input and output cannot be used: checkpoints are read in place and verified; name a file."
+        )
+    dialect = dialect_named(args.to or ROWS[args.framework].dialect)
+    several = len(args.checkpoint) > 1
+    if args.output and not several:  # a wrong ending shows before anything is read
+        format_for(args.framework, Path(args.output), args.format)
+    elif args.output and Path(args.output).is_file():
+        raise Problem(f"{args.output} is a file; several checkpoints go into a folder.")
+    taken: set[Path] = set()
+    for source in args.checkpoint:
+        convert_one(args, Path(source), dialect.name, several, taken)
+    return 0
+
+
+def convert_one(args: argparse.Namespace, source: Path, dialect: str, several: bool, taken: set[Path]) -> None:
+    """Convert one of the checkpoints; `taken` holds what this command has written so far."""
+    from ..convert.conversion import Wish, convert, prepare
+    from ..convert.dialects import DIALECTS
+    from ..convert.targets import format_for
+
+    wish = Wish(args.model, args.source, args.encoder_only, args.dtype, _image_size(args.image_size), args.num_classes)
+    prepared = prepare(source, wish)
+    checkpoint, weights = prepared.checkpoint, prepared.weights
+    output = Path(args.output) if args.output and not several else _default_output(args, prepared, source, several)
+    form = format_for(args.framework, output, args.format)
     print(f"read   {describe(checkpoint)}")
-    weights = checkpoint.weights(config, args.encoder_only)
-    output = Path(args.output) if args.output else _default_output(args.framework, model, args.encoder_only)
-    if checkpoint.extras and output.exists() and output.samefile(args.checkpoint):
+    for done in weights.done:
+        print(f"change {done}")
+    for notice in prepared.notices(DIALECTS[dialect]):
+        print(f"notice {notice}")
+    if args.dry_run:
+        _print_mapping(prepared, dialect)
+        print(f"would write {output}: {DIALECTS[dialect].title}")
+        return
+    if output in taken:
+        raise Problem(
+            f"{source} would be written to {output} too, over what was written before; give them apart with -o."
+        )
+    taken.add(output)
+    if checkpoint.extras and output.exists() and output.samefile(source):
         raise Problem(
             f"{output} also holds {', '.join(checkpoint.extras)}, which would be lost; write to another file with -o."
         )
-    size = sum(array.nbytes for array in weights.values())
-    with _progress_bar(2 * size) as progress:
-        digest = write_checkpoint(args.framework, output, config, weights, progress)
-    print(f"wrote  {output}: {len(weights)} tensors, {size / 1e6:,.1f} MB, read back and compared")
-    print(f"sha256 {digest}")
-    return 0
+    size = sum(tensor.nbytes for tensor in weights.tensors.values())
+    with _progress_bar((3 + bool(weights.done)) * size) as progress:
+        digest = convert(prepared, dialect, form, output, progress)
+    print(f"wrote  {output}: {len(weights.tensors)} tensors, {size / 1e6:,.1f} MB, read back and compared")
+    print(f"hash   {digest}")
 
 
 def describe(checkpoint: Checkpoint) -> str:
     """A checkpoint in one line."""
+    from ..convert.dialects import KINDS
     from ..convert.formats import FORMATS
 
-    kinds = {"mae": "autoencoder", "encoder": "encoder only", "classifier": "classifier"}
-    parts = [FORMATS[checkpoint.format].NAME, f"{checkpoint.dialect} names", kinds[checkpoint.contents]]
-    parts.append(checkpoint.model or "no named model")
+    parts = [FORMATS[checkpoint.format].NAME, f"{checkpoint.dialect} names"]
+    parts += [KINDS[checkpoint.contents], checkpoint.model or "no named model"]
+    if checkpoint.identified.prefix:
+        parts.append(f"without the prefix {checkpoint.identified.prefix}")
     if checkpoint.extras:
-        parts.append(f"ignored: {', '.join(checkpoint.extras[:8])}")
+        more = f" and {len(checkpoint.extras) - 8} more" if len(checkpoint.extras) > 8 else ""
+        parts.append(f"ignored: {', '.join(checkpoint.extras[:8])}{more}")
     return f"{checkpoint.path}: {', '.join(parts)}"
 
 
-def _default_output(framework: str, model: str, encoder_only: bool) -> Path:
-    from ..convert.tensors import CheckpointProblem
-    from ..convert.writing import default_ending
+def _print_mapping(prepared: Prepared, dialect: str) -> None:
+    from ..convert.dialects import DIALECTS
+    from ..convert.mapping import mapping
 
-    if "=" in model:
-        raise CheckpointProblem("A model given by its sizes has no name; say where to write with -o.")
-    name = Path(model).stem if model.endswith(".json") else model
-    return Path("pretrained") / f"{name}{'_encoder' if encoder_only else ''}{default_ending(framework)}"
+    rows = mapping(prepared.checkpoint, prepared.weights, DIALECTS[dialect])
+    widths = [max(len(row[i]) for row in rows) for i in range(3)]
+    for row in rows:
+        print("  ".join(text.ljust(width) for text, width in zip(row, (*widths, 0))).rstrip())
+
+
+def _image_size(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    sides = text.lower().split("x")
+    if not 1 <= len(sides) <= 2 or not all(side.isdigit() and int(side) for side in sides):
+        raise Problem(f"--image-size is {text!r}; it must be a number of pixels (448) or height and width (320x448).")
+    return int(sides[0]), int(sides[-1])
+
+
+def _default_output(args: argparse.Namespace, prepared: Prepared, source: Path, several: bool) -> Path:
+    from ..convert.targets import default_ending
+
+    model = prepared.model
+    if several:
+        name = source.name.removesuffix(source.suffix)
+    elif "=" in model or model == "own model":
+        raise Problem("A model that is none of the named ones; say where to write with -o.")
+    else:
+        name = Path(model).stem if model.endswith(".json") else model
+    kind = {"encoder": "_encoder", "headless": "_headless"}.get(prepared.weights.contents, "") if not several else ""
+    whose = f"_{args.framework}" if args.framework in ("huggingface", "timm") else ""
+    folder = Path(args.output) if several and args.output else Path("pretrained")
+    return folder / f"{name}{kind}{whose}{default_ending(args.framework, args.format)}"
 
 
 @contextmanager
 def _progress_bar(total: int) -> Iterator[Progress]:
-    """A bar on the terminal's error stream; silent where that is not a terminal."""
+    """A bar on the terminal's error stream; nothing, and nothing imported, where that is not a terminal."""
+    import sys
+
+    if not sys.stderr.isatty():
+        yield lambda done: None
+        return
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-    console = Console(stderr=True)
-    columns = (TextColumn("writing and checking"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    columns = (TextColumn("converting and checking"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("", total=total)
         yield lambda done: bar.advance(task, done)
 

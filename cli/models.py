@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from ..backends.config import MAEConfig
-from ..backends.presets import ALIASES, PRESETS
+from ..backends.presets import ALIASES, NAMED
 from ..backends.spec import params
 
 
@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the table and return 0."""
     rows: list[dict[str, Any]] = []
-    for name, config in PRESETS.items():
+    for name, config in NAMED.items():
         listed = params(config)
         rows.append(
             {
@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(rows, indent=2))
         return 0
-    print(f"{'model':<24}{'kind':<13}{'tensors':>8}{'values':>13}  also called")
+    print(f"{'model':<30}{'kind':<13}{'tensors':>8}{'values':>13}  also called")
     for row in rows:
-        print(f"{row['name']:<24}{row['kind']:<13}{row['tensors']:>8}{row['values']:>13,}  {', '.join(row['aliases'])}")
+        print(f"{row['name']:<30}{row['kind']:<13}{row['tensors']:>8}{row['values']:>13,}  {', '.join(row['aliases'])}")
     return 0

@@ -1,6 +1,6 @@
 """Porting faults that can be planted in any backend, to prove that a comparison would notice them.
 
-A fault is data: a change of the weights, or an edit of a model.py as a porter might have mistyped it.
+A fault is data: a change of the weights, or an edit of a model.py or parts.py as a porter might have mistyped it.
 `located_at` is the tap where the fault first shows; a verdict must name it.
 """
 
@@ -30,12 +30,21 @@ Edit = tuple[str, str]
 
 @dataclass(frozen=True)
 class Fault:
-    """One planted fault. `edits` replaces text in model.py: one edit for all frameworks, or one for each by name."""
+    """One planted fault. `edits` replaces text in the source: one edit for all frameworks, or one for each by name.
+
+    `needs` are the settings of a model in which it makes a difference, where not every model is one.
+    """
 
     name: str
     located_at: str
     weights: Callable[[Weights], None] | None = None
     edits: Mapping[str, Edit] = field(default_factory=dict)
+    needs: Mapping[str, Any] = field(default_factory=dict)
+
+    def fits(self, config: Config) -> bool:
+        """Whether a model has the tap where this fault shows, and the settings that it needs."""
+        there = any(tap.name == self.located_at for tap in (*taps(config), *loss_taps(config)))
+        return there and all(getattr(config, name, None) == value for name, value in self.needs.items())
 
     def apply(self, runtime: Runtime, model: Any) -> None:
         """Spoil the weights of a built model, where this fault is one of the weights."""
@@ -45,7 +54,7 @@ class Fault:
             runtime.load_weights(model, spoilt)
 
     def edit_for(self, framework: str) -> Edit | None:
-        """The edit of this framework's model.py."""
+        """The edit of this framework's source."""
         return self.edits.get(framework, self.edits.get("all"))
 
 
@@ -73,8 +82,27 @@ def _zero(name: str) -> Callable[[Weights], None]:
 _EPS_OF_ONE_BLOCK = {
     "all": (
         "[Block(dim, num_heads, hidden_dim, norm_eps) for _ in range(depth)]",
-        "[Block(dim, num_heads, hidden_dim, 1e-5 if i == 1 else norm_eps) for i in range(depth)]",
+        "[Block(dim, num_heads, hidden_dim, 10 * norm_eps if i == 1 else norm_eps) for i in range(depth)]",
     )
+}
+
+_EPS_OF_THE_BLOCKS = {"all": ("config.eps_of_blocks", "config.norm_eps")}
+
+# The transposed convolution's own order: channel, row, column.
+_CHANNEL_FIRST = {
+    name: (f"{permute}(0, 2, 3, 1).reshape(-1, p * p * C)", "reshape(-1, p * p * C)")
+    for names, permute in ((("numpy", "megengine"), "transpose"), (("torch", "mindspore", "oneflow"), "permute"))
+    for name in names
+}
+_SHUFFLED = {"all": ('config.masking == "raster"', 'config.masking == ""')}
+_OVER_ALL = {"all": ('config.loss_over == "removed"', 'config.loss_over == ""')}
+
+_VARIANCE_AS_DEVIATION = {
+    "numpy": ("np.sqrt(self.var + self.eps)", "self.var"),
+    "torch": ("torch.sqrt(self.var + self.eps)", "self.var"),
+    "megengine": ("F.sqrt(self.var + self.eps)", "self.var"),
+    "mindspore": ("ops.sqrt(self.var + constant(self.eps, x))", "self.var"),
+    "oneflow": ("flow.sqrt(self.var + self.eps)", "self.var"),
 }
 
 _TANH = "0.5 * x * (1 + {}.tanh(0.7978845608028654 * (x + 0.044715 * x**3)))"
@@ -96,7 +124,7 @@ _BIASED_VARIANCE = {
 FAULTS = {
     fault.name: fault
     for fault in (
-        Fault("layer norm eps 1e-5 in one block", "blocks.1.norm1", edits=_EPS_OF_ONE_BLOCK),
+        Fault("layer norm eps ten times larger in one block", "blocks.1.norm1", edits=_EPS_OF_ONE_BLOCK),
         Fault("tanh gelu", "blocks.0.mlp.gelu", edits=_TANH_GELU),
         Fault("biased variance in the loss", "norm_pix.target", edits=_BIASED_VARIANCE),
         Fault("decoder norm skipped", "decoder_norm", edits={"all": ("self.decoder_norm(x)", "x")}),
@@ -104,6 +132,22 @@ FAULTS = {
         Fault("q and k swapped", "blocks.1.attn.qkv", weights=_swap_q_and_k),
         Fault("convolution bias dropped", "patch_embed", weights=_zero("patch_embed.proj.bias")),
         Fault("mask token not added", "decoder_tokens", weights=_zero("mask_token")),
+        Fault(
+            "block eps that of the other norms",
+            "blocks.0.norm1",
+            edits=_EPS_OF_THE_BLOCKS,
+            needs={"norm_eps": 1e-6, "block_norm_eps": 1e-5},
+        ),
+        Fault("pixels of a conv head channel first", "pred", edits=_CHANNEL_FIRST, needs={"head": "conv"}),
+        Fault("patch norm eps that of the other norms", "patch_norm", edits={"all": ("1e-12", "config.norm_eps")}),
+        Fault("raster masks shuffled", "ids_restore", edits=_SHUFFLED, needs={"masking": "raster"}),
+        Fault(
+            "head norm eps ten times larger",
+            "head_norm",
+            edits={"all": ("HeadNorm(D, eps=1e-6)", "HeadNorm(D, eps=1e-5)")},
+        ),
+        Fault("head norm variance as standard deviation", "head_norm", edits=_VARIANCE_AS_DEVIATION),
+        Fault("loss over all patches", "loss", edits=_OVER_ALL, needs={"loss_over": "removed"}),
     )
 }
 
@@ -121,15 +165,16 @@ def plant(name: str | None, framework: str, config: Config) -> Iterator[Fault]:
         near = get_close_matches(name, FAULTS, n=3) or list(FAULTS)
         raise Problem(f"Unknown fault {name!r}. Nearest names: {', '.join(near)}.")
     fault = FAULTS[name]
-    if all(tap.name != fault.located_at for tap in (*taps(config), *loss_taps(config))):
-        raise Problem(f"The fault {name!r} shows at {fault.located_at}, which this model does not have.")
+    if not fault.fits(config):
+        settings = "".join(f" with {key}={value}" for key, value in fault.needs.items())
+        raise Problem(f"The fault {name!r} shows at {fault.located_at}{settings}, which this model does not have.")
     edit = fault.edit_for(framework)
     if edit is None:
         yield fault
         return
     with ExitStack() as stack:
         load_backend(framework)
-        edited = _edited_model(f"polymae.backends.{framework}.model", edit)
+        edited = _edited_model(f"polymae.backends.{framework}", edit)
         for user in ("runtime", "backward"):
             module = sys.modules.get(f"polymae.backends.{framework}.{user}")
             for model in ("MAE", "ViT") if module else ():
@@ -137,13 +182,27 @@ def plant(name: str | None, framework: str, config: Config) -> Iterator[Fault]:
         yield fault
 
 
-def _edited_model(name: str, edit: Edit) -> ModuleType:
-    """A second copy of a model.py, made from its source with the edit in it."""
-    spec = importlib.util.find_spec(name)
-    source = spec.loader.get_source(name)  # type: ignore[union-attr]
-    old, new = edit
-    if old not in source:
-        raise Problem(f"{name} does not hold {old!r} any more; bring compare/faults.py up to date.")
-    module = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]
-    exec(compile(source.replace(old, new), name, "exec"), module.__dict__)
+def _edited_model(backend: str, edit: Edit) -> ModuleType:
+    """A second copy of a backend's model.py, made from its source and that of parts.py with the edit in them."""
+    names = [f"{backend}.{name}" for name in ("parts", "model")]
+    if not any(edit[0] in _source(name) for name in names):
+        raise Problem(f"{backend} does not hold {edit[0]!r} any more; bring compare/faults.py up to date.")
+    parts, model = names
+    real = sys.modules[parts]
+    try:
+        sys.modules[parts] = _executed(parts, edit)  # what model.py will import
+        return _executed(model, edit)
+    finally:
+        sys.modules[parts] = real
+
+
+def _executed(name: str, edit: Edit) -> ModuleType:
+    module = importlib.util.module_from_spec(importlib.util.find_spec(name))  # type: ignore[arg-type]
+    exec(compile(_source(name).replace(*edit), name, "exec"), module.__dict__)
     return module
+
+
+def _source(name: str) -> str:
+    spec = importlib.util.find_spec(name)
+    source: str = spec.loader.get_source(name)  # type: ignore[union-attr]
+    return source

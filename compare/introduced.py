@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from ..backends.config import Config
 from ..backends.numpy.layers import gelu, softmax
-from ..backends.numpy.model import MAE, Attention, Block
+from ..backends.numpy.model import MAE
+from ..backends.numpy.parts import Attention, Block
 from ..backends.numpy.runtime import build
 from ..backends.spelling import Arrays
 from .metrics import error
@@ -39,13 +40,26 @@ def introduced_errors(trace: Trace, config: Config, weights: Arrays) -> Iterator
     yield from _stack(check, tap, model.blocks, "blocks", "tokens")
     last = tap(f"blocks.{config.depth - 1}")
     if not isinstance(model, MAE):
-        yield check("logits", model.head(tap("latent")))
+        x = tap("latent")
+        if model.config.head_norm:
+            yield check("head_norm", model.head_norm(x))
+            x = tap("head_norm")
+        yield check("logits", model.head(x))
         return
     yield check("latent", model.norm(last))
     yield check("decoder_embed", model.decoder_embed(tap("latent")))
     yield from _stack(check, tap, model.decoder_blocks, "decoder_blocks", "decoder_tokens")
-    yield check("decoder_norm", model.decoder_norm(tap(f"decoder_blocks.{len(model.decoder_blocks) - 1}")))
-    yield check("pred", model.decoder_pred(tap("decoder_norm"))[:, 1:])
+    x = tap(f"decoder_blocks.{len(model.decoder_blocks) - 1}")
+    if model.config.decoder_norm:
+        yield check("decoder_norm", model.decoder_norm(x))
+        x = tap("decoder_norm")
+    pred = model.decoder_pred(x)[:, 1:]
+    if model.config.head == "linear":
+        yield check("pred", pred)
+        return
+    yield check("decoder_pred", pred)
+    yield check("patch_norm", model.patch_norm(tap("decoder_pred")))
+    yield check("pred", model.unconv(tap("patch_norm")))
 
 
 def _stack(check: Any, tap: Any, blocks: list[Block], name: str, tokens: str) -> Iterator[tuple[str, float]]:

@@ -127,6 +127,9 @@ def incomparable(oracle: Trace, candidate: Trace) -> str:
     """Why two traces are not of the same run: the field of the manifest that differs, or nothing."""
     for name in ("config", "mask_ratio", "source", "inputs"):
         ours, theirs = oracle.manifest.get(name), candidate.manifest.get(name)
+        if name == "config":
+            # Not the manifests': one recorded before there was a setting does not hold its default.
+            ours, theirs = _settings(oracle.config, candidate.config), _settings(candidate.config, oracle.config)
         if ours != theirs:
             return f"{name} differs from the oracle's ({_shortened(theirs)}, not {_shortened(ours)}); record both from the same"
     if candidate.manifest["dtype"] == "bfloat16":
@@ -134,6 +137,14 @@ def incomparable(oracle: Trace, candidate: Trace) -> str:
     if oracle.manifest["gradients"] and not candidate.manifest["gradients"]:
         return "recorded without gradients; record it with --gradients"
     return ""
+
+
+def _settings(config: Config, other: Config) -> dict[str, Any]:
+    """The settings of a configuration that another one has otherwise or does not have, and what it configures."""
+    found = {"kind": type(config).__name__, **vars(config)}
+    return {
+        name: value for name, value in found.items() if value != {"kind": type(other).__name__, **vars(other)}.get(name)
+    }
 
 
 def _shortened(value: Any) -> str:

@@ -19,7 +19,7 @@ from ..backends.spec import taps
 from ..backends.spelling import Arrays
 from ..convert.checkpoint import content_hash, open_checkpoint
 from ..convert.choice import model_of
-from ..convert.formats import NATIVE
+from ..convert.targets import is_native
 from .faults import plant
 from .inputs import Inputs, digest, read_inputs
 from .kernels import NoisyTaps, parse_noise
@@ -116,8 +116,7 @@ def _model(run: Run, runtime: Runtime, config: Config) -> tuple[Any, str]:
         return runtime.build(config, initial, run.device, run.dtype), content_hash(initial)
     checkpoint = open_checkpoint(run.weights)
     weights = checkpoint.weights(config)
-    native = checkpoint.format == NATIVE.get(run.framework, [None])[0]
-    if native and not checkpoint.extras and run.dtype == "float32":
+    if is_native(checkpoint, run.framework) and run.dtype == "float32":
         # The framework's own loader, which is what its users will call, has to fill every value of the model.
         nothing = {name: np.broadcast_to(np.float32(np.nan), array.shape) for name, array in weights.items()}
         model = runtime.build(config, nothing, run.device, run.dtype)

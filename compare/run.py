@@ -25,7 +25,8 @@ from ..backends.presets import preset_name
 from ..backends.spec import params
 from ..backends.spelling import Arrays
 from ..convert.checkpoint import content_hash, open_checkpoint
-from ..convert.writing import default_ending, write_checkpoint
+from ..convert.targets import default_ending
+from ..convert.writing import write_checkpoint
 from .inputs import photographs, random_inputs, read_inputs
 from .record import Run, chosen_config, require_folder
 from .report import About, Report

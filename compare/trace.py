@@ -70,7 +70,7 @@ class Trace:
         if absent := [name for name in FIELDS if name not in self.manifest]:
             raise TraceProblem(f"{path} does not say its {', '.join(absent)}; record it again with `polymae record`.")
         try:
-            self.config = _config(self.manifest["config"])
+            _config(self.manifest["config"])
             if not all(isinstance(self.manifest[name], dict) for name in ("environment", "inputs", "weights")):
                 raise TypeError("environment, inputs and weights must be objects")
         except (TypeError, ValueError, LookupError, AttributeError) as problem:
@@ -82,6 +82,11 @@ class Trace:
             twice = sorted({name for name in names if names.count(name) > 1})
             raise TraceProblem(f"{path} holds {', '.join(twice)} twice; record it again with `polymae record`.")
         self.names = [name for name in names if name != MANIFEST]
+
+    @property
+    def config(self) -> Config:
+        """The model's configuration; settings newer than the trace have their defaults."""
+        return _config(self.manifest["config"])
 
     @property
     def label(self) -> str:

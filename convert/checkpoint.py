@@ -2,94 +2,189 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from einops import EinopsError
 from numpy.typing import NDArray
 
 from ..backends.config import Config, MAEConfig
-from ..backends.spec import differences
-from .dialects import identify, known_params
+from . import layouts
+from .dialects import OF_CLASSIFIERS, Contents
 from .formats import find_format
-from .shapes import Contents, contents_of, expected_params, fitting_models
-from .tensors import Array, CheckpointProblem, Tensor, forget_pages, to_bytes
+from .hashing import content_hash, hash_tensors
+from .huggingface import FILE as HF_CONFIG
+from .huggingface import read_config
+from .identify import Identified, Reading, identify
+from .provenance import Provenance, beside, read_beside
+from .report import layout_problems, needs_decoder, report
+from .said import config_beside, name_of, require_plausible, settings_of
+from .shapes import expected_params, fitting_models
+from .tensors import Array, CheckpointProblem, Tensor, cast
+
+__all__ = ["Checkpoint", "content_hash", "open_checkpoint"]
 
 Weights = dict[str, NDArray[np.float32]]
-_PUBLISHED = "https://dl.fbaipublicfiles.com/mae/"
+_FLOATS = ("float32", "float16", "bfloat16", "float64")
 
 
 @dataclass(frozen=True)
 class Checkpoint:
     """An opened checkpoint; the values stay in the file until they are asked for.
 
-    format: a key of formats.FORMATS. dialect: the name of a row of dialects.DIALECTS. tensors: by spec name, in the
-    spec's order and layout. extras: what else the file holds, ignored. model and config: the one preset that has
-    exactly these shapes, or None. Head counts leave no trace in a checkpoint: they are the preset's.
+    format: a key of formats.FORMATS. stored: the tensors as they lie in the file. identified: what each is in the spec.
+    extras: what else the file holds, ignored. provenance: what an earlier conversion wrote of it, or None. model and
+    config: what the file says it is (a config.json, a provenance), or the one preset that has exactly these shapes; else
+    None. Head counts leave no trace in the tensors: there they are the preset's. function: settings of the program that
+    the file is for which the spec has no place for ("gelu", "variance").
     """
 
     path: Path
     format: str
-    dialect: str
-    contents: Contents
-    tensors: Mapping[str, Tensor]
-    extras: tuple[str, ...]
-    model: str | None
-    config: Config | None
+    identified: Identified
+    stored: Mapping[str, Tensor]
+    extras: tuple[str, ...] = ()
+    provenance: Provenance | None = None
+    model: str | None = None
+    config: Config | None = None
+    function: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def dialect(self) -> str:
+        """The name of a row of dialects.DIALECTS."""
+        return self.identified.dialect.name
+
+    @property
+    def contents(self) -> Contents:
+        """Which kind of file it is."""
+        return self.identified.contents
+
+    @cached_property
+    def tensors(self) -> dict[str, Tensor]:
+        """Every tensor by spec name, in the spec's order and layout; those that the spec does not know come last."""
+        return self.tensors_of(self.config)
 
     @cached_property
     def hash(self) -> str:
-        """The content hash of everything stored, as content_hash gives for the same weights in any file."""
-        return _hash((name, tensor.dtype, tensor.load()) for name, tensor in self.tensors.items())
+        """The content hash of all tensors, as content_hash gives for the same weights in any file."""
+        return hash_tensors(self.tensors).content
 
-    def weights(self, config: Config, encoder_only: bool = False) -> Weights:
-        """The weights by spec name: read-only float32 arrays over the mapped file, all of them checked.
+    def tensors_of(self, config: Config | None) -> dict[str, Tensor]:
+        """As `tensors`, for a model that the file itself does not tell: its head counts say where some values lie."""
+        found = {spec: self._tensor(spec, reading, config) for spec, reading in self.identified.readings.items()}
+        derive = self.identified.dialect.derive
+        if derive is None or config is None:
+            return found
+        expected = expected_params(config, self.contents)
+        stored = {name.removeprefix(self.identified.prefix): tensor for name, tensor in self.stored.items()}
+        made = derive(stored, {p.name: p.shape for p in expected if p.name not in found})
+        order = [p.name for p in expected]
+        return {name: (found | made)[name] for name in [*order, *found] if name in found or name in made}
+
+    def select(self, config: Config, encoder_only: bool = False) -> dict[str, Tensor]:
+        """The tensors of a model, by spec name, nothing loaded yet.
 
         encoder_only: only what the published encoder files hold, from a file with or without a decoder.
-        Raises CheckpointProblem with every problem at once: missing, unexpected, mis-shaped, not float32, not finite.
+        Raises CheckpointProblem with every problem at once: missing, unexpected, mis-shaped, not floating point.
         """
-        if encoder_only and not isinstance(config, MAEConfig):
+        if encoder_only and self.contents in OF_CLASSIFIERS:
             raise CheckpointProblem(
                 f"{self.path} is a classifier, which has no encoder file; leave out --encoder-only."
             )
-        if self.contents == "encoder" and isinstance(config, MAEConfig) and not encoder_only:
-            raise CheckpointProblem(self._needs_decoder())
-        actual = dict(self.tensors)
-        if encoder_only and self.contents == "mae":
-            kept = {param.name for param in expected_params(config, encoder_only=True)}
-            actual = {name: t for name, t in actual.items() if name in kept or not _of_decoder(name)}
-        expected = {param.name: param.shape for param in expected_params(config, encoder_only)}
-        found = _layout_problems(expected, actual)
-        loaded: Weights = {}
-        for name, shape in expected.items():
-            if name in actual and actual[name].shape == shape and actual[name].dtype == "float32":
-                loaded[name] = actual[name].load()
-                found += not_finite(name, loaded[name])
-        if found:
-            raise CheckpointProblem(self._report(found, config), tuple(found))
-        return loaded
+        if isinstance(config, MAEConfig) and self.contents == "encoder" and not encoder_only:
+            raise CheckpointProblem(needs_decoder(self.path, self.model, len(self.tensors)))
+        contents: Contents = "encoder" if encoder_only else self.contents
+        if isinstance(config, MAEConfig) != (contents in ("mae", "encoder")):
+            contents = "mae" if isinstance(config, MAEConfig) else "classifier"
+        actual = self.tensors_of(config)
+        expected = expected_params(config, contents)
+        if encoder_only:
+            decoder = {p.name for p in expected_params(config)} - {p.name for p in expected}
+            actual = {name: t for name, t in actual.items() if name not in decoder and not name.startswith("decoder_")}
+        mixed = self._mixed(actual)
+        found = [*layout_problems(expected, actual, self.identified, _FLOATS), *mixed.values()]
+        if found:  # then all of them, values included, at once
+            here = [p for p in expected if p.name in actual and p.name not in mixed]
+            sound = {p.name: actual[p.name] for p in here if actual[p.name].shape == p.shape}
+            found += hash_tensors(sound).not_finite
+            raise CheckpointProblem(report(self.path, found, self.model, self.config, config), tuple(found))
+        return {param.name: actual[param.name] for param in expected}
 
-    def _report(self, found: list[str], config: Config) -> str:
-        shown = found
-        hint = ""
-        if self.config is not None and _shapes(self.config) != _shapes(config):
-            hint = f" Its shapes are those of {self.model}: is that the model you mean (-m {self.model})?"
-            shown = [*found[:6], f"... and {len(found) - 6} more"] if len(found) > 7 else found
-        return f"{self.path} does not fit ({len(found)} problems).{hint}\n  " + "\n  ".join(shown)
+    def weights(self, config: Config, encoder_only: bool = False) -> Weights:
+        """The weights by spec name: read-only float32 arrays, over the mapped file where it holds them so, all checked.
 
-    def _needs_decoder(self) -> str:
-        size = next((s for s in ("base", "large", "huge") if self.model and s in self.model), "<size>")
-        return (
-            f"{self.path} holds an encoder without a decoder ({len(self.tensors)} tensors), as the published "
-            f"mae_pretrain_vit_{size}.pth does; a masked autoencoder needs both. Use "
-            f"{_PUBLISHED}pretrain/mae_pretrain_vit_{size}_full.pth (normalised pixels) or "
-            f"{_PUBLISHED}visualize/mae_visualize_vit_{size}.pth (raw pixels), "
-            "or convert the encoder alone (convert_weights --encoder-only)."
+        Half precision becomes float32 exactly. Raises CheckpointProblem with every problem at once, as `select`; also
+        for float64, and for values that are not finite.
+        """
+        chosen = self.select(config, encoder_only)
+        wide = [name for name, tensor in chosen.items() if tensor.dtype == "float64"]
+        if wide:
+            raise CheckpointProblem(
+                f"{self.path} holds float64 ({len(wide)} tensors, the first {wide[0]}), of which float32 would lose digits; "
+                "convert it first: convert_weights ... --dtype float32.",
+                tuple(wide),
+            )
+        chosen = {name: cast(tensor, "float32") for name, tensor in chosen.items()}
+        same = (
+            all(tensor.dtype == "float32" for tensor in self.stored.values()) and chosen.keys() == self.tensors.keys()
         )
+        hashed = hash_tensors(chosen)
+        if hashed.not_finite:
+            raise CheckpointProblem(report(self.path, list(hashed.not_finite), None, None, config), hashed.not_finite)
+        if same:
+            self.require_own_provenance(hashed.content)
+        return {name: tensor.load() for name, tensor in chosen.items()}
+
+    def _mixed(self, names: Iterable[str]) -> dict[str, str]:
+        """For each tensor, by spec name, whose parts have more than one dtype: a sentence."""
+        readings = {name: self.identified.readings[name].names for name in names if name in self.identified.readings}
+        return {
+            name: f"dtype: {', '.join(f'{part} {self.stored[part].dtype}' for part in parts)} are parts of one tensor, "
+            "of one dtype"
+            for name, parts in readings.items()
+            if len({self.stored[part].dtype for part in parts}) > 1
+        }
+
+    def require_own_provenance(self, content: str) -> None:
+        """Raise CheckpointProblem where what an earlier conversion wrote of the file is of other weights.
+
+        content: the hash of all that the file holds.
+        """
+        known = self.provenance
+        if known is not None and known.hash != content:
+            raise CheckpointProblem(
+                f"The provenance of {self.path} is of other weights (hash {known.hash[:16]}..., the file has "
+                f"{content[:16]}...): one of the two was replaced. Remove {beside(self.path).name}, or restore the file."
+            )
+
+    def _tensor(self, spec: str, reading: Reading, config: Config | None) -> Tensor:
+        parts = [self.stored[name] for name in reading.names]
+        if reading.layout is None and len(parts) == 1:
+            return parts[0]
+
+        def load() -> Array:
+            for problem in self._mixed([spec]).values():
+                raise CheckpointProblem(f"{self.path} does not fit: {problem}.")
+            loaded = [part.load() for part in parts]
+            array = loaded[0] if len(loaded) == 1 else np.concatenate(loaded)
+            if reading.layout is None:
+                return array
+            if "(" in reading.layout and config is None:
+                raise CheckpointProblem(
+                    f"{self.path} is of no named model, and in the {self.dialect} dialect the place of a value depends on "
+                    "the model; say with -m what it is."
+                )
+            sizes = layouts.sizes_of(config, spec) if config is not None else {}
+            try:
+                return layouts.to_spec(array, reading.layout, sizes)
+            except EinopsError:
+                raise CheckpointProblem(f"{spec} {array.shape} does not fit the layout {reading.layout}.") from None
+
+        return Tensor(reading.shape, parts[0].dtype, load)
 
 
 def open_checkpoint(path: str | Path, dialect: str | None = None) -> Checkpoint:
@@ -100,74 +195,21 @@ def open_checkpoint(path: str | Path, dialect: str | None = None) -> Checkpoint:
     path = Path(path)
     name, form = find_format(path)
     state = form.read(path)
-    found, spelled = identify({n: t.shape for n, t in state.tensors.items()}, str(path), dialect)
-    tensors = {spec: _reshaped(state.tensors[native], shape) for spec, (native, shape) in spelled.items()}
-    shapes = {spec: tensor.shape for spec, tensor in tensors.items()}
-    contents = contents_of(shapes, str(path))
-    models = fitting_models(shapes, contents)
-    model, config = next(iter(models.items())) if len(models) == 1 else (None, None)
-    return Checkpoint(path, name, found.name, contents, tensors, state.extras, model, config)
-
-
-def content_hash(weights: Mapping[str, Array]) -> str:
-    """One hash for the same weights in every format, dialect and order of the dict: 64 hexadecimal digits.
-
-    sha256 over, for each tensor in the spec's order, the JSON line [name, dtype, shape] and its little-endian bytes.
-    """
-    order = {param.name: i for i, param in enumerate(known_params(weights))}
-    names = sorted(weights, key=lambda name: (order.get(name, len(order)), name))
-    return _hash((name, weights[name].dtype.name, weights[name]) for name in names)
-
-
-def _hash(tensors: Iterable[tuple[str, str, Array]]) -> str:
-    digest = hashlib.sha256()
-    for name, dtype, array in tensors:
-        digest.update(json.dumps([name, dtype, array.shape]).encode() + b"\n")
-        digest.update(to_bytes(array))
-        forget_pages()
-    return digest.hexdigest()
-
-
-def not_finite(name: str, array: Array) -> list[str]:
-    """A sentence with the counts where a tensor has NaN or infinite values; nothing where it has none."""
-    # A sum is finite only where all terms are: one fast pass, and an exact count where it is not (or overflows).
-    with np.errstate(all="ignore"):
-        suspect = not np.isfinite(array.sum())
-    nans, infinities = (int(np.isnan(array).sum()), int(np.isinf(array).sum())) if suspect else (0, 0)
-    forget_pages()
-    if not nans and not infinities:
-        return []
-    return [f"not finite: {name} has {nans} NaN and {infinities} Inf among {array.size:,} values"]
-
-
-def _layout_problems(expected: Mapping[str, tuple[int, ...]], actual: Mapping[str, Tensor]) -> list[str]:
-    """Every difference in names, shapes and dtypes, with what it probably means."""
-    shapes = {name: tensor.shape for name, tensor in actual.items()}
-    found = differences(expected, shapes)
-    found += [
-        f"transposed: {name} {shapes[name]} is the transpose of {shape}; the file stores it the other way round"
-        for name, shape in expected.items()
-        if shapes.get(name, shape) != shape and shapes[name] == shape[::-1]
-    ]
-    by_dtype: dict[str, list[str]] = {}
-    for name, tensor in actual.items():
-        if name in expected and tensor.dtype != "float32":
-            by_dtype.setdefault(tensor.dtype, []).append(name)
-    for dtype, names in by_dtype.items():
-        listed = ", ".join(names) if len(names) <= 8 else f"{len(names)} tensors, the first being {names[0]},"
-        found.append(f"dtype: {listed} {'is' if len(names) == 1 else 'are'} {dtype}, expected float32; save as float32")
-    return found
-
-
-def _of_decoder(name: str) -> bool:
-    return name == "mask_token" or name.startswith("decoder_")
-
-
-def _shapes(config: Config) -> dict[str, tuple[int, ...]]:
-    return {param.name: param.shape for param in expected_params(config)}
-
-
-def _reshaped(tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
-    if shape == tensor.shape:
-        return tensor
-    return replace(tensor, shape=shape, load=lambda: tensor.load().reshape(shape))
+    provenance = read_beside(path, state)
+    told = provenance.dialect if provenance else None
+    found = identify({n: t.shape for n, t in state.tensors.items()}, str(path), dialect, told)
+    checkpoint = Checkpoint(path, name, found, state.tensors, (*state.extras, *found.unused), provenance)
+    text = state.note.get(HF_CONFIG) or config_beside(path, found.dialect)
+    if provenance and provenance.config is not None:
+        config = provenance.config
+    elif text and found.dialect.name.startswith("huggingface"):
+        config, function = read_config(text, found.contents, f"{path}: {HF_CONFIG}")
+        checkpoint = replace(checkpoint, function=function)
+    else:
+        known = settings_of(found.dialect, found.contents)
+        shapes = {spec: reading.shape for spec, reading in found.readings.items()}
+        models = fitting_models(shapes, found.contents, known, found.dialect.derived)
+        alone = next(iter(models.items())) if len(models) == 1 else (None, None)
+        return replace(checkpoint, model=alone[0], config=alone[1])
+    require_plausible(config, found, str(path), HF_CONFIG if provenance is None else "provenance")
+    return replace(checkpoint, model=name_of(config), config=config)

@@ -3,59 +3,78 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
-from typing import Literal
+from typing import Any
 
-from ..backends.config import Config, MAEConfig, ViTConfig
+from ..backends.config import Config, ConfigError, MAEConfig, ViTConfig
 from ..backends.presets import PRESETS
 from ..backends.spec import Param, Shape, encoder_params, params
+from .dialects import OF_CLASSIFIERS, Contents
 from .tensors import CheckpointProblem
 
-Contents = Literal["mae", "encoder", "classifier"]
 Shapes = Mapping[str, Shape]
-
-# What the names of tensors begin with in each kind of file; neither means an encoder alone.
-_SIGNS: dict[Contents, tuple[str, ...]] = {"mae": ("decoder_",), "classifier": ("head.", "fc_norm.")}
 
 
 def contents_of(names: Mapping[str, object], where: str) -> Contents:
     """What kind of model a file holds. Raises CheckpointProblem where it holds signs of two kinds."""
-    found = [kind for kind, starts in _SIGNS.items() if any(name.startswith(starts) for name in names)]
-    if len(found) > 1:
-        raise CheckpointProblem(
-            f"{where} holds both a decoder and a classifier's head; it can be {' or '.join(found)}."
-        )
-    return found[0] if found else "encoder"
+    decoder, head, pooled = (any(n.startswith(s) for n in names) for s in ("decoder_", "head.", "fc_norm."))
+    if decoder and (head or pooled):
+        raise CheckpointProblem(f"{where} holds both a decoder and a classifier's head; it can be mae or classifier.")
+    if any(name.startswith("head_norm.") for name in names):
+        return "probe"
+    return "mae" if decoder else "classifier" if head else "headless" if pooled else "encoder"
 
 
-def expected_params(config: Config, encoder_only: bool = False) -> tuple[Param, ...]:
-    """What a file of this model holds. encoder_only counts for autoencoders."""
-    return encoder_params(config) if encoder_only and isinstance(config, MAEConfig) else params(config)
+def expected_params(config: Config, contents: Contents | None = None) -> tuple[Param, ...]:
+    """What a file of this model holds; contents None means all of the model."""
+    if contents == "encoder" and isinstance(config, MAEConfig):
+        return encoder_params(config)
+    whole = params(config)
+    return (
+        tuple(p for p in whole if not p.name.startswith(("head.", "head_norm."))) if contents == "headless" else whole
+    )
 
 
-def fitting_models(shapes: Shapes, contents: Contents) -> dict[str, Config]:
-    """The presets whose parameters have exactly these names and shapes."""
+def fitting_models(
+    shapes: Shapes, contents: Contents, settings: Mapping[str, Any] | None = None, derived: Collection[str] = ()
+) -> dict[str, Config]:
+    """The presets whose parameters have exactly these names and shapes, as configurations.
+
+    settings: what else is known of the model, as the eps that its dialect computes with. derived: tensors that need not
+    be there.
+    """
     found: dict[str, Config] = {}
     for name, preset in PRESETS.items():
-        if isinstance(preset, MAEConfig) == (contents == "classifier"):
+        if isinstance(preset, MAEConfig) == (contents in OF_CLASSIFIERS):
             continue
-        config = adapted(preset, shapes)
-        if {p.name: p.shape for p in expected_params(config, contents == "encoder")} == dict(shapes):
+        try:
+            config = adapted(preset, shapes, settings)
+        except ConfigError:  # shapes that no model can have
+            continue
+        if {p.name: p.shape for p in expected_params(config, contents) if p.name not in derived} == dict(shapes):
             found[name] = config
     return found
 
 
-def adapted(config: Config, shapes: Shapes) -> Config:
-    """A classifier's config with the classes and the pooling that a file's shapes show; others as they are."""
-    if not isinstance(config, ViTConfig):
-        return config
-    head = shapes.get("head.weight", ())
-    return replace(
-        config,
-        num_classes=head[0] if len(head) == 2 and head[0] else config.num_classes,
-        pooling="gap" if "fc_norm.weight" in shapes else "cls" if "norm.weight" in shapes else config.pooling,
-    )
+def adapted(config: Config, shapes: Shapes, settings: Mapping[str, Any] | None = None) -> Config:
+    """A config with what a file's tensors show (classes, pooling, kind of head) and with the settings it can have."""
+    shown: dict[str, Any] = dict(settings or {})
+    if isinstance(config, ViTConfig):
+        head = shapes.get("head.weight", ())
+        if len(head) == 2 and head[0]:
+            shown["num_classes"] = head[0]
+        shown["head_norm"] = any(name.startswith("head_norm.") for name in shapes)
+        if "fc_norm.weight" in shapes:
+            shown["pooling"] = "gap"
+        elif "norm.weight" in shapes and config.pooling == "gap":
+            shown["pooling"] = "cls"
+    elif any(name.startswith("decoder_") for name in shapes):
+        shown["head"] = "conv" if "unconv.weight" in shapes else "linear"
+        shown["decoder_norm"] = "decoder_norm.weight" in shapes or "decoder_norm.bias" in shapes
+        if not shown["decoder_norm"] and shown["head"] == "linear" and config.decoder_norm:
+            shown["decoder_norm"] = True  # rather a missing tensor than a rare family
+    return replace(config, **{name: value for name, value in shown.items() if hasattr(config, name)})
 
 
 def settings(shapes: Shapes) -> str:

@@ -1,21 +1,33 @@
-"""Writing a checkpoint in a framework's own format: streamed, read back, and put in place at once."""
+"""Writing a checkpoint: streamed tensor by tensor, read back and compared by its hash, and put in place at once."""
 
 from __future__ import annotations
 
 import os
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
-import numpy as np
+from einops import EinopsError
 
-from ..backends.config import Config
+from ..backends.config import Config, MAEConfig
 from ..backends.spec import differences
-from ..backends.spelling import Arrays, native
-from .atomic import replacing
-from .checkpoint import content_hash, not_finite, open_checkpoint
-from .formats import FORMATS, NATIVE, oneflow
+from ..backends.spelling import Arrays
+from . import layouts
+from .atomic import flush, replacing
+from .changes import Weights, as_computed, refuse_inexpressible
+from .checkpoint import open_checkpoint
+from .dialects import DIALECTS, OF_CLASSIFIERS, Contents, Dialect
+from .formats import FOLDERS, FORMATS
+from .hashing import UNKNOWN, Hashed, hash_tensors
+from .huggingface import FILE as HF_CONFIG
+from .huggingface import write_config
+from .provenance import NOTE, Provenance, beside
 from .shapes import expected_params
-from .tensors import Array, CheckpointProblem, Progress, forget_pages, to_bytes
+from .targets import format_for, target_of
+from .tensors import Array, CheckpointProblem, Progress, State, Tensor, of_array
+
+_MINDSPORE = ("mindspore", "mindcv")
 
 
 def write_checkpoint(
@@ -23,106 +35,174 @@ def write_checkpoint(
 ) -> str:
     """Write weights, by spec name, as the framework's own loader reads them, and return their content hash.
 
-    weights: float32, all of a model's parameters or exactly its encoder's. torch writes .safetensors where the path
-    ends so. The file is read back and compared before it takes the place of an older one.
+    weights: all of a model's parameters or exactly its encoder's, of one floating dtype. torch writes .safetensors where
+    the path ends so. The file is read back and compared before it takes the place of an older one.
     Raises CheckpointProblem; then, as after Ctrl-C, what stood at `path` is untouched and nothing else is left.
     """
-    if framework not in NATIVE:
-        raise CheckpointProblem(f"There is no checkpoint format for {framework!r}; there are {', '.join(NATIVE)}.")
-    return _write(format_for(framework, Path(path)), framework, Path(path), config, weights, progress)
+    target = target_of(framework)
+    form = format_for(framework, Path(path))
+    return write_weights(_checked(config, weights), DIALECTS[target.dialect], form, Path(path), None, progress)
 
 
 def official_checkpoint(path: str | Path, config: Config, weights: Arrays) -> str:
     """Write weights as the published files are: a .pth of {"model": OrderedDict}. Returns their content hash."""
-    return _write("pth", "torch", Path(path), config, weights, None)
+    return write_weights(_checked(config, weights), DIALECTS["polymae"], "pth", Path(path), None)
 
 
-def default_ending(framework: str) -> str:
-    """How a framework's files end; nothing for a folder."""
-    return FORMATS[NATIVE[framework][0]].ENDINGS[0]
+def write_weights(
+    weights: Weights,
+    dialect: Dialect,
+    form: str,
+    path: Path,
+    about: Callable[[Hashed], Provenance] | None = None,
+    progress: Progress | None = None,
+) -> str:
+    """Write weights in a dialect and a format, and return their content hash.
 
+    about: gives the provenance, which is stored in the file or beside it, once the weights are hashed. progress is told of
+    three times their bytes: hashed, written, read back. Raises CheckpointProblem as write_checkpoint.
+    """
+    refuse_inexpressible(dialect, weights)
+    target = Path(os.path.realpath(path))  # through symbolic links, as writing to the file itself would go
+    _check_target(target, form)
+    step = progress or (lambda done: None)
+    room = FORMATS[form].HAS_ROOM
 
-def format_for(framework: str, path: Path) -> str:
-    """Which of a framework's formats a path asks for. Raises CheckpointProblem for another framework's ending."""
-    ending = path.suffix.lower()
-    for name in NATIVE[framework]:
-        if ending in FORMATS[name].ENDINGS:
-            return name
-    taken = {e for form in FORMATS.values() for e in form.ENDINGS if e}
-    wanted = [e for name in NATIVE[framework] for e in FORMATS[name].ENDINGS if e]
-    # MindSpore's loader insists on the ending; the others take any, but not one that promises another format.
-    if ending in taken or framework == "mindspore":
-        raise CheckpointProblem(
-            f"{path} does not end as {framework} files do: {' or '.join(wanted) or 'a folder, without such an ending'}."
-        )
-    return NATIVE[framework][0]
-
-
-def _write(name: str, framework: str, path: Path, config: Config, weights: Arrays, progress: Progress | None) -> str:
-    form, target = (
-        FORMATS[name],
-        Path(os.path.realpath(path)),
-    )  # through symbolic links, as writing to the file itself would go
-    _check_weights(config, weights)
-    _check_target(target, form.FOLDER)
-    arrays: dict[str, Array] = {}
-    for param in expected_params(config, len(weights) < len(expected_params(config))):
-        spelled = native(framework, param)
-        arrays[spelled.name] = weights[param.name].reshape(spelled.shape)
-
-    def step(done: int) -> None:
-        forget_pages()
-        if progress:
-            progress(done)
+    def texts(hashed: Hashed) -> dict[str, str]:
+        said = {NOTE: about(hashed).text()} if about and room else {}
+        return said | _fixed_texts(weights, dialect, form)
 
     try:
-        with replacing(target) as new:
-            with ThreadPoolExecutor(1) as beside:  # hashing takes as long as writing and leaves Python's lock
-                hashed = beside.submit(content_hash, weights)
-                form.write(new, arrays, step)
-                digest = hashed.result()
-            _compare(new, path, weights, step)
+        with replacing(target) as new, ThreadPoolExecutor(1) as beside_writing:
+            # Hashing takes as long as writing and leaves Python's lock. What is not finite shows at its end.
+            hashing = beside_writing.submit(hash_tensors, weights.tensors, step, workers=1)
+            late = partial(_settled, hashing, texts)
+            state = State(spelled(weights, dialect), (), _under(dialect, form), texts(UNKNOWN), late)
+            FORMATS[form].write(new, state, step)
+            hashed = _finite(hashing)
+            said = about(hashed).text() if about else ""
+            flushing = beside_writing.submit(flush, new)  # the disk works while the file is read back
+            _compare(new, path, dialect, weights, hashed, step)
+            flushing.result()
+            beside(target).unlink(missing_ok=True)  # it was about what is replaced now
     except OSError as problem:
-        size = sum(array.nbytes for array in arrays.values()) / 1e6
+        size = sum(tensor.nbytes for tensor in weights.tensors.values()) / 1e6
         raise CheckpointProblem(
             f"Could not write {path}: {problem.strerror or problem}. It needs {size:,.1f} MB; "
             "give a folder with room that you may write to. What stood there before is untouched."
         ) from None
-    return digest
+    if said and not room:
+        _write_beside(target, said)
+    return hashed.content
 
 
-def _compare(written: Path, path: Path, weights: Arrays, step: Progress) -> None:
-    """Read what was written as any checkpoint is read, and compare every bit."""
-    tensors = open_checkpoint(written).tensors
-    for name, array in weights.items():
-        same = name in tensors and tensors[name].shape == array.shape and tensors[name].dtype == "float32"
-        if not same or not _equal(tensors[name].load(), array):
-            raise CheckpointProblem(
-                f"What was written for {path} does not read back the same ({name}); the disk or the memory is at fault."
-            )
-        step(array.nbytes)
-
-
-def _equal(one: Array, other: Array) -> bool:
-    return np.array_equal(np.frombuffer(to_bytes(one), np.uint8), np.frombuffer(to_bytes(other), np.uint8))
-
-
-def _check_weights(config: Config, weights: Arrays) -> None:
-    actual = {name: tuple(array.shape) for name, array in weights.items()}
-    kinds = [{p.name: p.shape for p in expected_params(config, alone)} for alone in (False, True)]
-    found = [] if actual in kinds else differences(kinds[0], actual)
-    found += [f"dtype: {n} is {a.dtype}, expected float32" for n, a in weights.items() if a.dtype != np.float32]
-    found = found or [sentence for name, array in weights.items() for sentence in not_finite(name, array)]
-    if found:
+def _write_beside(target: Path, said: str) -> None:
+    try:
+        with replacing(beside(target)) as new:
+            new.write_text(said)
+    except OSError as problem:
         raise CheckpointProblem(
-            f"These weights are not the model's ({len(found)} problems):\n  " + "\n  ".join(found), tuple(found)
+            f"{target} is written and verified, but not the provenance beside it: {problem.strerror or problem}. Convert it "
+            "again where there is room."
+        ) from None
+
+
+def _settled(hashing: Future[Hashed], texts: Callable[[Hashed], dict[str, str]]) -> dict[str, str]:
+    return texts(_finite(hashing))
+
+
+def _finite(hashing: Future[Hashed]) -> Hashed:
+    hashed = hashing.result()
+    if hashed.not_finite:
+        found = hashed.not_finite
+        raise CheckpointProblem(
+            f"These weights are not the model's ({len(found)} problems):\n  " + "\n  ".join(found), found
+        )
+    return hashed
+
+
+def spelled(weights: Weights, dialect: Dialect) -> dict[str, Tensor]:
+    """The tensors by the dialect's names and in its layouts, in the spec's order, not loaded.
+
+    Raises CheckpointProblem where the dialect derives a tensor and would derive another one.
+    """
+    found: dict[str, Tensor] = {}
+    spelling = dialect.spellings[weights.contents]
+    for param in expected_params(weights.config, weights.contents):
+        tensor = weights.tensors.get(param.name)
+        if tensor is None or param.name in dialect.derived:
+            continue
+        names, layout = spelling.spell(param)
+        sizes = layouts.sizes_of(weights.config, param.name)
+        parts = len(names)
+        for i, name in enumerate(names):
+            shape: tuple[int, ...] | None = tensor.shape
+            if parts > 1:
+                shape = (tensor.shape[0] // parts, *tensor.shape[1:])
+            elif layout:
+                shape = layouts.shape_after(layout, tensor.shape)
+            if shape is None:
+                raise ValueError(f"{param.name} {tensor.shape} does not fit the layout {layout} of {dialect.name}")
+            found[name] = Tensor(shape, tensor.dtype, partial(_load_part, tensor, i, parts, layout, sizes))
+    if dialect.supply is not None:
+        found |= dialect.supply(weights.config, weights.tensors)
+    return found
+
+
+def _load_part(tensor: Tensor, i: int, parts: int, layout: str | None, sizes: layouts.Sizes) -> Array:
+    array = tensor.load()
+    if parts > 1:
+        length = array.shape[0] // parts
+        return array[i * length : (i + 1) * length]
+    return layouts.to_layout(array, layout, sizes) if layout else array
+
+
+def _under(dialect: Dialect, form: str) -> str | None:
+    return {"pth": dialect.wrapper, "oneflow": dialect.folder}.get(form)
+
+
+def _fixed_texts(weights: Weights, dialect: Dialect, form: str) -> dict[str, str]:
+    texts = {}
+    if dialect.name.startswith(_MINDSPORE) and form == "safetensors":
+        texts["format"] = "ms"
+    if dialect.name.startswith("huggingface") and form == "shards":
+        texts[HF_CONFIG] = write_config(as_computed(dialect, weights), weights.contents, weights.gelu)
+    return texts
+
+
+def _compare(new: Path, path: Path, dialect: Dialect, weights: Weights, hashed: Hashed, step: Progress) -> None:
+    """Read what was written as any checkpoint is read, and compare the hash of every tensor."""
+    try:
+        actual = hash_tensors(open_checkpoint(new, dialect.name).tensors_of(weights.config), step, finite=False).tensors
+    except EinopsError as problem:
+        actual = {str(problem): ""}
+    if actual != hashed.tensors:
+        wrong = [name for name in {**hashed.tensors, **actual} if actual.get(name) != hashed.tensors.get(name)]
+        raise CheckpointProblem(
+            f"What was written for {path} does not read back the same ({wrong[0]}); the disk or the memory is at fault."
         )
 
 
-def _check_target(target: Path, folder: bool) -> None:
-    problem = ""
+def _checked(config: Config, weights: Arrays) -> Weights:
+    actual = {name: tuple(array.shape) for name, array in weights.items()}
+    both: tuple[Contents, ...] = ("mae", "encoder") if isinstance(config, MAEConfig) else OF_CLASSIFIERS
+    kinds: dict[Contents, Mapping[str, tuple[int, ...]]] = {
+        contents: {p.name: p.shape for p in expected_params(config, contents)} for contents in both
+    }
+    contents = next((kind for kind, shapes in kinds.items() if shapes == actual), None)
+    found = [] if contents else differences(next(iter(kinds.values())), actual)
+    found += [f"dtype: {n} is {a.dtype}, expected float32" for n, a in weights.items() if a.dtype.kind != "f"]
+    if found or contents is None:
+        raise CheckpointProblem(
+            f"These weights are not the model's ({len(found)} problems):\n  " + "\n  ".join(found), tuple(found)
+        )
+    return Weights(config, contents, {name: of_array(array) for name, array in weights.items()})
+
+
+def _check_target(target: Path, form: str) -> None:
+    folder, problem = FORMATS[form].FOLDER, ""
     try:
-        if folder and target.is_dir() and not oneflow.replaceable(target):
+        if folder and target.is_dir() and not FOLDERS[form].replaceable(target):
             problem = "it is a folder with other things in it, which would be lost; name a new folder"
         elif target.is_dir() and not folder:
             problem = "it is a folder; name a file in it"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ..backends.presets import ALIASES, PRESETS, model_config
+from ..backends.presets import ALIASES, NAMED, model_config
 from ..backends.runtime import load_backend, require_device
 from ..convert.checkpoint import open_checkpoint
 from ..convert.choice import model_of
@@ -15,7 +15,7 @@ __all__ = ["list_models", "load"]
 
 def list_models() -> list[str]:
     """Every name that `load` takes, the official long names included."""
-    return sorted([*PRESETS, *ALIASES])
+    return sorted([*NAMED, *ALIASES])
 
 
 def load(

@@ -1,11 +1,15 @@
 """A small model's checkpoint in the official layout, and running convert_weights on what should be refused."""
 
+from functools import partial
+
+import numpy as np
 import pytest
 from polymae.backends.initial import initial_weights
 from polymae.backends.presets import model_config
 from polymae.backends.spec import encoder_params
 from polymae.cli.convert_weights import main as convert
 from polymae.convert.formats import pth
+from polymae.convert.tensors import State, Tensor
 from polymae.convert.writing import official_checkpoint
 
 MODEL = "mae_vit_test_patch8"
@@ -31,7 +35,8 @@ def into(request):
 def raw_pth(path, arrays):
     """A .pth of any names, shapes and values, with no check."""
     path.parent.mkdir(exist_ok=True)
-    pth.write(path, arrays, lambda done: None)
+    tensors = {n: Tensor(a.shape, a.dtype.name, partial(np.asarray, a)) for n, a in arrays.items()}
+    pth.write(path, State(tensors, under="model"), lambda done: None)
     return path
 
 

@@ -1,4 +1,4 @@
-"""The five model.py files read alike: same classes, methods, arguments, local names, taps and comments on shapes."""
+"""The five model.py files, and the five parts.py, read alike: same classes, methods, arguments, names, taps, shapes."""
 
 import ast
 import re
@@ -11,8 +11,11 @@ BACKENDS = Path(__file__).parent.parent / "backends"
 SAME = {"construct": "forward"}  # what MindSpore calls the forward pass
 
 
-def source(framework: str) -> str:
-    return (BACKENDS / framework / "model.py").read_text()
+FILES = ("parts", "model")
+
+
+def source(framework: str, file: str = "model") -> str:
+    return (BACKENDS / framework / f"{file}.py").read_text()
 
 
 def _targets(node: ast.Assign) -> list[str]:
@@ -52,20 +55,23 @@ def shapes(text: str) -> list[str]:
     return re.findall(r"#.*(\[N[^\]]*\])", text)
 
 
+@pytest.mark.parametrize("file", FILES)
 @pytest.mark.parametrize("framework", [name for name in FRAMEWORKS if name != "torch"])
-def test_structure_is_that_of_torch(framework: str) -> None:
-    assert structure(source(framework)) == structure(source("torch"))
+def test_structure_is_that_of_torch(framework: str, file: str) -> None:
+    assert len(structure(source("torch", file))) > 50
+    assert structure(source(framework, file)) == structure(source("torch", file))
 
 
+@pytest.mark.parametrize("file", FILES)
 @pytest.mark.parametrize("framework", [name for name in FRAMEWORKS if name != "torch"])
-def test_shape_comments_are_those_of_torch(framework: str) -> None:
-    assert shapes(source(framework)) == shapes(source("torch"))
+def test_shape_comments_are_those_of_torch(framework: str, file: str) -> None:
+    assert shapes(source(framework, file)) == shapes(source("torch", file))
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_every_backend_has_the_same_files(framework: str) -> None:
     names = {path.name for path in (BACKENDS / framework).glob("*.py")}
-    assert {"__init__.py", "model.py", "runtime.py", "weights.py"} <= names
+    assert {"__init__.py", "model.py", "parts.py", "runtime.py", "weights.py"} <= names
 
 
 @pytest.mark.parametrize(

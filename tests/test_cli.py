@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 import pytest
-from polymae.backends.presets import ALIASES, PRESETS
+from polymae.backends.presets import ALIASES, NAMED
 
 HEAVY = {"torch", "megengine", "mindspore", "oneflow", "numpy", "scipy", "rich", "matplotlib", "jinja2"}
 
@@ -39,12 +39,12 @@ def test_help_names_every_subcommand():
 
 def test_models_lists_every_preset():
     listed = json.loads(run_cli("models", "--json").stdout)
-    assert [row["name"] for row in listed] == list(PRESETS)
+    assert [row["name"] for row in listed] == list(NAMED)
     assert {alias for row in listed for alias in row["aliases"]} == set(ALIASES)
     base = next(row for row in listed if row["name"] == "mae_vit_base_patch16")
     assert base["values"] == 111_907_840  # what the official state dict of this model holds
     table = run_cli("models").stdout
-    assert all(name in table for name in PRESETS)
+    assert all(name in table for name in NAMED)
 
 
 @pytest.mark.parametrize(

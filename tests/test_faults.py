@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from polymae.backends.errors import Problem
+from polymae.backends.initial import initial_weights
 from polymae.backends.presets import model_config
 from polymae.compare.faults import FAULTS, plant
 from polymae.compare.inputs import random_inputs
@@ -19,9 +20,14 @@ from polymae.compare.report import About, Report
 from polymae.compare.trace import Trace
 from polymae.compare.verdict import Comparison, judge_traces
 from polymae.compare.worker import Outcome
+from polymae.convert.writing import write_checkpoint
 
 MODEL = "mae_vit_test_patch8"
 CONFIG = model_config(MODEL)
+# Every fault in one of these: that of its family where it needs one, the official model else.
+PROBE = "img_size=16,patch_size=8,embed_dim=48,depth=2,num_heads=3,num_classes=10,head_norm=True"
+MODELS = (MODEL, "flyegle_mae_vit_test_patch8", "libai_mae_vit_test_patch8", PROBE)
+PLANTED = {fault: next(m for m in MODELS if FAULTS[fault].fits(model_config(m))) for fault in FAULTS}
 NOISE = "softmax=10.56"
 # One process records all the runs it is given: importing a framework takes longer than the runs.
 RECORD = """
@@ -29,8 +35,18 @@ import json, sys
 from pathlib import Path
 from polymae.compare.record import Run, record
 for fields in json.load(sys.stdin):
-    record(Run(**{k: Path(v) if k in ("out", "inputs") else v for k, v in fields.items()}))
+    record(Run(**{k: Path(v) if k in ("out", "inputs", "weights") and v else v for k, v in fields.items()}))
 """
+
+
+def trained_probe(folder: Path) -> Path:
+    """A checkpoint with running statistics: the initial variance, 1, is its own square root."""
+    config, rng = model_config(PROBE), np.random.default_rng(7)
+    weights = initial_weights(config)
+    weights["head_norm.mean"] = rng.standard_normal(48).astype(np.float32)
+    weights["head_norm.var"] = rng.uniform(0.1, 2, 48).astype(np.float32)
+    write_checkpoint("torch", folder / "probe.pth", config, weights)
+    return folder / "probe.pth"
 
 
 def record_all(runs: list[Run]) -> None:
@@ -40,48 +56,68 @@ def record_all(runs: list[Run]) -> None:
 
 
 @pytest.fixture(scope="module")
-def oracle(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """The oracle's run, recorded beside two twins and a noisy run."""
-    folder = tmp_path_factory.mktemp("faults")
-    np.savez(folder / "inputs.npz", **random_inputs(model_config(MODEL)))
-    run = Run("numpy", folder / "oracle.npz", folder / "inputs.npz", model=MODEL, dtype="float64")
-    twins = [replace(run, dtype="float32", twin=seed, out=folder / f"twin{seed}.npz") for seed in (1, 2)]
-    record_all([run, *twins, replace(run, kernel_noise=NOISE, out=folder / "noisy.npz")])
-    return run
+def oracles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
+    """The oracle's run of each model, recorded beside two twins and a noisy run."""
+    runs: dict[str, Run] = {}
+    for model in MODELS:
+        folder = tmp_path_factory.mktemp(model)
+        np.savez(folder / "inputs.npz", **random_inputs(model_config(model)))
+        weights = trained_probe(folder) if model == PROBE else None
+        runs[model] = Run("numpy", folder / "oracle.npz", folder / "inputs.npz", weights, model, dtype="float64")
+    others = [
+        replace(run, out=run.out.with_name(name), **fields)
+        for run in runs.values()
+        for name, fields in (
+            *((f"twin{seed}.npz", {"dtype": "float32", "twin": seed}) for seed in (1, 2)),
+            ("noisy.npz", {"kernel_noise": NOISE}),
+        )
+    ]
+    record_all([*runs.values(), *others])
+    return runs
+
+
+Judged = Callable[[str, str], Report]
 
 
 @pytest.fixture(scope="module")
-def judged(oracle: Run) -> Callable[[str], Report]:
-    """A function that records a framework with each of the faults, and judges it; once for each framework."""
-    reports: dict[str, Report] = {}
-    folder = oracle.out.parent
+def judged(oracles: dict[str, Run]) -> Judged:
+    """A function that records a framework with each of a model's faults, and judges it; once for each framework."""
+    recorded: set[str] = set()
+    reports: dict[tuple[str, str], Report] = {}
 
-    def run(framework: str) -> Report:
-        if framework not in reports:
-            runs = {
-                fault: replace(
-                    oracle, framework=framework, dtype="float32", fault=fault, out=folder / f"{framework}{i}.npz"
-                )
-                for i, fault in enumerate([None, *FAULTS])
-            }
-            record_all(list(runs.values()))
+    def runs_of(framework: str, model: str) -> dict[str, Run]:
+        faults = [None, *(fault for fault, where in PLANTED.items() if where == model)]
+        return {
+            str(fault): replace(
+                oracles[model], framework=framework, dtype="float32", fault=fault,
+                out=oracles[model].out.with_name(f"{framework}{i}.npz"),
+            )
+            for i, fault in enumerate(faults)
+        }  # fmt: skip
+
+    def run(framework: str, model: str) -> Report:
+        if framework not in recorded:
+            record_all([run for each in MODELS for run in runs_of(framework, each).values()])
+            recorded.add(framework)
+        if (framework, model) not in reports:
+            folder = oracles[model].out.parent
             twins = [Trace(folder / f"twin{seed}.npz") for seed in (1, 2)]
             noisy = Trace(folder / "noisy.npz")
             comparison = Comparison(levels=("weights", "inputs", "forward", "loss"), reference=None)
-            outcomes = [Outcome(str(fault), run.out) for fault, run in runs.items()]
-            about = About(MODEL, "", "", "", 0.75)
-            reports[framework] = judge_traces(
-                about, Trace(oracle.out), twins, outcomes, comparison,
+            outcomes = [Outcome(fault, run.out) for fault, run in runs_of(framework, model).items()]
+            about = About(model, "", "", "", 0.75)
+            reports[framework, model] = judge_traces(
+                about, Trace(oracles[model].out), twins, outcomes, comparison,
                 lambda noise: noisy if noise == parse_noise(NOISE) else None,
             )  # fmt: skip
-        return reports[framework]
+        return reports[framework, model]
 
     return run
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_the_fault_is_caught_where_it_is(framework: str, fault: str, judged: Callable[[str], Report]) -> None:
-    report = judged(framework)
+def test_the_fault_is_caught_where_it_is(framework: str, fault: str, judged: Judged) -> None:
+    report = judged(framework, PLANTED[fault])
     judgement = next(j for j in report.judgements if j.label == fault)
     assert judgement.verdict == "fault"
     first = judgement.first_wrong
@@ -91,13 +127,14 @@ def test_the_fault_is_caught_where_it_is(framework: str, fault: str, judged: Cal
     assert first.name in report.reason(judgement)
 
 
-def test_without_a_fault_there_is_none(framework: str, judged: Callable[[str], Report]) -> None:
-    judgement = next(j for j in judged(framework).judgements if j.label == "None")
+@pytest.mark.parametrize("model", MODELS)
+def test_without_a_fault_there_is_none(framework: str, model: str, judged: Judged) -> None:
+    judgement = next(j for j in judged(framework, model).judgements if j.label == "None")
     assert judgement.verdict in ("roundoff", "explained")
 
 
-def test_faults_of_the_weights_are_named_at_that_level_too(framework: str, judged: Callable[[str], Report]) -> None:
-    judgement = next(j for j in judged(framework).judgements if j.label == "q and k swapped")
+def test_faults_of_the_weights_are_named_at_that_level_too(framework: str, judged: Judged) -> None:
+    judgement = next(j for j in judged(framework, MODEL).judgements if j.label == "q and k swapped")
     wrong = {
         finding.name for finding in judgement.findings if finding.level == "weights" and finding.verdict == "fault"
     }
@@ -113,4 +150,11 @@ def test_an_edit_that_no_longer_fits_is_refused(monkeypatch: pytest.MonkeyPatch,
     stale = replace(FAULTS["tanh gelu"], edits={"all": ("no such line", "")})
     monkeypatch.setitem(FAULTS, "tanh gelu", stale)
     with pytest.raises(Problem, match="up to date"), plant("tanh gelu", "numpy", CONFIG):
+        pass
+
+
+@pytest.mark.parametrize("model", ["libai_mae_vit_test_patch8", "mae_vit_test_patch8"])
+def test_a_fault_that_makes_no_difference_in_a_model_is_refused(model: str) -> None:
+    fault = "pixels of a conv head channel first"
+    with pytest.raises(Problem, match="head=conv, which this model"), plant(fault, "numpy", model_config(model)):
         pass

@@ -1,166 +1,147 @@
-"""Every file format: what we write loads in the framework itself, what it writes loads here, damage is a clear Problem."""
+"""Every file format by itself: what is written reads back the same, and damage is a clear Problem."""
 
 import contextlib
-import subprocess
-import sys
+import json
 
 import numpy as np
 import pytest
-from frameworks import frameworks_under_test
+from frameworks import run_in
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from polymae.backends.errors import Problem
-from polymae.backends.initial import initial_weights
-from polymae.backends.presets import model_config
-from polymae.backends.spelling import to_native
-from polymae.convert.checkpoint import content_hash, open_checkpoint
-from polymae.convert.formats import mindspore
-from polymae.convert.writing import write_checkpoint
+from polymae.convert.formats import FORMATS, find_format, mindspore, shards
+from polymae.convert.formats.torch_tensors import STORAGES
+from polymae.convert.tensors import DTYPES
+from states import bits, every_kind, read, state_of, write, write_legacy
 
-CONFIG = model_config("mae_vit_test_patch8")
-WEIGHTS = initial_weights(CONFIG, seed=1)
-FILES = {"torch": "w.pth", "safetensors": "w.safetensors", "megengine": "w.pkl", "mindspore": "w.ckpt", "oneflow": "w"}
-TARGETS = {name: "torch" if name == "safetensors" else name for name in FILES}
-
-# Load our file with the framework's own loader, show the arrays, and save them again with its own writer.
-NATIVE = {
-    "torch": """
-import argparse, collections, pathlib, torch
-state = torch.load(ours, weights_only=True)["model"]
-arrays = {n: t.numpy() for n, t in state.items()}
-p = torch.nn.Parameter(torch.ones(2, 3)); o = torch.optim.AdamW([p]); p.sum().backward(); o.step()
-args = argparse.Namespace(lr=1e-3, output_dir=pathlib.Path("/tmp/out"), betas=(0.9, 0.95), resume="")
-torch.save({"model": state, "optimizer": o.state_dict(), "epoch": 3, "scaler": {"scale": 65536.0}, "args": args}, theirs)
-""",
-    "safetensors": """
-import safetensors.numpy
-arrays = safetensors.numpy.load_file(ours)
-safetensors.numpy.save_file(arrays, theirs)
-""",
-    "megengine": """
-import megengine
-arrays = megengine.load(ours)
-megengine.save({"state_dict": arrays, "epoch": 3}, theirs)
-""",
-    "mindspore": """
-import mindspore
-state = mindspore.load_checkpoint(ours, strict_load=True)
-arrays = {n: p.asnumpy() for n, p in state.items()}
-mindspore.save_checkpoint([{"name": n, "data": p} for n, p in state.items()], theirs)
-""",
-    "oneflow": """
-import oneflow
-state = oneflow.load(ours)
-arrays = {n: t.numpy() for n, t in state.items()}
-oneflow.save({"model": state, "epoch": 3}, theirs)
-""",
-}
+WRITTEN = list(FORMATS)
+FLOATS = {f"blocks.{i}.weight": array for i, array in enumerate(every_kind(("float32",)).values())}
+HELD = {form: tuple(DTYPES) for form in WRITTEN}
+HELD["npz"] = HELD["megengine"] = tuple(dtype for dtype in DTYPES if dtype != "bfloat16")
+HELD["pth_legacy"] = tuple(STORAGES.values())
+HELD["oneflow"] = ("float32", "float64", "float16", "int64", "int32", "int8", "uint8", "bool")
 
 
-def save(form, folder, weights=WEIGHTS, config=CONFIG):
-    path = folder / FILES[form]
-    write_checkpoint(TARGETS[form], path, config, weights)
-    return path
+def save(form, folder, arrays=FLOATS, **beside):
+    return write(form, folder / f"w{FORMATS[form].ENDINGS[0]}", state_of(arrays, **beside))
 
 
-def under_test(form):
-    """As in conftest.py: a framework that is under test but missing is a failure, not a skip."""
-    return form == "safetensors" or form in frameworks_under_test()
+def files_in(path):
+    return [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
 
 
-@pytest.fixture(params=FILES)
-def form(request):
-    return request.param
-
-
-@pytest.fixture(scope="module", params=FILES)
-def native(request, tmp_path_factory):
-    """Our file, the arrays that the framework's loader finds in it, and the file that the framework saves of them."""
-    form = request.param
-    if not under_test(form):
-        pytest.skip(f"POLYMAE_FRAMEWORKS does not list {form}")
-    folder = tmp_path_factory.mktemp(form)
-    ours = save(form, folder)
-    theirs = folder / f"theirs-{FILES[form]}"
-    script = f"ours, theirs = {str(ours)!r}, {str(theirs)!r}{NATIVE[form]}"
-    script += f"import numpy\nnumpy.savez({str(folder / 'seen.npz')!r}, **arrays)"
-    subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, timeout=300)
-    return form, ours, dict(np.load(folder / "seen.npz")), theirs
-
-
-def test_the_framework_loads_identical_bits(native):
-    form, _, seen, _ = native
-    expected = to_native(TARGETS[form], CONFIG, WEIGHTS)
-    assert list(seen) == list(expected) or form == "safetensors"  # which lists names in its own order
-    assert {n: (a.dtype, a.shape) for n, a in seen.items()} == {n: (a.dtype, a.shape) for n, a in expected.items()}
-    assert all(seen[name].tobytes() == expected[name].tobytes() for name in expected)
-
-
-def test_files_that_the_framework_wrote_are_read(native):
-    form, _, _, theirs = native
-    checkpoint = open_checkpoint(theirs)
-    assert content_hash(checkpoint.weights(CONFIG)) == checkpoint.hash == content_hash(WEIGHTS)
-    beside = {"torch": ("optimizer", "epoch", "scaler", "args"), "megengine": ("epoch",), "oneflow": ("epoch",)}
-    assert checkpoint.extras == beside.get(form, ())
-
-
-def test_mindspore_would_write_the_same_bytes(native):
-    form, ours, _, theirs = native
-    if form == "mindspore":
-        assert ours.read_bytes() == theirs.read_bytes()
-        assert ours.stat().st_mode & 0o444 == 0o444
-
-
-def test_same_weights_same_bytes_and_same_hash(form, tmp_path):
+@pytest.mark.parametrize("form", WRITTEN)
+def test_every_dtype_and_shape_comes_back_and_twice_the_same_bytes(form, tmp_path):
+    arrays = every_kind(HELD[form])
     written = []
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
-        path = save(form, tmp_path / name)
-        files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
-        written.append([file.read_bytes() for file in files])
-        assert open_checkpoint(path).hash == content_hash(WEIGHTS)
+        path = save(form, tmp_path / name, arrays)
+        assert find_format(path)[0] == form
+        assert bits(read(path).tensors) == bits(state_of(arrays).tensors)
+        written.append([file.read_bytes() for file in files_in(path)])
     assert written[0] == written[1]
 
 
-def test_hash_does_not_depend_on_the_order_of_the_dict():
-    backwards = dict(reversed(WEIGHTS.items()))
-    changed = WEIGHTS | {"norm.bias": WEIGHTS["norm.bias"] + np.float32(1e-30)}
-    assert content_hash(backwards) == content_hash(WEIGHTS) != content_hash(changed)
+@pytest.mark.parametrize("form", WRITTEN)
+def test_what_a_format_cannot_express_is_refused_by_name(form, tmp_path):
+    for dtype in set(DTYPES) - set(HELD[form]):
+        with pytest.raises(Problem, match=rf"cannot hold {dtype} \({dtype}\.matrix\).*--dtype float32"):
+            save(form, tmp_path, every_kind((dtype,)))
+    assert not list(tmp_path.iterdir())
 
 
-def test_mindspore_slices(tmp_path, monkeypatch):
-    monkeypatch.setattr(mindspore, "SLICE_SIZE", 1000)
+@pytest.mark.parametrize("form", WRITTEN)
+def test_the_note_is_kept_where_there_is_room(form, tmp_path):
+    note = {"polymae": '{"hash": "ä"}', "format": "ms"}
+    found = read(save(form, tmp_path, note=note)).note
+    assert dict(found) == (note if FORMATS[form].HAS_ROOM else {})
+
+
+@pytest.mark.parametrize(("form", "under"), [("pth", "model"), ("pth", "state_dict"), ("megengine", "state_dict")])
+def test_tensors_under_a_key(form, under, tmp_path):
+    for key in (under, None):
+        (tmp_path / str(key)).mkdir()
+        found = read(save(form, tmp_path / str(key), under=key))
+        assert (found.under, bits(found.tensors)) == (key, bits(state_of(FLOATS).tensors))
+
+
+def test_torch_before_1_6(tmp_path):
+    found = read(write_legacy(tmp_path / "w.pth", state_of(FLOATS)))
+    assert (found.under, found.extras) == ("model", ("epoch",))
+    assert bits(found.tensors) == bits(state_of(FLOATS).tensors)
+
+
+def test_torch_reads_our_files_of_before_1_6(tmp_path):
+    arrays = every_kind(HELD["pth_legacy"])
+    save("pth_legacy", tmp_path, arrays)
+    script = f"""
+import json, torch
+state = torch.load({str(tmp_path / "w.pth")!r}, weights_only=True)
+print(json.dumps({{n: [str(t.dtype)[6:], list(t.shape), t.double().sum().item()] for n, t in state.items()}}))
+"""
+    found = json.loads(run_in("torch", script))
+    tensors = state_of(arrays).tensors
+    assert {n: row[:2] for n, row in found.items()} == {n: [t.dtype, list(t.shape)] for n, t in tensors.items()}
+    assert all(row[2] == arrays[n].astype(float).sum() for n, row in found.items() if not n.startswith("bfloat16"))
+
+
+def test_tensors_are_loaded_one_at_a_time_and_once(tmp_path):
+    for form in WRITTEN:
+        alive, loads = [], []
+
+        def load(shape, alive=alive, loads=loads):
+            class Watched(np.ndarray):
+                def __del__(self):
+                    alive.remove(1)
+
+            assert not alive
+            alive.append(1)
+            loads.append(shape)
+            return np.ndarray.__new__(Watched, shape, "<f4")
+
+        state = state_of(FLOATS)
+        for tensor in state.tensors.values():
+            object.__setattr__(tensor, "load", lambda shape=tensor.shape: load(shape))
+        write(form, tmp_path / f"w-{form}", state)
+        assert len(loads) == len(FLOATS)
+
+
+@pytest.mark.parametrize("whole", [600, 1000, 50_000])
+def test_mindspore_slices_and_shards(whole, tmp_path, monkeypatch):
+    monkeypatch.setattr(mindspore, "SLICE_SIZE", whole)
     path = save("mindspore", tmp_path)
-    assert path.read_bytes().count(b"cls_token") == 1
-    assert path.read_bytes().count(b"blocks.0.attn.qkv.weight") == 28 + 13  # of 27,648 and 12,288 bytes
-    assert open_checkpoint(path).hash == content_hash(WEIGHTS)
-    if under_test("mindspore"):
-        script = f"import mindspore; print(mindspore.load_checkpoint({str(path)!r})['blocks.0.attn.qkv.weight'].shape)"
-        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300)
-        assert "(144, 48)" in done.stdout
+    assert bits(read(path).tensors) == bits(state_of(FLOATS).tensors)
+    assert path.read_bytes().count(b"blocks.4.weight") == -(-70 * 33 * 4 // whole)
+    FORMATS["shards"].write(tmp_path / "f", state_of(FLOATS), print, shard_size=whole)
+    assert bits(read(tmp_path / "f").tensors) == bits(state_of(FLOATS).tensors)
+    names = sorted(file.name for file in (tmp_path / "f").iterdir())
+    shard, index = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"], shards._INDEX
+    assert names == ([*shard, index] if whole < 50_000 else [shards.WHOLE])
+    if whole < 50_000:
+        assert bits(read(tmp_path / "f" / index).tensors) == bits(state_of(FLOATS).tensors)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.0001, 0.01, 0.3, 0.5, 0.9, 0.999, 1.0])
+@pytest.mark.parametrize("form", FORMATS)
 def test_cut_off_files_are_a_problem(form, share, tmp_path):
     path = save(form, tmp_path)
-    inside = (
-        [path] if path.is_file() else [path / "pickled_data", path / "tensor_5" / "out", path / "tensor_5" / "meta"]
-    )
-    for file in inside:
+    for file in files_in(path):
         whole = file.read_bytes()
+        if not whole:
+            continue  # an empty tensor's file
         file.write_bytes(whole[: min(int(len(whole) * share), len(whole.rstrip()) - 1)])
-        with pytest.raises(Problem, match=r"damaged|cut off|empty|known formats|ends too early"):
-            _ = open_checkpoint(path).hash
+        with pytest.raises(Problem, match=r"damaged|cut off|empty|known formats|ends too early|incomplete"):
+            bits(read(path).tensors)
         file.write_bytes(whole)
 
 
 @settings(max_examples=150, deadline=None)
 @given(data=st.data())
-@pytest.mark.parametrize("form", FILES)
-def test_changed_bytes_give_a_problem_or_a_checkpoint_never_another_error(form, tmp_path_factory, data):
-    folder = tmp_path_factory.mktemp("changed")
-    path = save(form, folder, encoder_weights(), CONFIG)
-    file = path if path.is_file() else path / data.draw(st.sampled_from(["pickled_data", "tensor_0/meta"]))
+@pytest.mark.parametrize("form", FORMATS)
+def test_changed_bytes_give_a_problem_or_a_state_never_another_error(form, tmp_path_factory, data):
+    path = save(form, tmp_path_factory.mktemp("changed"))
+    file = data.draw(st.sampled_from([file for file in files_in(path) if file.stat().st_size]))
     whole = bytearray(file.read_bytes())
     # The structure is at the ends of the files: change most there.
     place = st.one_of(st.integers(0, min(3000, len(whole) - 1)), st.integers(max(0, len(whole) - 3000), len(whole) - 1))
@@ -168,8 +149,4 @@ def test_changed_bytes_give_a_problem_or_a_checkpoint_never_another_error(form, 
         whole[data.draw(place)] = data.draw(st.integers(0, 255))
     file.write_bytes(whole)
     with contextlib.suppress(Problem):
-        _ = open_checkpoint(path).hash
-
-
-def encoder_weights():
-    return {n: a for n, a in WEIGHTS.items() if n != "mask_token" and not n.startswith("decoder_")}
+        bits(read(path).tensors)

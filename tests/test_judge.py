@@ -151,6 +151,14 @@ def test_another_run_is_not_comparable(field: str, value: object) -> None:
     assert status(judgement) == 2
 
 
+def test_a_trace_older_than_a_setting_has_its_default() -> None:
+    settings = Trace(plain()).manifest["config"]
+    older = {name: value for name, value in settings.items() if name not in ("head", "positions", "block_norm_eps")}
+    assert judged(Edited(plain(), config=older)).verdict == "roundoff"
+    other = judged(Edited(plain(), config={**older, "positions": "1d"})).problem
+    assert "({'positions': '1d'}, not {'positions': '2d'})" in other
+
+
 def test_runs_that_really_differ_are_not_comparable() -> None:
     for field, run in (
         ("source", recorded("other seed", seed=1)),

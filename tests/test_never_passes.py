@@ -123,7 +123,7 @@ def test_a_fault_needs_a_place_in_the_model(tmp_path: Path) -> None:
                 tmp_path / "t.npz",
                 tmp_path / "in.npz",
                 model=shallow,
-                fault="layer norm eps 1e-5 in one block",
+                fault="layer norm eps ten times larger in one block",
             )
         )
     assert not (tmp_path / "t.npz").exists()

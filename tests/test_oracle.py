@@ -14,6 +14,8 @@ MODELS = [
     f"img_size=56,patch_size=14,norm_pix_loss=True,{SMALL.replace('48', '80').replace('num_heads=3', 'num_heads=1')}",
     "vit_test_patch8",
     "img_size=(16,32),patch_size=8,embed_dim=24,depth=2,num_heads=2,num_classes=7,pooling=cls",
+    "img_size=16,patch_size=8,embed_dim=24,depth=1,num_heads=2,num_classes=7,head_norm=True",
+    "img_size=16,patch_size=8,embed_dim=24,depth=1,num_heads=2,num_classes=7,pooling=cls,head_norm=True",
 ]  # fmt: skip
 
 

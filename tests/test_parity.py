@@ -19,6 +19,7 @@ MODELS = {
     "patch 14": "img_size=56,patch_size=14,embed_dim=80,depth=1,num_heads=1,decoder_depth=1,decoder_embed_dim=32",
     "classifier, gap": "vit_test_patch8",
     "classifier, cls": f"img_size=(16,32),{SIZES},num_classes=7,pooling=cls",
+    "linear probe": f"img_size=16,{SIZES},num_classes=7,pooling=cls,head_norm=True",
 }
 
 

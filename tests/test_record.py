@@ -175,7 +175,8 @@ sys.exit(main({arguments("numpy", out, "-m", MODEL)!r}))
     worker = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert worker.stdout is not None
     assert worker.stdout.readline() == "in the middle\n"
-    assert [file.suffix for file in tmp_path.iterdir()] == [".new"]  # it was writing
+    # It was writing.
+    assert {file.name for file in tmp_path.iterdir()} == {".t.npz.polymae-lock", ".t.npz.polymae-new"}
     started = time.monotonic()
     os.kill(worker.pid, signal.SIGINT)
     _, said = worker.communicate(timeout=30)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from polymae.backends import FRAMEWORKS
 from polymae.backends.config import ConfigError, MAEConfig, ViTConfig, keep_length
 from polymae.backends.initial import initial_weights, sincos_table
-from polymae.backends.presets import ALIASES, PRESETS, model_config
+from polymae.backends.presets import ALIASES, FAMILY_PRESETS, NAMED, PRESETS, model_config, preset_name
 from polymae.backends.spec import SpecError, encoder_params, loss_taps, params, taps, verify
 from polymae.backends.spelling import native_params, to_native, to_spec
 
@@ -56,9 +56,9 @@ def test_aliases_are_the_official_factories() -> None:
     assert set(ALIASES.values()) <= set(PRESETS)
 
 
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("name", NAMED)
 def test_names_are_unique(name: str) -> None:
-    config = PRESETS[name]
+    config = NAMED[name]
     for listed in (params(config), (*taps(config), *loss_taps(config))):
         names = [item.name for item in listed]
         assert len(set(names)) == len(names)
@@ -117,12 +117,13 @@ def test_initial_weights_are_a_function_of_the_seed() -> None:
 
 @given(
     heads=st.integers(1, 4), depth=st.integers(1, 3), grid=st.tuples(st.integers(1, 3), st.integers(1, 3)),
-    patch=st.integers(1, 4), chans=st.integers(1, 5), framework=st.sampled_from(FRAMEWORKS),
+    patch=st.integers(1, 4), chans=st.integers(1, 5), head=st.sampled_from(["linear", "conv"]),
+    framework=st.sampled_from(FRAMEWORKS),
 )  # fmt: skip
-def test_every_spelling_is_a_bijection(heads, depth, grid, patch, chans, framework) -> None:  # type: ignore[no-untyped-def]
+def test_every_spelling_is_a_bijection(heads, depth, grid, patch, chans, head, framework) -> None:  # type: ignore[no-untyped-def]
     config = MAEConfig(
         img_size=(grid[0] * patch, grid[1] * patch), patch_size=patch, in_chans=chans, embed_dim=4 * heads, depth=depth,
-        num_heads=heads, decoder_embed_dim=8, decoder_depth=1, decoder_num_heads=2,
+        num_heads=heads, decoder_embed_dim=8, decoder_depth=1, decoder_num_heads=2, head=head,
     )  # fmt: skip
     weights = initial_weights(config)
     native = to_native(framework, config, weights)
@@ -160,9 +161,49 @@ def test_model_from_names_and_from_json(tmp_path) -> None:  # type: ignore[no-un
         ("embed_dim=6,num_heads=3", "multiple of 4"),
         ("img_size=a", "height, width"),
         ("nowhere.json", "No model file"),
-        ("pooling=mean", "'gap' or 'cls'"),
+        ("pooling=max", "'gap', 'cls' or 'mean'"),
+        ("positions=3d", "'2d' or '1d'"),
+        ("head=deconv", "'linear' or 'conv'"),
+        ("masking=blocks", "'shuffled' or 'raster'"),
+        ("loss_over=kept", "'removed' or 'all'"),
+        ("decoder_norm=no", "must be a bool"),
+        ("train_positions=1", "must be a bool"),
+        ("block_norm_eps=0", "finite numbers above 0"),
+        ("block_norm_eps=small", "must be a float"),
+        ("norm_eps=None", "must be a float"),
+        ("embed_dim=30,num_heads=3", "multiple of 4, as the 2-D"),
+        ("positions=1d,embed_dim=33,num_heads=3", "multiple of 2, as the 1-D"),
     ],
 )
 def test_a_wrong_model_is_refused_with_what_to_do(model: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         model_config(model)
+
+
+def test_families_have_names_of_their_own() -> None:
+    assert not set(PRESETS) & set(FAMILY_PRESETS)
+    for name, config in FAMILY_PRESETS.items():
+        assert model_config(name) == config
+        assert preset_name(config) == name
+    assert preset_name(model_config("libai_mae_vit_test_patch8", norm_pix_loss=True)) == "libai_mae_vit_test_patch8"
+    base = model_config("libai_mae_vit_base_patch16")
+    assert (base.embed_dim, base.depth, base.num_heads, base.norm_eps, base.eps_of_blocks) == (768, 12, 12, 1e-6, 1e-5)
+    assert model_config("mae_vit_base_patch16").eps_of_blocks == 1e-6
+
+
+def test_every_setting_can_be_given_on_the_command_line() -> None:
+    text = (
+        "block_norm_eps=1e-5,positions=1d,embed_dim=30,num_heads=3,decoder_norm=False,head=conv,masking=raster,"
+        "loss_over=all,train_positions=True"
+    )
+    config = model_config(text)
+    assert isinstance(config, MAEConfig)
+    assert (config.eps_of_blocks, config.positions, config.decoder_norm) == (1e-5, "1d", False)
+    assert (config.head, config.masking, config.loss_over, config.train_positions) == ("conv", "raster", "all", True)
+    assert model_config("block_norm_eps=None,pooling=mean") == ViTConfig(pooling="mean")
+
+
+@pytest.mark.parametrize("field", ["decoder_norm", "train_positions", "norm_pix_loss"])
+def test_a_constructor_takes_true_or_false_alone(field: str) -> None:
+    with pytest.raises(ConfigError, match="must be True or False"):
+        MAEConfig(**{field: "no"})  # type: ignore[arg-type]

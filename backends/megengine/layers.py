@@ -27,10 +27,26 @@ class LayerNorm(M.Module):
         return d / F.sqrt(F.mean(d * d, axis=-1, keepdims=True) + self.eps) * self.weight + self.bias
 
 
+def contiguous(x: Tensor) -> Tensor:
+    """x in memory of its own, where it may be a slice that is to meet a tensor without its first axis.
+
+    MegEngine 1.13's CPU kernel for that reads the slice as if its rows lay one after another: wrong numbers, no error.
+    F.copy and reshape return the slice again, and a compiled model drops x * 1; an index by a tensor makes a tensor.
+    """
+    return x[arange(x.shape[0], x)]
+
+
 def take_tokens(x: Tensor, ids: Tensor) -> Tensor:
     """Tokens ids [N, K] of x [N, L, D], as [N, K, D].
 
-    Not F.gather: it builds its indices with F.linspace, whose queued CPU kernel can read another call's bounds.
+    Not F.gather: it builds its indices with F.linspace (see arange).
     """
-    rows = mge.tensor(np.arange(x.shape[0], dtype="<i4")[:, None], device=x.device)
-    return x[rows, ids]
+    return x[arange(x.shape[0], x)[:, None], ids]
+
+
+def arange(count: int, like: Tensor) -> Tensor:
+    """The numbers 0 to count - 1, int32, on the device of `like`.
+
+    Not F.arange: F.linspace, which it calls, has a queued CPU kernel that can read another call's bounds.
+    """
+    return mge.tensor(np.arange(count, dtype="<i4"), device=like.device)

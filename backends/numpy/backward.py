@@ -12,7 +12,8 @@ import numpy as np
 from scipy.special import ndtr
 
 from .layers import Array, LayerNorm, Linear, matmul, patch_columns, softmax
-from .model import MAE, Attention, Block, Mlp, ViT
+from .model import MAE, ViT
+from .parts import Attention, Block, HeadNorm, Mlp, TransposedConv
 
 Grads = dict[str, Array]
 Taps = Mapping[str, Array]
@@ -43,6 +44,24 @@ def _layer_norm(layer: LayerNorm, x: Array, dy: Array, grads: Grads, name: str) 
     dy = dy * layer.weight
     # The mean and the variance depend on x too: their share of the gradient is taken away.
     return rstd * (dy - dy.mean(axis=-1, keepdims=True) - x_hat * (dy * x_hat).mean(axis=-1, keepdims=True))
+
+
+def _head_norm(layer: HeadNorm, x: Array, dy: Array, grads: Grads, name: str) -> Array:
+    rstd = 1 / np.sqrt(layer.var + layer.eps)
+    dx = dy * rstd
+    grads[f"{name}.mean"] = -dx.sum(axis=0)
+    grads[f"{name}.var"] = -(dx * (x - layer.mean)).sum(axis=0) * rstd**2 / 2
+    return dx
+
+
+def _transposed_conv(layer: TransposedConv, x: Array, dy: Array, grads: Grads, name: str) -> Array:
+    Q, C, p, _ = layer.weight.shape  # Q values in, p*p*C out
+    weight = layer.weight.transpose(0, 2, 3, 1)  # [Q, p, p, C], as the patch's values are ordered
+    rows = dy.reshape(-1, dy.shape[-1])
+    gradient = matmul(x.reshape(-1, Q).T, rows).reshape(weight.shape)
+    grads[f"{name}.weight"] = gradient.transpose(0, 3, 1, 2)
+    grads[f"{name}.bias"] = rows.reshape(-1, C).sum(axis=0)
+    return matmul(dy, weight.reshape(Q, -1).T)
 
 
 def _gelu(x: Array, dy: Array) -> Array:
@@ -104,11 +123,17 @@ def _patch_embed(model: MAE | ViT, imgs: Array, dy: Array, grads: Grads) -> None
 
 def _mae(model: MAE, imgs: Array, out: Taps, grads: Grads) -> None:
     pred, mask, ids_restore = out["pred"], out["mask"], out["ids_restore"]
-    dy = 2 * (pred - out["target"]) * (mask / (mask.sum() * pred.shape[-1]))[:, :, None]
+    patches = mask.sum() if model.config.loss_over == "removed" else mask.size
+    dy = 2 * (pred - out["target"]) * (mask / (patches * pred.shape[-1]))[:, :, None]
+    if model.config.head == "conv":
+        dy = _transposed_conv(model.unconv, out["patch_norm"], dy, grads, "unconv")
+        dy = _layer_norm(model.patch_norm, out["decoder_pred"], dy, grads, "patch_norm")
     dy = np.concatenate([np.zeros_like(dy[:, :1]), dy], axis=1)  # the class token predicts nothing
-    dy = _linear(model.decoder_pred, out["decoder_norm"], dy, grads, "decoder_pred")
-    x = _last(out, "decoder_blocks", model.decoder_blocks)
-    dy = _layer_norm(model.decoder_norm, x, dy, grads, "decoder_norm")
+    last = _last(out, "decoder_blocks", model.decoder_blocks)
+    x = out["decoder_norm"] if model.config.decoder_norm else last
+    dy = _linear(model.decoder_pred, x, dy, grads, "decoder_pred")
+    if model.config.decoder_norm:
+        dy = _layer_norm(model.decoder_norm, last, dy, grads, "decoder_norm")
     dy = _blocks(model.decoder_blocks, out["decoder_tokens"], dy, out, grads, "decoder_blocks")
     grads["decoder_pos_embed"] = dy.sum(axis=0, keepdims=True)
 
@@ -131,14 +156,20 @@ def _mae(model: MAE, imgs: Array, out: Taps, grads: Grads) -> None:
 def _vit(model: ViT, imgs: Array, labels: Array, out: Taps, grads: Grads) -> None:
     dy = softmax(out["logits"])
     dy[np.arange(len(labels)), labels] -= 1
-    dy = _linear(model.head, out["latent"], dy / len(labels), grads, "head")  # [N, D]
+    x = out["head_norm"] if model.config.head_norm else out["latent"]
+    dy = _linear(model.head, x, dy / len(labels), grads, "head")  # [N, D]
+    if model.config.head_norm:
+        dy = _head_norm(model.head_norm, out["latent"], dy, grads, "head_norm")
     x = _last(out, "blocks", model.blocks)
     if model.config.pooling == "gap":
         dy = _layer_norm(model.fc_norm, x[:, 1:].mean(axis=1), dy, grads, "fc_norm")
         patches = np.repeat(dy[:, None] / (x.shape[1] - 1), x.shape[1] - 1, axis=1)
         dy = np.concatenate([np.zeros_like(x[:, :1]), patches], axis=1)
     else:
-        dy = np.concatenate([dy[:, None], np.zeros_like(x[:, 1:])], axis=1)
+        if model.config.pooling == "cls":
+            dy = np.concatenate([dy[:, None], np.zeros_like(x[:, 1:])], axis=1)
+        else:
+            dy = np.repeat(dy[:, None] / x.shape[1], x.shape[1], axis=1)
         dy = _layer_norm(model.norm, x, dy, grads, "norm")
     dy = _blocks(model.blocks, out["tokens"], dy, out, grads, "blocks")
     grads["cls_token"] = dy[:, :1].sum(axis=0, keepdims=True)

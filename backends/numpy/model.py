@@ -11,92 +11,9 @@ import numpy as np
 
 from ..config import MAEConfig, ViTConfig, keep_length
 from ..spec import NoTaps
-from .layers import (
-    Array,
-    Conv2d,
-    LayerNorm,
-    Linear,
-    Module,
-    gelu,
-    log_softmax,
-    matmul,
-    row_mean,
-    softmax,
-    unbiased_variance,
-)
+from .layers import Array, LayerNorm, Linear, Module, log_softmax, row_mean, unbiased_variance
+from .parts import HeadNorm, PatchEmbed, TransposedConv, blocks, raster_order
 from .weights import Weights, finish
-
-
-class PatchEmbed(Module):
-    """Cut an image into patches and project each: a convolution whose stride is its kernel."""
-
-    def __init__(self, in_chans: int, dim: int, patch_size: int):
-        self.proj = Conv2d(in_chans, dim, patch_size)
-
-    def forward(self, imgs: Array) -> Array:
-        """imgs [N, C, height, width] to tokens [N, L, D]."""
-        x = self.proj(imgs)  # [N, D, rows, columns]
-        return x.reshape(*x.shape[:2], -1).transpose(0, 2, 1)  # [N, L, D]
-
-
-class Attention(Module):
-    """Multi-head self-attention with one fused qkv matrix."""
-
-    def __init__(self, dim: int, num_heads: int):
-        self.num_heads = num_heads
-        self.scale = (dim // num_heads) ** -0.5
-        self.qkv = Linear(dim, 3 * dim)
-        self.proj = Linear(dim, dim)
-
-    def forward(self, x: Array, out: dict[str, Array], name: str) -> Array:
-        """x [N, T, D] to [N, T, D]."""
-        N, T, D = x.shape
-        x = out[f"{name}.qkv"] = self.qkv(x)  # [N, T, 3D]
-        x = x.reshape(N, T, 3, self.num_heads, D // self.num_heads)
-        q, k, v = x.transpose(2, 0, 3, 1, 4)  # each [N, H, T, D/H]
-        attn = matmul(q, k.swapaxes(-2, -1)) * self.scale  # [N, H, T, T]
-        attn = out[f"{name}.softmax"] = softmax(attn)
-        x = matmul(attn, v).swapaxes(1, 2).reshape(N, T, D)
-        x = out[f"{name}.proj"] = self.proj(x)
-        return x
-
-
-class Mlp(Module):
-    """Two linear layers with the exact (erf) GELU between them."""
-
-    def __init__(self, dim: int, hidden_dim: int):
-        self.fc1 = Linear(dim, hidden_dim)
-        self.fc2 = Linear(hidden_dim, dim)
-
-    def forward(self, x: Array, out: dict[str, Array], name: str) -> Array:
-        """x [N, T, D] to [N, T, D]."""
-        x = out[f"{name}.fc1"] = self.fc1(x)  # [N, T, 4D]
-        x = out[f"{name}.gelu"] = gelu(x)
-        x = out[f"{name}.fc2"] = self.fc2(x)
-        return x
-
-
-class Block(Module):
-    """A pre-norm transformer block."""
-
-    def __init__(self, dim: int, num_heads: int, hidden_dim: int, norm_eps: float):
-        self.norm1 = LayerNorm(dim, eps=norm_eps)
-        self.attn = Attention(dim, num_heads)
-        self.norm2 = LayerNorm(dim, eps=norm_eps)
-        self.mlp = Mlp(dim, hidden_dim)
-
-    def forward(self, x: Array, out: dict[str, Array], name: str) -> Array:
-        """x [N, T, D] to [N, T, D]."""
-        y = out[f"{name}.norm1"] = self.norm1(x)
-        x = out[f"{name}.residual"] = x + self.attn(y, out, f"{name}.attn")
-        y = out[f"{name}.norm2"] = self.norm2(x)
-        x = out[name] = x + self.mlp(y, out, f"{name}.mlp")
-        return x
-
-
-def blocks(depth: int, dim: int, num_heads: int, hidden_dim: int, norm_eps: float) -> list[Block]:
-    """A stack of equal blocks."""
-    return [Block(dim, num_heads, hidden_dim, norm_eps) for _ in range(depth)]
 
 
 class MAE(Module):
@@ -111,14 +28,18 @@ class MAE(Module):
         self.mask_token = np.zeros((1, 1, E), np.float32)
         self.decoder_pos_embed = np.zeros((1, L + 1, E), np.float32)
         self.patch_embed = PatchEmbed(config.in_chans, D, config.patch_size)
-        self.blocks = blocks(config.depth, D, config.num_heads, config.mlp_dim(D), config.norm_eps)
+        self.blocks = blocks(config.depth, D, config.num_heads, config.mlp_dim(D), config.eps_of_blocks)
         self.norm = LayerNorm(D, eps=config.norm_eps)
         self.decoder_embed = Linear(D, E)
         self.decoder_blocks = blocks(
-            config.decoder_depth, E, config.decoder_num_heads, config.mlp_dim(E), config.norm_eps
+            config.decoder_depth, E, config.decoder_num_heads, config.mlp_dim(E), config.eps_of_blocks
         )
-        self.decoder_norm = LayerNorm(E, eps=config.norm_eps)
+        if config.decoder_norm:
+            self.decoder_norm = LayerNorm(E, eps=config.norm_eps)
         self.decoder_pred = Linear(E, config.patch_dim)
+        if config.head == "conv":
+            self.patch_norm = LayerNorm(config.patch_dim, eps=1e-12)
+            self.unconv = TransposedConv(config.patch_dim, config.in_chans, config.patch_size)
         finish(self, weights)
 
     def forward(
@@ -126,8 +47,8 @@ class MAE(Module):
     ) -> tuple[Array, Array, Array]:
         """Mask, encode, decode and score a batch.
 
-        imgs [N, C, height, width], normalised. noise [N, L]: each image keeps its patches of smallest noise;
-        None draws it. Returns the loss [], the prediction [N, L, P] and the mask [N, L] (0 kept, 1 removed).
+        imgs [N, C, height, width], normalised. noise [N, L]: the patches of smallest noise are kept; None draws it.
+        Returns the loss [], the prediction [N, L, P] and the mask [N, L] (0 kept, 1 removed).
         """
         out = NoTaps() if out is None else out
         latent, mask, ids_restore = self.forward_encoder(imgs, noise, mask_ratio, out)
@@ -152,11 +73,13 @@ class MAE(Module):
     def random_masking(
         self, x: Array, noise: Array | None, mask_ratio: float, out: dict[str, Array]
     ) -> tuple[Array, Array, Array]:
-        """Keep the K patches of smallest noise in each image, in the order of their noise."""
+        """Keep the K patches of smallest noise: each image its own, or all the first's in raster order (masking)."""
         N, L, D = x.shape
         K = keep_length(L, mask_ratio)
         noise = np.random.default_rng().random((N, L), np.float32) if noise is None else noise
         ids_shuffle = np.argsort(noise, axis=1, kind="stable")
+        if self.config.masking == "raster":
+            ids_shuffle = raster_order(ids_shuffle, K)
         ids_restore = out["ids_restore"] = np.argsort(ids_shuffle, axis=1)
         ids_keep = ids_shuffle[:, :K]
         x = np.take_along_axis(x, ids_keep[:, :, None], axis=1)  # [N, K, D]
@@ -175,12 +98,21 @@ class MAE(Module):
         x = out["decoder_tokens"] = x + self.decoder_pos_embed  # [N, L+1, E]
         for i, block in enumerate(self.decoder_blocks):
             x = block(x, out, f"decoder_blocks.{i}")
-        x = out["decoder_norm"] = self.decoder_norm(x)
-        x = out["pred"] = self.decoder_pred(x)[:, 1:]
+        if self.config.decoder_norm:
+            x = out["decoder_norm"] = self.decoder_norm(x)
+        x = self.decoder_pred(x)[:, 1:]
+        if self.config.head == "conv":
+            x = out["decoder_pred"] = x
+            x = out["patch_norm"] = self.patch_norm(x)
+            x = self.unconv(x)
+        x = out["pred"] = x
         return x
 
     def forward_loss(self, imgs: Array, pred: Array, mask: Array, out: dict[str, Array]) -> Array:
-        """Mean squared error over the removed patches: of the pixels, or of each patch normalised (norm_pix_loss)."""
+        """Squared error of the removed patches' pixels, each patch normalised or not (norm_pix_loss).
+
+        Its mean over these patches, or their sum over the number of values in all patches (loss_over).
+        """
         target = self.patchify(imgs)
         if self.norm_pix_loss:
             mean = row_mean(target)
@@ -188,7 +120,11 @@ class MAE(Module):
             target = (target - mean) / (var + 1e-6) ** 0.5
         target = out["target"] = target
         loss = ((pred - target) ** 2).mean(axis=-1)  # [N, L]
-        loss = out["loss"] = (loss * mask).sum() / mask.sum()
+        if self.config.loss_over == "removed":
+            loss = (loss * mask).sum() / mask.sum()
+        else:
+            loss = (loss * mask).mean()  # over all patches
+        loss = out["loss"] = loss
         return loss
 
     def patchify(self, imgs: Array) -> Array:
@@ -205,7 +141,7 @@ class MAE(Module):
 
 
 class ViT(Module):
-    """Classifier on the encoder (official `VisionTransformer`); pooling gap or cls."""
+    """Classifier on the encoder (official `VisionTransformer`); pooling gap, cls or mean."""
 
     def __init__(self, config: ViTConfig, weights: Weights | None = None):
         L, D = config.num_patches, config.embed_dim
@@ -213,9 +149,11 @@ class ViT(Module):
         self.cls_token = np.zeros((1, 1, D), np.float32)
         self.pos_embed = np.zeros((1, L + 1, D), np.float32)
         self.patch_embed = PatchEmbed(config.in_chans, D, config.patch_size)
-        self.blocks = blocks(config.depth, D, config.num_heads, config.mlp_dim(D), config.norm_eps)
-        if config.pooling == "cls":
+        self.blocks = blocks(config.depth, D, config.num_heads, config.mlp_dim(D), config.eps_of_blocks)
+        if config.pooling != "gap":
             self.norm = LayerNorm(D, eps=config.norm_eps)
+        if config.head_norm:
+            self.head_norm = HeadNorm(D, eps=1e-6)
         self.head = Linear(D, config.num_classes)
         if config.pooling == "gap":
             self.fc_norm = LayerNorm(D, eps=config.norm_eps)
@@ -225,6 +163,8 @@ class ViT(Module):
         """imgs [N, C, height, width], normalised, to logits [N, classes]."""
         out = NoTaps() if out is None else out
         x = self.forward_features(imgs, out)
+        if self.config.head_norm:
+            x = out["head_norm"] = self.head_norm(x)  # [N, D]
         x = out["logits"] = self.head(x)
         return x
 
@@ -239,7 +179,8 @@ class ViT(Module):
         if self.config.pooling == "gap":
             x = self.fc_norm(x[:, 1:].mean(axis=1))
         else:
-            x = self.norm(x)[:, 0]
+            x = self.norm(x)
+            x = x[:, 0] if self.config.pooling == "cls" else x.mean(axis=1)
         x = out["latent"] = x
         return x
 

@@ -8,89 +8,13 @@ The five model.py files read alike line for line: `diff` one against another to 
 from __future__ import annotations
 
 import oneflow as flow
-import oneflow.nn.functional as F
 from oneflow import Tensor, nn
 
 from ..config import MAEConfig, ViTConfig, keep_length
 from ..spec import NoTaps
 from .layers import cross_entropy
+from .parts import HeadNorm, PatchEmbed, TransposedConv, blocks, raster_order
 from .weights import Weights, finish
-
-
-class PatchEmbed(nn.Module):
-    """Cut an image into patches and project each: a convolution whose stride is its kernel."""
-
-    def __init__(self, in_chans: int, dim: int, patch_size: int):
-        super().__init__()
-        self.proj = nn.Conv2d(in_chans, dim, patch_size, stride=patch_size)
-
-    def forward(self, imgs: Tensor) -> Tensor:
-        """imgs [N, C, height, width] to tokens [N, L, D]."""
-        x = self.proj(imgs)  # [N, D, rows, columns]
-        return x.flatten(2).transpose(1, 2)  # [N, L, D]
-
-
-class Attention(nn.Module):
-    """Multi-head self-attention with one fused qkv matrix."""
-
-    def __init__(self, dim: int, num_heads: int):
-        super().__init__()
-        self.num_heads = num_heads
-        self.scale = (dim // num_heads) ** -0.5
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.proj = nn.Linear(dim, dim)
-
-    def forward(self, x: Tensor, out: dict[str, Tensor], name: str) -> Tensor:
-        """x [N, T, D] to [N, T, D]."""
-        N, T, D = x.shape
-        x = out[f"{name}.qkv"] = self.qkv(x)  # [N, T, 3D]
-        x = x.reshape(N, T, 3, self.num_heads, D // self.num_heads)
-        q, k, v = x.permute(2, 0, 3, 1, 4)  # each [N, H, T, D/H]
-        attn = q @ k.transpose(-2, -1) * self.scale  # [N, H, T, T]
-        attn = out[f"{name}.softmax"] = attn.softmax(dim=-1)
-        x = (attn @ v).transpose(1, 2).reshape(N, T, D)
-        x = out[f"{name}.proj"] = self.proj(x)
-        return x
-
-
-class Mlp(nn.Module):
-    """Two linear layers with the exact (erf) GELU between them."""
-
-    def __init__(self, dim: int, hidden_dim: int):
-        super().__init__()
-        self.fc1 = nn.Linear(dim, hidden_dim)
-        self.fc2 = nn.Linear(hidden_dim, dim)
-
-    def forward(self, x: Tensor, out: dict[str, Tensor], name: str) -> Tensor:
-        """x [N, T, D] to [N, T, D]."""
-        x = out[f"{name}.fc1"] = self.fc1(x)  # [N, T, 4D]
-        x = out[f"{name}.gelu"] = F.gelu(x)
-        x = out[f"{name}.fc2"] = self.fc2(x)
-        return x
-
-
-class Block(nn.Module):
-    """A pre-norm transformer block."""
-
-    def __init__(self, dim: int, num_heads: int, hidden_dim: int, norm_eps: float):
-        super().__init__()
-        self.norm1 = nn.LayerNorm(dim, eps=norm_eps)
-        self.attn = Attention(dim, num_heads)
-        self.norm2 = nn.LayerNorm(dim, eps=norm_eps)
-        self.mlp = Mlp(dim, hidden_dim)
-
-    def forward(self, x: Tensor, out: dict[str, Tensor], name: str) -> Tensor:
-        """x [N, T, D] to [N, T, D]."""
-        y = out[f"{name}.norm1"] = self.norm1(x)
-        x = out[f"{name}.residual"] = x + self.attn(y, out, f"{name}.attn")
-        y = out[f"{name}.norm2"] = self.norm2(x)
-        x = out[name] = x + self.mlp(y, out, f"{name}.mlp")
-        return x
-
-
-def blocks(depth: int, dim: int, num_heads: int, hidden_dim: int, norm_eps: float) -> nn.ModuleList:
-    """A stack of equal blocks."""
-    return nn.ModuleList([Block(dim, num_heads, hidden_dim, norm_eps) for _ in range(depth)])
 
 
 class MAE(nn.Module):
@@ -102,18 +26,22 @@ class MAE(nn.Module):
         self.config = config
         self.norm_pix_loss = config.norm_pix_loss
         self.cls_token = nn.Parameter(flow.zeros(1, 1, D))
-        self.pos_embed = nn.Parameter(flow.zeros(1, L + 1, D), requires_grad=False)
+        self.pos_embed = nn.Parameter(flow.zeros(1, L + 1, D), requires_grad=config.train_positions)
         self.mask_token = nn.Parameter(flow.zeros(1, 1, E))
-        self.decoder_pos_embed = nn.Parameter(flow.zeros(1, L + 1, E), requires_grad=False)
+        self.decoder_pos_embed = nn.Parameter(flow.zeros(1, L + 1, E), requires_grad=config.train_positions)
         self.patch_embed = PatchEmbed(config.in_chans, D, config.patch_size)
-        self.blocks = blocks(config.depth, D, config.num_heads, config.mlp_dim(D), config.norm_eps)
+        self.blocks = blocks(config.depth, D, config.num_heads, config.mlp_dim(D), config.eps_of_blocks)
         self.norm = nn.LayerNorm(D, eps=config.norm_eps)
         self.decoder_embed = nn.Linear(D, E)
         self.decoder_blocks = blocks(
-            config.decoder_depth, E, config.decoder_num_heads, config.mlp_dim(E), config.norm_eps
+            config.decoder_depth, E, config.decoder_num_heads, config.mlp_dim(E), config.eps_of_blocks
         )
-        self.decoder_norm = nn.LayerNorm(E, eps=config.norm_eps)
+        if config.decoder_norm:
+            self.decoder_norm = nn.LayerNorm(E, eps=config.norm_eps)
         self.decoder_pred = nn.Linear(E, config.patch_dim)
+        if config.head == "conv":
+            self.patch_norm = nn.LayerNorm(config.patch_dim, eps=1e-12)
+            self.unconv = TransposedConv(config.patch_dim, config.in_chans, config.patch_size)
         finish(self, weights)
 
     def forward(
@@ -121,8 +49,8 @@ class MAE(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Mask, encode, decode and score a batch.
 
-        imgs [N, C, height, width], normalised. noise [N, L]: each image keeps its patches of smallest noise;
-        None draws it. Returns the loss [], the prediction [N, L, P] and the mask [N, L] (0 kept, 1 removed).
+        imgs [N, C, height, width], normalised. noise [N, L]: the patches of smallest noise are kept; None draws it.
+        Returns the loss [], the prediction [N, L, P] and the mask [N, L] (0 kept, 1 removed).
         """
         out = NoTaps() if out is None else out
         latent, mask, ids_restore = self.forward_encoder(imgs, noise, mask_ratio, out)
@@ -147,11 +75,13 @@ class MAE(nn.Module):
     def random_masking(
         self, x: Tensor, noise: Tensor | None, mask_ratio: float, out: dict[str, Tensor]
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Keep the K patches of smallest noise in each image, in the order of their noise."""
+        """Keep the K patches of smallest noise: each image its own, or all the first's in raster order (masking)."""
         N, L, D = x.shape
         K = keep_length(L, mask_ratio)
         noise = flow.rand(N, L, device=x.device) if noise is None else noise
         ids_shuffle = flow.argsort(noise, dim=1)
+        if self.config.masking == "raster":
+            ids_shuffle = raster_order(ids_shuffle, K)
         ids_restore = out["ids_restore"] = flow.argsort(ids_shuffle, dim=1)
         ids_keep = ids_shuffle[:, :K]
         x = flow.gather(x, 1, ids_keep[:, :, None].expand(-1, -1, D))  # [N, K, D]
@@ -170,12 +100,21 @@ class MAE(nn.Module):
         x = out["decoder_tokens"] = x + self.decoder_pos_embed  # [N, L+1, E]
         for i, block in enumerate(self.decoder_blocks):
             x = block(x, out, f"decoder_blocks.{i}")
-        x = out["decoder_norm"] = self.decoder_norm(x)
-        x = out["pred"] = self.decoder_pred(x)[:, 1:]
+        if self.config.decoder_norm:
+            x = out["decoder_norm"] = self.decoder_norm(x)
+        x = self.decoder_pred(x)[:, 1:]
+        if self.config.head == "conv":
+            x = out["decoder_pred"] = x
+            x = out["patch_norm"] = self.patch_norm(x)
+            x = self.unconv(x)
+        x = out["pred"] = x
         return x
 
     def forward_loss(self, imgs: Tensor, pred: Tensor, mask: Tensor, out: dict[str, Tensor]) -> Tensor:
-        """Mean squared error over the removed patches: of the pixels, or of each patch normalised (norm_pix_loss)."""
+        """Squared error of the removed patches' pixels, each patch normalised or not (norm_pix_loss).
+
+        Its mean over these patches, or their sum over the number of values in all patches (loss_over).
+        """
         target = self.patchify(imgs)
         if self.norm_pix_loss:
             mean = target.mean(dim=-1, keepdim=True)
@@ -183,7 +122,11 @@ class MAE(nn.Module):
             target = (target - mean) / (var + 1e-6) ** 0.5
         target = out["target"] = target
         loss = ((pred - target) ** 2).mean(dim=-1)  # [N, L]
-        loss = out["loss"] = (loss * mask).sum() / mask.sum()
+        if self.config.loss_over == "removed":
+            loss = (loss * mask).sum() / mask.sum()
+        else:
+            loss = (loss * mask).mean()  # over all patches
+        loss = out["loss"] = loss
         return loss
 
     def patchify(self, imgs: Tensor) -> Tensor:
@@ -200,18 +143,20 @@ class MAE(nn.Module):
 
 
 class ViT(nn.Module):
-    """Classifier on the encoder (official `VisionTransformer`); pooling gap or cls."""
+    """Classifier on the encoder (official `VisionTransformer`); pooling gap, cls or mean."""
 
     def __init__(self, config: ViTConfig, weights: Weights | None = None):
         super().__init__()
         L, D = config.num_patches, config.embed_dim
         self.config = config
         self.cls_token = nn.Parameter(flow.zeros(1, 1, D))
-        self.pos_embed = nn.Parameter(flow.zeros(1, L + 1, D))
+        self.pos_embed = nn.Parameter(flow.zeros(1, L + 1, D), requires_grad=config.train_positions)
         self.patch_embed = PatchEmbed(config.in_chans, D, config.patch_size)
-        self.blocks = blocks(config.depth, D, config.num_heads, config.mlp_dim(D), config.norm_eps)
-        if config.pooling == "cls":
+        self.blocks = blocks(config.depth, D, config.num_heads, config.mlp_dim(D), config.eps_of_blocks)
+        if config.pooling != "gap":
             self.norm = nn.LayerNorm(D, eps=config.norm_eps)
+        if config.head_norm:
+            self.head_norm = HeadNorm(D, eps=1e-6)
         self.head = nn.Linear(D, config.num_classes)
         if config.pooling == "gap":
             self.fc_norm = nn.LayerNorm(D, eps=config.norm_eps)
@@ -221,6 +166,8 @@ class ViT(nn.Module):
         """imgs [N, C, height, width], normalised, to logits [N, classes]."""
         out = NoTaps() if out is None else out
         x = self.forward_features(imgs, out)
+        if self.config.head_norm:
+            x = out["head_norm"] = self.head_norm(x)  # [N, D]
         x = out["logits"] = self.head(x)
         return x
 
@@ -235,7 +182,8 @@ class ViT(nn.Module):
         if self.config.pooling == "gap":
             x = self.fc_norm(x[:, 1:].mean(dim=1))
         else:
-            x = self.norm(x)[:, 0]
+            x = self.norm(x)
+            x = x[:, 0] if self.config.pooling == "cls" else x.mean(dim=1)
         x = out["latent"] = x
         return x
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from ..tensors import Array, CheckpointProblem, Progress, State
-from . import megengine, mindspore, oneflow, pth, safetensors
+from ..tensors import CheckpointProblem, Progress, State
+from . import megengine, mindspore, npz, oneflow, pth, pth_legacy, safetensors, shards
 
 
 class Format(Protocol):
@@ -25,29 +24,41 @@ class Format(Protocol):
     def FOLDER(self) -> bool:
         """Whether it is a folder of files."""
 
+    @property
+    def HAS_ROOM(self) -> bool:
+        """Whether it keeps a State's note."""
+
     def matches(self, start: Any, /) -> bool:
         """Whether a file with these first bytes (a folder format: this folder) is of this format."""
 
     def read(self, path: Path) -> State:
         """The tensors, lazily."""
 
-    def write(self, path: Path, arrays: Mapping[str, Array], progress: Progress) -> None:
-        """Write float32 arrays, tensor by tensor, to a path that must not exist; same arrays, same bytes."""
+    def write(self, path: Path, state: State, progress: Progress) -> None:
+        """Write a state, loading one tensor at a time, to a path that must not exist; same state, same bytes.
+
+        progress is given the bytes of each tensor once it is written. Raises CheckpointProblem for a dtype that the
+        format has no way to express.
+        """
 
 
+class FolderFormat(Format, Protocol):
+    """What each module of a folder format offers besides."""
+
+    def replaceable(self, path: Path) -> bool:
+        """Whether an existing folder is nothing but an earlier save, so that nothing else is lost with it."""
+
+
+FOLDERS: dict[str, FolderFormat] = {"shards": shards, "oneflow": oneflow}
 FORMATS: dict[str, Format] = {
+    "npz": npz,  # a zip too: asked before .pth
     "pth": pth,
+    "pth_legacy": pth_legacy,  # a pickle too: asked before MegEngine
     "safetensors": safetensors,
+    "shards": shards,
     "megengine": megengine,
     "mindspore": mindspore,
     "oneflow": oneflow,
-}
-# Which formats a framework's own loader reads, the first being the default.
-NATIVE = {
-    "torch": ("pth", "safetensors"),
-    "megengine": ("megengine",),
-    "mindspore": ("mindspore",),
-    "oneflow": ("oneflow",),
 }
 # What people have in place of a checkpoint, by its first bytes (lower case, without leading blanks).
 _STRANGERS = {
@@ -64,13 +75,19 @@ _STRANGERS = {
 def find_format(path: Path) -> tuple[str, Format]:
     """Name and module of the format of a file or folder, by its first bytes. Raises CheckpointProblem for none."""
     try:
-        folder, regular = path.is_dir(), path.is_file() or not path.exists()
-        head = b"" if folder or not regular else _first_bytes(path)
+        return _find_format(path)
+    except CheckpointProblem:  # a ValueError too
+        raise
     except FileNotFoundError:
         raise CheckpointProblem(f"There is no file {path}; check the path.") from None
     except (OSError, ValueError) as problem:  # ValueError: a null character in the name
         raise CheckpointProblem(f"Cannot read {path}: {problem}; check the path and its permissions.") from None
-    if folder:
+
+
+def _find_format(path: Path) -> tuple[str, Format]:
+    folder, regular = path.is_dir(), path.is_file() or not path.exists()
+    head = b"" if folder or not regular else _first_bytes(path)
+    if folder or shards.is_index(path):
         return _find_folder_format(path)
     if not regular:  # a pipe would make us wait for ever
         raise CheckpointProblem(f"{path} is neither a file nor a folder; save the checkpoint to a file first.")
@@ -96,6 +113,16 @@ def _find_folder_format(path: Path) -> tuple[str, Format]:
     for name, form in FORMATS.items():
         if form.FOLDER and form.matches(path):
             return name, form
-    inside = path / "model"
-    hint = f" Did you mean {inside}?" if oneflow.matches(inside) else ""
-    raise CheckpointProblem(f"{path} is a folder, but not one that oneflow.save wrote (no pickled_data in it).{hint}")
+    raise CheckpointProblem(
+        f"{path} is a folder, but not one that oneflow.save wrote (no pickled_data in it), nor LiBai (no model folder), "
+        f"nor Hugging Face (no model.safetensors).{_hint(path)}"
+    )
+
+
+def _hint(path: Path) -> str:
+    """Where in a folder of checkpoints one lies."""
+    names = sorted(inside.name for inside in path.iterdir() if inside.is_dir())[:1000]
+    if (path / "pytorch_model.bin").is_file():
+        return f" Give {path / 'pytorch_model.bin'} itself."
+    fitting = [name for name in names if oneflow.matches(path / name) or shards.matches(path / name)]
+    return f" Did you mean {path / fitting[-1]}?" if fitting else ""

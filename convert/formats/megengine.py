@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-import math
-import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..tensors import DTYPES, Array, CheckpointProblem, Progress, State, Tensor, from_bytes, map_file, to_bytes
+from ..tensors import DTYPES, Progress, State, Tensor, map_file
 from . import pickle_writer as pickle
-from .pickle_reader import Record, read_pickle
+from .checks import CODES, require_dtypes, stored_bytes
+from .numpy_arrays import ALLOWED, array_tensor
+from .pickle_reader import read_pickle
+from .pickle_values import Global, Record
 from .state import find_state
 
-NAME, ENDINGS, FOLDER = "MegEngine .pkl", (".pkl",), False
+NAME, ENDINGS, FOLDER, HAS_ROOM = "MegEngine .pkl", (".pkl",), False, False
 
-_ARRAYS = frozenset(f"{module}.multiarray._reconstruct" for module in ("numpy.core", "numpy._core"))
-_ALLOWED = _ARRAYS | {
-    "numpy.ndarray", "numpy.dtype", "numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar",
-    "collections.OrderedDict", "collections.defaultdict", "argparse.Namespace", "pathlib.PosixPath",
+_TENSORS = [Global("megengine.tensor", name) for name in ("Tensor", "Parameter")]
+_ALLOWED = ALLOWED | {
+    *map(str, _TENSORS), "collections.OrderedDict", "collections.defaultdict", "argparse.Namespace",
+    "pathlib.PosixPath", "pathlib._local.PosixPath", "builtins.set",
 }  # fmt: skip
-# How NumPy's own pickles call a dtype.
-_CODES = {np.dtype(code).str[1:]: name for name, code in DTYPES.items() if name != "bfloat16"}
-# The first bytes of what torch.save wrote before version 1.6: a pickle too, but of several parts.
-_OLD_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 
 
 def matches(head: bytes) -> bool:
@@ -34,53 +30,45 @@ def matches(head: bytes) -> bool:
 
 
 def read(path: Path) -> State:
-    """The arrays of a file written by megengine.save, lazily. Raises CheckpointProblem."""
+    """The arrays, or MegEngine's own tensors, of a file written by megengine.save, lazily. Raises CheckpointProblem."""
     data = map_file(path)
-    if bytes(data[: len(_OLD_TORCH)]) == _OLD_TORCH:
-        raise CheckpointProblem(
-            f"{path} is in the format of torch before 1.6, which is not read here. With torch: "
-            "torch.save(torch.load(file, weights_only=True), new_file)."
-        )
     value = read_pickle(data, _ALLOWED, str(path))
-    return find_state(value, lambda name, stored: _tensor(name, stored, path), str(path))
+    return find_state(value, lambda name, stored: _tensor(name, stored, path), str(path), lambda: len(data))
 
 
 def _tensor(name: str, value: Any, path: Path) -> Tensor | None:
-    if not isinstance(value, Record) or str(value.of) not in _ARRAYS:
-        return None
-    try:
-        _, shape, dtype_record, fortran, data = value.state
-        code, order = dtype_record.args[0], dtype_record.state[1]
-        if not re.fullmatch(r"[fiub][1248]", code) or order not in ("<", ">", "|", "="):
-            raise TypeError
-        dtype = _CODES[code]
-        needed = math.prod(shape) * int(code[1])
-        if any(type(n) is not int or n < 0 for n in shape) or len(shape) > 16 or len(data) != needed:
-            raise TypeError
-        if not isinstance(data, memoryview):
-            raise TypeError
-    except (TypeError, ValueError, KeyError, IndexError, AttributeError):
-        raise CheckpointProblem(f"{path} is damaged: the record of array {name} makes no sense.") from None
-    return Tensor(shape, dtype, lambda: from_bytes(data, dtype, shape, order == ">", bool(fortran)))
+    if isinstance(value, Record) and value.of in _TENSORS:  # wrapped around an array, which older versions kept inside
+        inside = value.state.get("data") if isinstance(value.state, dict) and not value.args else value.args[:1]
+        value = inside[0] if isinstance(inside, tuple) and inside else inside
+    return array_tensor(name, value, str(path))
 
 
-def write(path: Path, arrays: Mapping[str, Array], progress: Progress) -> None:
-    """Write an OrderedDict of float32 arrays, one after the other. `path` is made and must not exist."""
+def write(path: Path, state: State, progress: Progress) -> None:
+    """Write an OrderedDict of arrays, alone or in a dict, one after the other. `path` is made and must not exist."""
+    require_dtypes(state, CODES.values(), NAME)
     empty = pickle.name("numpy.core.multiarray", "_reconstruct") + pickle.items(
         [pickle.name("numpy", "ndarray"), pickle.integers([0]), pickle.byte_string(1) + b"b"]
     )
-    float32 = pickle.name("numpy", "dtype") + pickle.items([pickle.text("f4"), pickle.FALSE, pickle.TRUE])
-    byte_order = pickle.items(
-        [pickle.integer(3), pickle.text("<"), *[pickle.NONE] * 3, *map(pickle.integer, (-1, -1, 0))]
-    )
-    float32 += pickle.REDUCE + byte_order + pickle.BUILD
     with path.open("xb") as file:
-        file.write(pickle.protocol(4) + pickle.ORDERED_DICT)
-        for name, array in arrays.items():
+        file.write(pickle.protocol(4))
+        if state.under is not None:
+            file.write(pickle.EMPTY_DICT + pickle.text(state.under))
+        file.write(pickle.ORDERED_DICT)
+        for name, tensor in state.tensors.items():
             file.write(pickle.text(name) + empty + pickle.REDUCE + pickle.MARK)
-            file.write(pickle.integer(1) + pickle.integers(array.shape) + float32 + pickle.FALSE)
-            file.write(pickle.byte_string(array.nbytes))
-            file.write(to_bytes(array))
+            file.write(pickle.integer(1) + pickle.integers(tensor.shape) + _pickled(tensor.dtype) + pickle.FALSE)
+            file.write(pickle.byte_string(tensor.nbytes))
+            file.write(stored_bytes(name, tensor))
             file.write(b"t" + pickle.BUILD + pickle.SETITEM)
-            progress(array.nbytes)
+            progress(tensor.nbytes)
+        if state.under is not None:
+            file.write(pickle.SETITEM)
         file.write(pickle.STOP)
+
+
+def _pickled(dtype: str) -> bytes:
+    """A NumPy dtype, as NumPy pickles it."""
+    code = np.dtype(DTYPES[dtype]).str
+    made = pickle.name("numpy", "dtype") + pickle.items([pickle.text(code[1:]), pickle.FALSE, pickle.TRUE])
+    order = [pickle.integer(3), pickle.text(code[0]), *[pickle.NONE] * 3, *map(pickle.integer, (-1, -1, 0))]
+    return made + pickle.REDUCE + pickle.items(order) + pickle.BUILD

@@ -8,31 +8,34 @@ The messages (mindspore/train/checkpoint.proto), with the field numbers that sta
 
 from __future__ import annotations
 
-import math
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
-import numpy as np
+from ..tensors import Array, CheckpointProblem, Progress, State, Tensor, from_bytes, map_file
+from .checks import bytes_needed, proper_name, shown, stored_bytes
 
-from ..tensors import DTYPES, Array, CheckpointProblem, Progress, State, Tensor, from_bytes, map_file, to_bytes
-
-NAME, ENDINGS, FOLDER = "MindSpore .ckpt", (".ckpt",), False
+NAME, ENDINGS, FOLDER, HAS_ROOM = "MindSpore .ckpt", (".ckpt",), False, False
 
 SLICE_SIZE = 512 * 1024 * 1024  # bytes; a longer tensor is several values with the same tag, as MindSpore writes it
+MAX_FIELDS = 200_000  # in all messages: bounds the time; a huge model's training file needs about 20,000
 _DTYPES = {
     "Float32": "float32", "Float64": "float64", "Float16": "float16", "BFloat16": "bfloat16", "Int64": "int64",
     "Int32": "int32", "Int16": "int16", "Int8": "int8", "UInt64": "uint64", "UInt32": "uint32", "UInt16": "uint16",
     "UInt8": "uint8", "Bool": "bool",
 }  # fmt: skip
+_SPELLED = {dtype: name for name, dtype in _DTYPES.items()}
+_TEXT = "str"  # a dtype too: something else that was saved along
 _VARINT, _BYTES = 0, 2  # protobuf wire types
 _CHECKSUM = b"crc_num"  # followed by ten bytes, big-endian, at the end of a file saved with crc_check=True
+_ENCRYPTED = (b"\xd8\x5e\x3a\x7f", b"\xd9\x5e\x3a\x7f", b"\xda\x5e\x3a\x7f")  # AES-GCM, AES-CBC, SM4-CBC
 
 
 def matches(head: bytes) -> bool:
     """Whether a file that begins with these bytes is of this format."""
-    return head[:1] == b"\x0a"
+    return head[:1] == b"\x0a" or head.startswith(_ENCRYPTED)
 
 
 @dataclass
@@ -41,17 +44,11 @@ class _Value:
 
     shape: tuple[int, ...]
     dtype: str
+    needed: int
     slices: list[memoryview] = field(default_factory=list)
     stored: int = 0
 
-    @property
-    def needed(self) -> int:
-        return math.prod(self.shape) * np.dtype(DTYPES[self.dtype]).itemsize
-
-    def tensor(self) -> Tensor:
-        return Tensor(self.shape, self.dtype, self._load)
-
-    def _load(self) -> Array:
+    def load(self) -> Array:
         data = self.slices[0] if len(self.slices) == 1 else memoryview(b"".join(self.slices))
         return from_bytes(data, self.dtype, self.shape)
 
@@ -59,9 +56,14 @@ class _Value:
 def read(path: Path) -> State:
     """The tensors of a file written by mindspore.save_checkpoint, lazily. Raises CheckpointProblem.
 
-    Values that are not tensors (maps, texts) are extras.
+    Numbers that were appended (epoch_num) are tensors too; maps and texts are extras.
     """
     data = map_file(path)
+    if bytes(data[:4]).startswith(_ENCRYPTED):
+        raise CheckpointProblem(
+            f"{path} is encrypted; its key is not asked for here. Decrypt it with MindSpore: "
+            "save_checkpoint(load_checkpoint(file, dec_key=..., dec_mode=...), new_file)."
+        )
     end = len(data)
     if bytes(data[-17:-10]) == _CHECKSUM:
         end -= 17
@@ -70,11 +72,11 @@ def read(path: Path) -> State:
     values: dict[str, _Value] = {}
     extras: list[str] = []
     last = ""
-    for tag, value in _values(data[:end], path):
+    for tag, value in _Messages(path).values(data[:end]):
         if value is None:
-            extras.append(tag)
+            extras.append(shown(tag))
             continue
-        known = values.setdefault(tag, value)
+        known = values.setdefault(proper_name(tag, str(path)), value)
         if known is not value:
             if tag != last or known.stored == known.needed or (known.shape, known.dtype) != (value.shape, value.dtype):
                 raise _damaged(path, f"{tag} is there twice")
@@ -86,87 +88,106 @@ def read(path: Path) -> State:
             raise _damaged(path, f"{tag} of shape {value.shape} has {value.stored:,} bytes, not {value.needed:,}")
     if not values:
         raise CheckpointProblem(f"{path} holds no tensors; is it the right file?")
-    return State({tag: value.tensor() for tag, value in values.items()}, tuple(extras))
+    return State({tag: Tensor(value.shape, value.dtype, value.load) for tag, value in values.items()}, tuple(extras))
 
 
 def _damaged(path: Path, why: str) -> CheckpointProblem:
     return CheckpointProblem(f"{path} is not a MindSpore .ckpt file, or a damaged one: {why}. Save or copy it again.")
 
 
-def _values(data: memoryview, path: Path) -> Iterator[tuple[str, _Value | None]]:
-    for number, message in _fields(data, path):
-        if number != 1 or isinstance(message, int):
-            raise _damaged(path, f"it has a field {number} where only values are expected")
-        parts = dict(_fields(message, path))
-        tag, tensor = parts.get(1), parts.get(2)
-        if not isinstance(tag, memoryview):
-            raise _damaged(path, "a value in it has no name")
-        yield _text(tag, path), None if not isinstance(tensor, memoryview) else _value(tensor, path)
+class _Messages:
+    """Reads a file's messages, and counts their fields."""
 
+    def __init__(self, path: Path):
+        self.path, self.fields = path, 0
 
-def _value(message: memoryview, path: Path) -> _Value | None:
-    shape: list[int] = []
-    kind, content = "", memoryview(b"")
-    for number, found in _fields(message, path):
-        if number == 1:
-            shape += [found] if isinstance(found, int) else _packed(found[:160], path)
-            if len(shape) > 16 or max(shape, default=0) >= 2**63:
-                raise _damaged(path, f"a tensor in it has shape {tuple(shape[:16])}")
-        elif number == 2 and isinstance(found, memoryview):
-            kind = _text(found, path)
-        elif number == 3 and isinstance(found, memoryview):
-            content = found
-    if kind not in _DTYPES:
-        return None  # a text, for example: something else that was saved along
-    dtype = _DTYPES[kind]
-    if shape == [0] and len(content) == np.dtype(DTYPES[dtype]).itemsize:
-        shape = []  # MindSpore's older spelling of a scalar
-    return _Value(tuple(shape), dtype, [content], len(content))
+    def damaged(self, why: str) -> CheckpointProblem:
+        return _damaged(self.path, why)
 
+    def values(self, data: memoryview) -> Iterator[tuple[str, _Value | None]]:
+        """Each value's tag and tensor; None for what is no tensor."""
+        for number, message in self.each(data):
+            if number != 1 or isinstance(message, int):
+                raise self.damaged(f"it has a field {number} where only values are expected")
+            parts = dict(self.each(message))
+            tag, tensor = parts.get(1), parts.get(2)
+            if not isinstance(tag, memoryview):
+                raise self.damaged("a value in it has no name")
+            name = self.text(tag)
+            yield name, self.value(tensor, name) if isinstance(tensor, memoryview) else None
 
-def _fields(data: memoryview, path: Path) -> Iterator[tuple[int, int | memoryview]]:
-    """The fields of one protobuf message: number and value."""
-    at = 0
-    while at < len(data):
-        key, at = _varint(data, at, path)
-        value, at = _varint(data, at, path)
-        if key & 7 == _VARINT:
-            yield key >> 3, value
-        elif key & 7 == _BYTES:
-            if value > len(data) - at:
-                raise _damaged(path, "it ends too early")
-            yield key >> 3, data[at : at + value]
-            at += value
-        else:
-            raise _damaged(path, f"it has a field of unknown kind {key & 7}")
+    def value(self, message: memoryview, name: str) -> _Value | None:
+        shape: list[int] = []
+        kind, content = "", memoryview(b"")
+        for number, found in self.each(message):
+            if number == 1:
+                shape += [found] if isinstance(found, int) else self.packed(found[:160])
+                if len(shape) > 16:
+                    raise self.damaged(f"a tensor in it has {len(shape)} dimensions")
+            elif number == 2 and isinstance(found, memoryview):
+                kind = self.text(found)
+            elif number == 3 and isinstance(found, memoryview):
+                content = found
+        if kind == _TEXT:
+            return None
+        if kind not in _DTYPES:
+            raise CheckpointProblem(
+                f"{self.path}: {shown(name)} has dtype {kind[:20]!r}; known are {', '.join(_DTYPES)}."
+            )
+        dtype = _DTYPES[kind]
+        if shape == [0] and len(content) == bytes_needed((), dtype):
+            shape = []  # MindSpore's older spelling of a scalar
+        needed = bytes_needed(shape, dtype)
+        if needed is None:
+            raise self.damaged(f"a tensor in it has shape {tuple(shape)}")
+        return _Value(tuple(shape), dtype, needed, [content], len(content))
 
+    def each(self, data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
+        """The fields of one protobuf message: number and value."""
+        at = 0
+        while at < len(data):
+            self.fields += 1
+            if self.fields > MAX_FIELDS:
+                raise self.damaged(f"it has more than {MAX_FIELDS:,} fields")
+            key, at = self.varint(data, at)
+            value, at = self.varint(data, at)
+            if key & 7 == _VARINT:
+                yield key >> 3, value
+            elif key & 7 == _BYTES:
+                if value > len(data) - at:
+                    raise self.damaged("it ends too early")
+                yield key >> 3, data[at : at + value]
+                at += value
+            else:
+                raise self.damaged(f"it has a field of unknown kind {key & 7}")
 
-def _varint(data: memoryview, at: int, path: Path) -> tuple[int, int]:
-    value = 0
-    for shift in range(0, 70, 7):
-        if at >= len(data):
-            raise _damaged(path, "it ends too early")
-        byte = data[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, at
-    raise _damaged(path, "a number in it has no end")
+    def varint(self, data: memoryview, at: int) -> tuple[int, int]:
+        """The number at a place, and where it ends."""
+        value = 0
+        for shift in range(0, 70, 7):
+            if at >= len(data):
+                raise self.damaged("it ends too early")
+            byte = data[at]
+            at += 1
+            value |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                return value, at
+        raise self.damaged("a number in it has no end")
 
+    def packed(self, data: memoryview) -> list[int]:
+        """The numbers of a field that holds them one after the other."""
+        found, at = [], 0
+        while at < len(data):
+            value, at = self.varint(data, at)
+            found.append(value)
+        return found
 
-def _packed(data: memoryview, path: Path) -> list[int]:
-    found, at = [], 0
-    while at < len(data):
-        value, at = _varint(data, at, path)
-        found.append(value)
-    return found
-
-
-def _text(data: memoryview, path: Path) -> str:
-    try:
-        return str(data, "utf-8")
-    except UnicodeDecodeError:
-        raise _damaged(path, "a name in it is not text") from None
+    def text(self, data: memoryview) -> str:
+        """A short text. Raises CheckpointProblem for what is none."""
+        try:
+            return str(data[:4096], "utf-8")
+        except UnicodeDecodeError:
+            raise self.damaged("a name in it is not text") from None
 
 
 def _number(value: int) -> bytes:
@@ -183,22 +204,26 @@ def _field(number: int, length: int) -> bytes:
     return _number(number << 3 | _BYTES) + _number(length)
 
 
-def write(path: Path, arrays: Mapping[str, Array], progress: Progress) -> None:
-    """Write float32 arrays byte for byte as mindspore.save_checkpoint does. `path` is made and must not exist."""
+def write(path: Path, state: State, progress: Progress) -> None:
+    """Write tensors byte for byte as mindspore.save_checkpoint does. `path` is made and must not exist."""
     with path.open("xb") as file:
-        for name, array in arrays.items():
-            content = to_bytes(array)
-            for start in range(0, max(len(content), 1), SLICE_SIZE):
-                piece = content[start : start + SLICE_SIZE]
-                file.write(_opening(name, array.shape, len(piece)))
-                file.write(piece)
-            progress(array.nbytes)
+        for name, tensor in state.tensors.items():
+            _write_value(file, name, tensor)
+            progress(tensor.nbytes)
 
 
-def _opening(name: str, shape: tuple[int, ...], length: int) -> bytes:
+def _write_value(file: BinaryIO, name: str, tensor: Tensor) -> None:
+    content = stored_bytes(name, tensor)
+    for start in range(0, max(len(content), 1), SLICE_SIZE):
+        piece = content[start : start + SLICE_SIZE]
+        file.write(_opening(name, tensor, len(piece)))
+        file.write(piece)
+
+
+def _opening(name: str, tensor: Tensor, length: int) -> bytes:
     """Everything of a one-value message that stands before the tensor's bytes."""
-    tag = name.encode()
-    tensor = b"".join(_number(1 << 3 | _VARINT) + _number(size) for size in shape)
-    tensor += _field(2, len(b"Float32")) + b"Float32" + _field(3, length)
-    value = _field(1, len(tag)) + tag + _field(2, len(tensor) + length) + tensor
+    tag, kind = name.encode(), _SPELLED[tensor.dtype].encode()
+    message = b"".join(_number(1 << 3 | _VARINT) + _number(size) for size in tensor.shape)
+    message += _field(2, len(kind)) + kind + _field(3, length)
+    value = _field(1, len(tag)) + tag + _field(2, len(message) + length) + message
     return _field(1, len(value) + length) + value

@@ -1,71 +1,125 @@
-"""OneFlow's folder, as oneflow.save writes it: `pickled_data`, and a folder with `meta` and `out` for each tensor."""
+"""OneFlow's folder, as oneflow.save writes it: `pickled_data`, and a folder with `meta` and `out` for each tensor.
+
+Also read: LiBai's folder, which holds such a one called `model` beside others, and the older layout: a folder for
+each variable, by its name, and the empty file `snapshot_done`.
+"""
 
 from __future__ import annotations
 
-import math
+import json
+import os
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from ..tensors import DTYPES, Array, CheckpointProblem, Progress, State, Tensor, from_bytes, map_file, to_bytes
+from ..tensors import Array, CheckpointProblem, Progress, State, Tensor, from_bytes, map_file
 from . import pickle_writer as pickle
-from .pickle_reader import Record, read_pickle
+from .checks import bounded_json, bytes_needed, proper_name, require_dtypes, shown, stored_bytes
+from .pickle_reader import read_pickle
+from .pickle_values import Record
 from .state import as_mapping, find_state
 
-NAME, ENDINGS, FOLDER = "OneFlow folder", ("",), True
+NAME, ENDINGS, FOLDER, HAS_ROOM = "OneFlow folder", ("",), True, True
 
-PICKLE, META, OUT = "pickled_data", "meta", "out"
+PICKLE, META, OUT, NOTE = "pickled_data", "meta", "out", "polymae.json"
+MODEL = "model"  # LiBai's name for the folder of the weights
+_DONE = "snapshot_done"
 _TENSORS = frozenset(["oneflow.Tensor", "oneflow.nn.Parameter", "oneflow._oneflow_internal.Tensor"])
 _ALLOWED = _TENSORS | {"collections.OrderedDict", "collections.defaultdict", "argparse.Namespace", "pathlib.PosixPath"}
-_KINDS = {
-    "kFloat": "float32", "kDouble": "float64", "kFloat16": "float16", "kBFloat16": "bfloat16", "kInt64": "int64",
-    "kInt32": "int32", "kInt16": "int16", "kInt8": "int8", "kUInt8": "uint8", "kBool": "bool",
+# The dtypes that oneflow.load takes, and those it only has a name for.
+_LOADABLE = {
+    "kFloat": "float32", "kDouble": "float64", "kFloat16": "float16", "kInt64": "int64", "kInt32": "int32",
+    "kInt8": "int8", "kUInt8": "uint8", "kBool": "bool",
+}  # fmt: skip
+_KINDS = _LOADABLE | {
+    "kBFloat16": "bfloat16", "kInt16": "int16", "kUInt16": "uint16", "kUInt32": "uint32", "kUInt64": "uint64",
 }  # fmt: skip
 _META = re.compile(r"\s*shape\s*\{((?:\s*dim\s*:\s*\d{1,18})*)\s*\}\s*data_type\s*:\s*(\w+)\s*")
 
 
 def matches(path: Path) -> bool:
     """Whether a folder is of this format."""
-    return (path / PICKLE).is_file()
+    return any((folder / file).is_file() for folder in (path, path / MODEL) for file in (PICKLE, _DONE))
 
 
 def read(path: Path) -> State:
-    """The tensors of a folder written by oneflow.save, lazily. Raises CheckpointProblem."""
-    value = read_pickle(map_file(path / PICKLE), _ALLOWED, str(path / PICKLE))
-    saved = as_mapping(value)
+    """The tensors of a folder written by oneflow.save or by LiBai, lazily. Raises CheckpointProblem."""
+    try:
+        return _read(path)
+    except OSError as problem:
+        raise CheckpointProblem(f"Cannot read {path}: {problem}; check its permissions.") from None
+
+
+def _read(path: Path) -> State:
+    extras: list[str] = []
+    folder, under = path, None
+    if not any((path / file).is_file() for file in (PICKLE, _DONE)):
+        folder, under = path / MODEL, MODEL
+        extras = sorted(shown(beside.name) for beside in path.iterdir() if beside.name != MODEL)
+    state = _pickled(folder) if (folder / PICKLE).is_file() else _one_folder_each(folder)
+    return State(state.tensors, (*extras, *state.extras), under, _note(folder))
+
+
+def _pickled(folder: Path) -> State:
+    pickled = map_file(_inside(folder, PICKLE))
+    saved = as_mapping(read_pickle(pickled, _ALLOWED, str(folder / PICKLE)))
     if saved is None or saved.get("protocol_version") != 1 or "data" not in saved:
         raise CheckpointProblem(
-            f"{path} is no folder that oneflow.save (protocol 1) wrote; save it again with oneflow.save."
+            f"{folder} is no folder that oneflow.save (protocol 1) wrote; save it again with oneflow.save."
         )
-    return find_state(saved["data"], lambda name, stored: _tensor(name, stored, path), str(path))
+    found: dict[str, Tensor] = {}  # by folder: two names may share one
+
+    def tensor(name: str, value: Any) -> Tensor | None:
+        if not isinstance(value, Record) or str(value.of) not in _TENSORS:
+            return None
+        inside = value.state.get("path") if isinstance(value.state, dict) else None
+        # Only a folder beside the pickle: a crafted name must not lead elsewhere on the disk.
+        if not isinstance(inside, str) or not re.fullmatch(r"[\w.-]{1,200}", inside) or inside in (".", ".."):
+            raise CheckpointProblem(f"{folder} is damaged: tensor {name} has no folder of its own.")
+        if inside not in found:
+            found[inside] = _tensor(folder, inside, name)
+        return found[inside]
+
+    return find_state(saved["data"], tensor, str(folder), lambda: sum(tensor.nbytes for tensor in found.values()))
 
 
-def _tensor(name: str, value: Any, path: Path) -> Tensor | None:
-    if not isinstance(value, Record) or str(value.of) not in _TENSORS:
-        return None
-    folder = value.state.get("path") if isinstance(value.state, dict) else None
-    # Only a folder beside the pickle: a crafted name must not lead elsewhere on the disk.
-    if not isinstance(folder, str) or not re.fullmatch(r"[\w.-]+", folder) or folder in (".", ".."):
-        raise CheckpointProblem(f"{path} is damaged: tensor {name} has no folder of its own.")
-    meta, out = path / folder / META, path / folder / OUT
-    try:
-        found = _META.fullmatch(meta.read_bytes()[:4096].decode())
-        size = out.stat().st_size
-    except (OSError, UnicodeDecodeError) as problem:
+def _one_folder_each(folder: Path) -> State:
+    tensors: dict[str, Tensor] = {}
+    extras = []
+    for inside in sorted(path.name for path in folder.iterdir()):
+        if (folder / inside / OUT).is_file():
+            tensors[proper_name(inside, str(folder))] = _tensor(folder, inside, inside)
+        elif inside not in (_DONE, NOTE):
+            extras.append(shown(inside))
+    if not tensors:
+        raise CheckpointProblem(f"{folder} holds no tensors; is it the right folder?")
+    return State(tensors, tuple(extras))
+
+
+def _inside(folder: Path, name: str) -> Path:
+    """A file of the folder. Raises CheckpointProblem where a symbolic link leads out of it, and for no file."""
+    found = Path(os.path.realpath(folder / name))
+    if not found.is_file() or not found.is_relative_to(os.path.realpath(folder)):
         raise CheckpointProblem(
-            f"{path} is incomplete: tensor {name} cannot be read ({problem}). Copy it again."
-        ) from None
+            f"{folder} is incomplete: {shown(name)} is not there, or lies elsewhere. Copy it again."
+        )
+    return found
+
+
+def _tensor(folder: Path, inside: str, name: str) -> Tensor:
+    meta, out = _inside(folder, f"{inside}/{META}"), _inside(folder, f"{inside}/{OUT}")
+    with meta.open("rb") as file:
+        found = _META.fullmatch(file.read(4096).decode("latin-1"))
+    size = out.stat().st_size
     if not found or found[2] not in _KINDS:
-        raise CheckpointProblem(f"{path} is damaged: {meta} does not describe a tensor. Copy it again.")
+        raise CheckpointProblem(f"{folder} is damaged: {inside}/{META} does not describe a tensor. Copy it again.")
     shape = tuple(int(size) for size in re.findall(r"\d+", found[1]))
     dtype = _KINDS[found[2]]
-    needed = math.prod(shape) * np.dtype(DTYPES[dtype]).itemsize
-    if len(shape) > 16 or size != needed:
+    needed = bytes_needed(shape, dtype)
+    if needed != size:
         raise CheckpointProblem(
-            f"{path} is damaged: {out} has {size:,} bytes, {name} of shape {shape} needs {needed:,}. Copy it again."
+            f"{folder} is damaged: {inside}/{OUT} has {size:,} bytes, {name} of shape {shape} needs {needed or 0:,}. "
+            "Copy it again."
         )
 
     def load() -> Array:
@@ -77,33 +131,54 @@ def _tensor(name: str, value: Any, path: Path) -> Tensor | None:
     return Tensor(shape, dtype, load)
 
 
-def write(path: Path, arrays: Mapping[str, Array], progress: Progress) -> None:
-    """Write an OrderedDict of float32 tensors as a folder that oneflow.load reads. `path` is made and must not exist.
+def _note(folder: Path) -> dict[str, str]:
+    if not (folder / NOTE).exists():
+        return {}
+    found = bounded_json(_inside(folder, NOTE), str(folder))
+    if not all(isinstance(text, str) for text in found.values()):
+        raise CheckpointProblem(f"{folder / NOTE} is damaged: it must hold texts only. Remove it or copy it again.")
+    return found
 
-    The tensors' folders are numbered in order, where OneFlow uses a counter of the process.
+
+def write(path: Path, state: State, progress: Progress) -> None:
+    """Write an OrderedDict of tensors as a folder that oneflow.load reads, or LiBai's folder around one.
+
+    The tensors' folders are numbered in order, where OneFlow uses a counter of the process. `path` is made and must not
+    exist.
     """
+    require_dtypes(state, _LOADABLE.values(), NAME)
     path.mkdir()
+    if state.under is not None:
+        path = path / state.under
+        path.mkdir()
     parts = [pickle.protocol(4), pickle.EMPTY_DICT, pickle.MARK, pickle.text("protocol_version"), pickle.integer(1)]
     parts += [pickle.text("data"), pickle.ORDERED_DICT, pickle.MARK]
-    for i, (name, array) in enumerate(arrays.items()):
+    kinds = {dtype: kind for kind, dtype in _LOADABLE.items()}
+    for i, (name, tensor) in enumerate(state.tensors.items()):
         folder = f"tensor_{i}"
         (path / folder).mkdir()
-        dims = "".join(f"  dim: {size}\n" for size in array.shape)
-        (path / folder / META).write_text(f"shape {{\n{dims}}}\ndata_type: kFloat\n")
-        (path / folder / OUT).write_bytes(to_bytes(array))
+        dims = "".join(f"  dim: {size}\n" for size in tensor.shape)
+        (path / folder / META).write_text(f"shape {{\n{dims}}}\ndata_type: {kinds[tensor.dtype]}\n")
+        (path / folder / OUT).write_bytes(stored_bytes(name, tensor))
         parts += [
             pickle.text(name), pickle.name("oneflow", "Tensor"), pickle.EMPTY_TUPLE, pickle.NEWOBJ,
             pickle.EMPTY_DICT, pickle.text("path"), pickle.text(folder), pickle.SETITEM, pickle.BUILD,
         ]  # fmt: skip
-        progress(array.nbytes)
+        progress(tensor.nbytes)
     (path / PICKLE).write_bytes(b"".join([*parts, pickle.SETITEMS, pickle.SETITEMS, pickle.STOP]))
+    note = state.late() if state.late else state.note
+    if note:
+        (path / NOTE).write_text(json.dumps(dict(note), indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def replaceable(path: Path) -> bool:
     """Whether an existing folder is nothing but an earlier save, so that nothing else is lost with it."""
     for inside in path.iterdir():
-        if inside.name == PICKLE and inside.is_file():
+        if inside.name in (PICKLE, NOTE, _DONE) and inside.is_file():
             continue
-        if not inside.is_dir() or inside.is_symlink() or {file.name for file in inside.iterdir()} - {META, OUT}:
+        if not inside.is_dir() or inside.is_symlink():
+            return False
+        whole_save = inside.name == MODEL and (inside / PICKLE).is_file() and replaceable(inside)
+        if not whole_save and {file.name for file in inside.iterdir()} - {META, OUT}:
             return False
     return True

@@ -2,82 +2,77 @@
 
 It interprets the opcodes itself and builds plain values and inert records: no class is looked up, no function is
 called, whatever the pickle says. Names outside the caller's list are refused, so that nobody is left with a file that
-is harmless here and runs code in the framework's own loader. Opcodes: PEP 307, PEP 3154 and Python's pickletools.
+is harmless here and runs code in the framework's own loader. Opcodes: PEP 307, PEP 3154, PEP 574 and Python's
+pickletools.
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..tensors import CheckpointProblem
+from .pickle_values import Global, LongText, Persistent, Record, refused
 
-# One byte of pickle can ask for an object of 64 and more: this bounds what a hostile file can make us allocate.
-MAX_OPCODES = 5_000_000
-# Where Python's own pickler finds the functions that people know under another name.
-_KNOWN_AS = {"posix": "os", "nt": "os", "__builtin__": "builtins"}
-
-
-class Global(NamedTuple):
-    """The name of a class or function. Only the name: it is never imported."""
-
-    module: str
-    name: str
-
-    def __str__(self) -> str:
-        return f"{self.module}.{self.name}"
+# One byte of pickle can ask for an object of 64 and more: this bounds what a hostile file can make us allocate, and
+# how long it can take. A huge model's training file needs about 85,000.
+MAX_OPCODES = 1_000_000
+_SHORT_BYTES = 128
+_LONG_TEXT = 4096  # bytes; longer texts are data, kept as they lie in the file
+_U1, _U2, _U4, _U8 = (struct.Struct(layout) for layout in ("<B", "<H", "<I", "<Q"))
+_I4, _F8 = struct.Struct("<i"), struct.Struct(">d")
 
 
-@dataclass(eq=False, repr=False)
-class Record:
-    """What a pickle would have built by calling `of` with `args`, then filling it: kept, not done."""
+def read_pickle(
+    data: memoryview, allowed: Collection[str], where: str, references: list[Persistent] | None = None
+) -> Any:
+    """The value in a pickle of protocol 2 to 5. Long byte strings come as views into `data`, not copied.
 
-    of: Global
-    args: tuple[Any, ...]
-    items: dict[Any, Any] = field(default_factory=dict)
-    listed: list[Any] = field(default_factory=list)
-    state: Any = None
-
-
-@dataclass(eq=False, repr=False)
-class Persistent:
-    """A reference to something outside the pickle (torch: a storage)."""
-
-    id: Any
-
-
-def read_pickle(data: memoryview, allowed: Collection[str], where: str, persistent: bool = False) -> Any:
-    """The value in a pickle of protocol 2 to 4. Byte strings come as views into `data`, not copied.
-
-    allowed: the "module.name" it may mention. persistent: whether it may refer to things outside itself.
+    allowed: the "module.name" it may mention. references: takes what it refers to outside itself; None forbids that.
     Raises CheckpointProblem for anything damaged, and for a name that is not allowed, saying which.
     """
-    return _Reader(data, allowed, where, persistent).run()
+    reader = _Reader(data, 0, allowed, where, references)
+    value = reader.run(MAX_OPCODES)
+    if reader.at != len(data):
+        raise reader.damaged("there is more after its end")
+    return value
+
+
+def read_first_pickle(
+    data: memoryview, start: int, allowed: Collection[str], where: str, references: list[Persistent] | None = None,
+    most: int = MAX_OPCODES,
+) -> tuple[Any, int]:  # fmt: skip
+    """The value in a pickle that begins at byte `start`, and where it ends. Otherwise as read_pickle."""
+    reader = _Reader(data, start, allowed, where, references)
+    return reader.run(most), reader.at
 
 
 class _Reader:
-    def __init__(self, data: memoryview, allowed: Collection[str], where: str, persistent: bool):
-        self.data, self.allowed, self.where, self.persistent = data, allowed, where, persistent
-        self.at = 0
+    def __init__(
+        self, data: memoryview, start: int, allowed: Collection[str], where: str, references: list[Persistent] | None
+    ):
+        self.data, self.at, self.allowed, self.where, self.references = data, start, allowed, where, references
         self.stack: list[Any] = []
         self.marks: list[list[Any]] = []
         self.memo: dict[int, Any] = {}
 
-    def run(self) -> Any:
-        for _ in range(MAX_OPCODES):
-            code = self.take(1)[0]
+    def run(self, most: int) -> Any:
+        data, handlers = self.data, _HANDLERS
+        for _ in range(most):
+            if self.at >= len(data):
+                raise self.damaged("it ends too early")
+            code = data[self.at]
+            self.at += 1
             if code == 0x2E:  # STOP
                 value = self.pop()
-                if self.stack or self.marks or self.at != len(self.data):
-                    raise self.damaged("there is more after its end")
+                if self.stack or self.marks:
+                    raise self.damaged("there is more than one value in it")
                 return value
-            handler = _HANDLERS.get(code)
-            if handler is None:
+            if code not in handlers:
                 raise self.damaged(f"opcode 0x{code:02x} is not one that a checkpoint needs")
-            handler(self)
-        raise self.damaged(f"it has more than {MAX_OPCODES:,} steps")
+            handlers[code](self)
+        raise self.damaged(f"it has more than {most:,} steps")
 
     def damaged(self, why: str) -> CheckpointProblem:
         return CheckpointProblem(
@@ -91,10 +86,28 @@ class _Reader:
         self.at += count
         return self.data[self.at - count : self.at]
 
-    def number(self, layout: str) -> Any:
-        return struct.unpack(layout, self.take(struct.calcsize(layout)))[0]
+    def number(self, layout: struct.Struct) -> Any:
+        if layout.size > len(self.data) - self.at:
+            raise self.damaged("it ends too early")
+        (found,) = layout.unpack_from(self.data, self.at)
+        self.at += layout.size
+        return found
 
-    def text(self, raw: memoryview) -> str:
+    def integer(self) -> None:
+        self.push(int.from_bytes(self.take(self.number(_U1)), "little", signed=True))
+
+    def text(self, layout: struct.Struct) -> None:
+        raw = self.take(self.number(layout))
+        self.push(LongText(raw) if len(raw) > _LONG_TEXT else self.decoded(raw))
+
+    def old_text(self, layout: struct.Struct) -> None:
+        self.push(str(self.take(self.number(layout)), "latin-1"))  # Python 2's str
+
+    def data_bytes(self, layout: struct.Struct) -> None:
+        raw = self.take(self.number(layout))
+        self.push(raw if len(raw) > _SHORT_BYTES else bytes(raw))  # a view takes 200 bytes itself
+
+    def decoded(self, raw: memoryview) -> str:
         try:
             return str(raw, "utf-8")
         except UnicodeDecodeError:
@@ -104,7 +117,7 @@ class _Reader:
         found = bytes(self.data[self.at : self.at + 256]).find(b"\n")
         if found < 0:
             raise self.damaged("a name in it has no end")
-        return self.text(self.take(found + 1)[:-1])
+        return self.decoded(self.take(found + 1)[:-1])
 
     def push(self, value: Any) -> None:
         self.stack.append(value)
@@ -125,7 +138,11 @@ class _Reader:
         return values
 
     def pop_tuple(self, count: int) -> tuple[Any, ...]:
-        return tuple(reversed([self.pop() for _ in range(count)]))
+        if count > len(self.stack):
+            raise self.damaged("it takes a value that is not there")
+        values = tuple(self.stack[-count:])
+        del self.stack[-count:]
+        return values
 
     def top(self, *kinds: type) -> Any:
         if not self.stack or not isinstance(self.stack[-1], kinds):
@@ -144,14 +161,16 @@ class _Reader:
         target = self.top(list, Record)
         (target.listed if isinstance(target, Record) else target).extend(values)
 
-    def fill(self, values: list[Any]) -> None:
+    def fill(self, values: Collection[Any]) -> None:
         target = self.top(dict, Record)
         items = target.items if isinstance(target, Record) else target
         if len(values) % 2:
             raise self.damaged("a key in it has no value")
-        for key, value in zip(values[::2], values[1::2]):
-            if not isinstance(key, (str, int, float, type(None))):  # hashing anything else may recurse or fail
-                raise self.damaged(f"a key in it is a {type(key).__name__}")
+        pairs = iter(values)
+        for key, value in zip(pairs, pairs):
+            # Hashing anything else may recurse or fail, and large whole numbers can be chosen to collide.
+            if not isinstance(key, (str, int, float, type(None))) or (type(key) is int and abs(key) >= 2**60):
+                raise self.damaged(f"a key in it is a {type(key).__name__} that no checkpoint has")
             items[key] = value
 
     def find(self, module: Any, name: Any) -> None:
@@ -159,12 +178,7 @@ class _Reader:
             raise self.damaged("a name in it is not text")
         found = Global(module, name)
         if str(found) not in self.allowed:
-            known = f"{_KNOWN_AS[module]}.{name}" if module in _KNOWN_AS else ""
-            raise CheckpointProblem(
-                f"{self.where}: refused to load {found}{f' ({known})' if known else ''}. A checkpoint of weights needs "
-                "no such name: it is either a whole pickled object or an attack, and nothing in it was run. Ask its "
-                "author for a state dict of tensors, or for a .safetensors file."
-            )
+            raise refused(found, self.where)
         self.push(found)
 
     def call(self) -> None:
@@ -178,18 +192,15 @@ class _Reader:
         self.top(Record).state = state
 
     def refer(self) -> None:
-        if not self.persistent:
+        if self.references is None:
             raise self.damaged("it refers to something outside the file")
-        self.push(Persistent(self.pop()))
+        found = Persistent(self.pop())
+        self.references.append(found)
+        self.push(found)
 
 
-def _integer(reader: _Reader) -> None:
-    reader.push(int.from_bytes(reader.take(reader.number("<B")), "little", signed=True))
-
-
-# Reading order of the two arguments matters in none of these but STACK_GLOBAL: the module was pushed first.
 _HANDLERS: dict[int, Callable[[_Reader], Any]] = {
-    0x80: lambda r: r.take(1),  # PROTO
+    0x80: lambda r: r.take(1),  # PROTO: a later one's opcodes are refused one by one
     0x95: lambda r: r.take(8),  # FRAME: a hint for streams
     ord("("): _Reader.mark,
     ord("0"): _Reader.pop,
@@ -197,17 +208,19 @@ _HANDLERS: dict[int, Callable[[_Reader], Any]] = {
     ord("N"): lambda r: r.push(None),
     0x88: lambda r: r.push(True),
     0x89: lambda r: r.push(False),
-    ord("K"): lambda r: r.push(r.number("<B")),
-    ord("M"): lambda r: r.push(r.number("<H")),
-    ord("J"): lambda r: r.push(r.number("<i")),
-    0x8A: _integer,  # LONG1
-    ord("G"): lambda r: r.push(r.number(">d")),
-    0x8C: lambda r: r.push(r.text(r.take(r.number("<B")))),  # SHORT_BINUNICODE
-    ord("X"): lambda r: r.push(r.text(r.take(r.number("<I")))),
-    0x8D: lambda r: r.push(r.text(r.take(r.number("<Q")))),  # BINUNICODE8
-    ord("C"): lambda r: r.push(r.take(r.number("<B"))),
-    ord("B"): lambda r: r.push(r.take(r.number("<I"))),
-    0x8E: lambda r: r.push(r.take(r.number("<Q"))),  # BINBYTES8
+    ord("K"): lambda r: r.push(r.number(_U1)),
+    ord("M"): lambda r: r.push(r.number(_U2)),
+    ord("J"): lambda r: r.push(r.number(_I4)),
+    0x8A: _Reader.integer,  # LONG1
+    ord("G"): lambda r: r.push(r.number(_F8)),
+    0x8C: lambda r: r.text(_U1),  # SHORT_BINUNICODE
+    ord("X"): lambda r: r.text(_U4),
+    0x8D: lambda r: r.text(_U8),  # BINUNICODE8
+    ord("U"): lambda r: r.old_text(_U1),
+    ord("C"): lambda r: r.data_bytes(_U1),
+    ord("B"): lambda r: r.data_bytes(_U4),
+    0x8E: lambda r: r.data_bytes(_U8),  # BINBYTES8
+    0x96: lambda r: r.data_bytes(_U8),  # BYTEARRAY8
     ord("}"): lambda r: r.push({}),
     ord("]"): lambda r: r.push([]),
     ord(")"): lambda r: r.push(()),
@@ -217,15 +230,15 @@ _HANDLERS: dict[int, Callable[[_Reader], Any]] = {
     0x87: lambda r: r.push(r.pop_tuple(3)),
     ord("a"): lambda r: r.extend([r.pop()]),
     ord("e"): lambda r: r.extend(r.pop_mark()),
-    ord("s"): lambda r: r.fill(list(r.pop_tuple(2))),
+    ord("s"): lambda r: r.fill(r.pop_tuple(2)),
     ord("u"): lambda r: r.fill(r.pop_mark()),
     0x8F: lambda r: r.push([]),  # EMPTY_SET: kept as a list, nothing looks inside
     0x90: lambda r: r.extend(r.pop_mark()),  # ADDITEMS
     0x91: lambda r: r.push(tuple(r.pop_mark())),  # FROZENSET
-    ord("h"): lambda r: r.get(r.number("<B")),
-    ord("j"): lambda r: r.get(r.number("<I")),
-    ord("q"): lambda r: r.put(r.number("<B")),
-    ord("r"): lambda r: r.put(r.number("<I")),
+    ord("h"): lambda r: r.get(r.number(_U1)),
+    ord("j"): lambda r: r.get(r.number(_U4)),
+    ord("q"): lambda r: r.put(r.number(_U1)),
+    ord("r"): lambda r: r.put(r.number(_U4)),
     0x94: lambda r: r.put(len(r.memo)),  # MEMOIZE
     ord("c"): lambda r: r.find(r.line(), r.line()),
     0x93: lambda r: r.find(*r.pop_tuple(2)),  # STACK_GLOBAL

@@ -5,8 +5,8 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable
 
-MARK, EMPTY_DICT, EMPTY_TUPLE, FALSE, TRUE, NONE = b"(", b"}", b")", b"\x89", b"\x88", b"N"
-SETITEM, SETITEMS, REDUCE, NEWOBJ, BUILD, PERSISTENT, STOP = b"s", b"u", b"R", b"\x81", b"b", b"Q", b"."
+MARK, EMPTY_DICT, EMPTY_LIST, EMPTY_TUPLE, FALSE, TRUE, NONE = b"(", b"}", b"]", b")", b"\x89", b"\x88", b"N"
+APPENDS, SETITEM, SETITEMS, REDUCE, NEWOBJ, BUILD, PERSISTENT, STOP = b"e", b"s", b"u", b"R", b"\x81", b"b", b"Q", b"."
 
 
 def protocol(version: int) -> bytes:

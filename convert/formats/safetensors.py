@@ -6,7 +6,6 @@ Format: https://github.com/huggingface/safetensors#format
 from __future__ import annotations
 
 import json
-import math
 import struct
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,44 +13,58 @@ from typing import Any
 
 import numpy as np
 
-from ..tensors import DTYPES, Array, CheckpointProblem, Progress, State, Tensor, from_bytes, map_file, to_bytes
+from ..tensors import DTYPES, CheckpointProblem, Progress, State, Tensor, from_bytes, map_file
+from .checks import LONGEST_JSON, bounded_count, bytes_needed, proper_name, stored_bytes
 
-NAME, ENDINGS, FOLDER = "safetensors", (".safetensors",), False
+NAME, ENDINGS, FOLDER, HAS_ROOM = "safetensors", (".safetensors",), False, True
 
 _DTYPES = {
     "F32": "float32", "F64": "float64", "F16": "float16", "BF16": "bfloat16", "I64": "int64", "I32": "int32",
     "I16": "int16", "I8": "int8", "U64": "uint64", "U32": "uint32", "U16": "uint16", "U8": "uint8", "BOOL": "bool",
 }  # fmt: skip
-_LONGEST_HEADER = 100_000_000  # bytes, the format's own limit
+_SPELLED = {dtype: name for name, dtype in _DTYPES.items()}
+_METADATA = "__metadata__"
+_Damaged = Callable[[str], CheckpointProblem]
 
 
 def matches(head: bytes) -> bool:
     """Whether a file that begins with these bytes is of this format."""
-    return len(head) > 8 and head[8:9] == b"{" and struct.unpack("<Q", head[:8])[0] <= _LONGEST_HEADER
+    return len(head) > 8 and head[8:9] == b"{" and struct.unpack("<Q", head[:8])[0] <= 100_000_000  # the format's limit
 
 
 def read(path: Path) -> State:
-    """The tensors of a file, lazily. Raises CheckpointProblem."""
+    """The tensors of a file, lazily; its metadata is the note. Raises CheckpointProblem."""
     data = map_file(path)
 
     def damaged(why: str) -> CheckpointProblem:
         return CheckpointProblem(f"{path} is a damaged .safetensors file: {why}. Download or copy it again.")
 
     length = struct.unpack("<Q", data[:8])[0] if len(data) >= 8 else 0
-    if not 2 <= length <= min(_LONGEST_HEADER, len(data) - 8):
-        raise damaged(f"its header of {length:,} bytes does not fit in its {len(data):,} bytes")
+    if not 2 <= length <= min(LONGEST_JSON, len(data) - 8):
+        raise damaged(f"its header of {length:,} bytes does not fit in its {len(data):,} bytes, or is beyond all need")
     try:
-        header = json.loads(bytes(data[8 : 8 + length]), object_pairs_hook=_without_repeats)
+        header = json.loads(str(data[8 : 8 + length], "utf-8"), object_pairs_hook=_without_repeats)
     except (ValueError, RecursionError) as problem:
         raise damaged(f"its header is not JSON ({problem})") from None
     if not isinstance(header, dict):
         raise damaged("its header is not a JSON object")
-    header.pop("__metadata__", None)
+    note = header.pop(_METADATA, {})
+    if not isinstance(note, dict) or not all(isinstance(text, str) for text in note.values()):
+        raise damaged("its metadata are not texts")
+    bounded_count(len(header), str(path))
+    places = [_place(proper_name(name, str(path)), entry, damaged) for name, entry in header.items()]
+    # As the official reader insists: one tensor after the other, no bytes twice, none left over.
+    at = 0
+    for name, _, _, begin, end in sorted(places, key=lambda place: place[3:]):
+        if begin != at:
+            raise damaged(f"{name} begins at byte {begin:,}, not where the tensor before it ends ({at:,})")
+        at = end
     body = data[8 + length :]
-    tensors = {name: _tensor(name, entry, body, damaged) for name, entry in header.items()}
-    if not tensors:
+    if at != len(body):
+        raise damaged(f"its tensors end at byte {at:,} of {len(body):,}")
+    if not places:
         raise CheckpointProblem(f"{path} holds no tensors; is it the right file?")
-    return State(tensors)
+    return State({name: _tensor(shape, dtype, body[begin:end]) for name, shape, dtype, begin, end in places}, note=note)
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -61,35 +74,54 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _tensor(name: str, entry: Any, body: memoryview, damaged: Callable[[str], CheckpointProblem]) -> Tensor:
+def _place(name: str, entry: Any, damaged: _Damaged) -> tuple[str, tuple[int, ...], str, int, int]:
+    """A tensor's name, shape and dtype, and where in the data it lies."""
     try:
-        dtype, shape, (begin, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
-        if any(type(n) is not int or n < 0 for n in (*shape, begin, end)) or len(shape) > 16:
+        spelled, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
+        if type(begin) is not int or type(end) is not int or not isinstance(spelled, str):
             raise TypeError
     except (KeyError, TypeError, ValueError):
         raise damaged(f"the entry of {name} makes no sense") from None
-    if dtype not in _DTYPES:
-        raise CheckpointProblem(f"{name} has dtype {dtype}; this reader knows {', '.join(_DTYPES)}.")
-    dtype = _DTYPES[dtype]
-    needed = math.prod(shape) * np.dtype(DTYPES[dtype]).itemsize
-    if end - begin != needed or end > len(body):
-        raise damaged(
-            f"{name} of shape {shape} needs {needed:,} bytes, its place is {begin:,} to {end:,} of {len(body):,}"
-        )
-    return Tensor(shape, dtype, lambda: from_bytes(body[begin:end], dtype, shape))
+    if spelled not in _DTYPES:
+        raise damaged(f"{name} has dtype {spelled[:20]!r}, known are {', '.join(_DTYPES)}")
+    needed = bytes_needed(shape, _DTYPES[spelled])
+    if needed is None or end - begin != needed:
+        raise damaged(f"{name} of shape {str(shape)[:80]} needs {needed or 0:,} bytes, its place is {begin} to {end}")
+    return name, tuple(shape), _DTYPES[spelled], begin, end
 
 
-def write(path: Path, arrays: Mapping[str, Array], progress: Progress) -> None:
-    """Write float32 arrays in the given order. `path` is made and must not exist."""
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}  # transformers asks for it
+def _tensor(shape: tuple[int, ...], dtype: str, data: memoryview) -> Tensor:
+    return Tensor(shape, dtype, lambda: from_bytes(data, dtype, shape))
+
+
+def write(path: Path, state: State, progress: Progress) -> None:
+    """Write tensors, and the note as metadata. `path` is made and must not exist.
+
+    They stand in the given order, those of wide dtypes first, so that each is aligned, as readers in place need it.
+    """
+    ordered = sorted(state.tensors.items(), key=lambda item: -np.dtype(DTYPES[item[1].dtype]).itemsize)
+    with path.open("xb") as file:
+        opening = _opening(ordered, state.note)
+        file.write(opening)
+        for name, tensor in ordered:
+            file.write(stored_bytes(name, tensor))
+            progress(tensor.nbytes)
+        if state.late:
+            file.seek(0)
+            settled = _opening(ordered, state.late())
+            if len(settled) != len(opening):
+                raise ValueError(f"the note of {path} changed its length")
+            file.write(settled)
+
+
+def _opening(ordered: list[tuple[str, Tensor]], note: Mapping[str, str]) -> bytes:
+    """Everything that stands before the tensors' bytes."""
+    header: dict[str, Any] = {_METADATA: {"format": "pt", **note}}  # transformers asks for "format"
     offset = 0
-    for name, array in arrays.items():
-        header[name] = {"dtype": "F32", "shape": array.shape, "data_offsets": [offset, offset + array.nbytes]}
-        offset += array.nbytes
+    for name, tensor in ordered:
+        place = [offset, offset + tensor.nbytes]
+        header[name] = {"dtype": _SPELLED[tensor.dtype], "shape": tensor.shape, "data_offsets": place}
+        offset += tensor.nbytes
     raw = json.dumps(header, separators=(",", ":")).encode()
     raw += b" " * (-len(raw) % 8)  # keeps the data aligned
-    with path.open("xb") as file:
-        file.write(struct.pack("<Q", len(raw)) + raw)
-        for array in arrays.values():
-            file.write(to_bytes(array))
-            progress(array.nbytes)
+    return struct.pack("<Q", len(raw)) + raw

@@ -6,11 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 from ..tensors import CheckpointProblem, State, Tensor
-from .pickle_reader import Global, Record
+from .checks import bounded_count, proper_name, shown
+from .pickle_values import Global, Record
 
 ORDERED_DICT = Global("collections", "OrderedDict")
 # Under which key training scripts keep the state dict.
 WRAPPERS = ("model", "state_dict")
+# Tensors may share their bytes (tied weights, expanded ones), but not so that a small file becomes a large model.
+_MOST_SHARING = 16
 
 
 def as_mapping(value: Any) -> dict[Any, Any] | None:
@@ -20,10 +23,13 @@ def as_mapping(value: Any) -> dict[Any, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def find_state(value: Any, to_tensor: Callable[[str, Any], Tensor | None], where: str) -> State:
+def find_state(
+    value: Any, to_tensor: Callable[[str, Any], Tensor | None], where: str, size: Callable[[], int]
+) -> State:
     """The tensors in an unpickled value, and the names of what lies beside them.
 
-    to_tensor gives None for what is not a tensor. Raises CheckpointProblem where there is no state dict.
+    to_tensor gives None for what is not a tensor. size: gives the bytes stored, asked last.
+    Raises CheckpointProblem where there is no state dict.
     """
     outer = as_mapping(value)
     if outer is None:
@@ -37,20 +43,26 @@ def find_state(value: Any, to_tensor: Callable[[str, Any], Tensor | None], where
         )
     extras: list[str] = []
     if wrappers:
-        extras = [str(key) for key in outer if key != wrappers[0]]
+        extras = [shown(str(key)) for key in outer if key != wrappers[0]]
         outer = as_mapping(outer[wrappers[0]]) or {}
+    bounded_count(len(outer), where)
     tensors: dict[str, Tensor] = {}
     for name, stored in outer.items():
-        tensor = to_tensor(str(name), stored)
+        tensor = to_tensor(shown(str(name)), stored)
         if tensor is None:
-            extras.append(str(name))
+            extras.append(shown(str(name)))
         else:
-            tensors[str(name)] = tensor
+            tensors[proper_name(name, where)] = tensor
     if not tensors:
         raise CheckpointProblem(
             f"{where} holds no tensors, only {', '.join(extras[:8]) or 'an empty dict'}; is it the right file?"
         )
-    return State(tensors, tuple(extras))
+    needed = sum(tensor.nbytes for tensor in tensors.values())
+    if needed > _MOST_SHARING * size():
+        raise CheckpointProblem(
+            f"{where} is no honest checkpoint: its tensors share their bytes so that {size():,} bytes would become {needed:,}."
+        )
+    return State(tensors, tuple(extras), under=wrappers[0] if wrappers else None)
 
 
 def _kind(value: Any) -> str:

@@ -1,0 +1,120 @@
+"""What the models in model.py are made of, in NumPy.
+
+Shapes: N batch, L patches, K kept patches, T tokens, D width, E decoder width, H heads, P values in a patch.
+The five parts.py files read alike line for line, as the five model.py files do.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .layers import Array, Conv2d, LayerNorm, Linear, Module, gelu, matmul, softmax
+
+
+class PatchEmbed(Module):
+    """Cut an image into patches and project each: a convolution whose stride is its kernel."""
+
+    def __init__(self, in_chans: int, dim: int, patch_size: int):
+        self.proj = Conv2d(in_chans, dim, patch_size)
+
+    def forward(self, imgs: Array) -> Array:
+        """imgs [N, C, height, width] to tokens [N, L, D]."""
+        x = self.proj(imgs)  # [N, D, rows, columns]
+        return x.reshape(*x.shape[:2], -1).transpose(0, 2, 1)  # [N, L, D]
+
+
+class Attention(Module):
+    """Multi-head self-attention with one fused qkv matrix."""
+
+    def __init__(self, dim: int, num_heads: int):
+        self.num_heads = num_heads
+        self.scale = (dim // num_heads) ** -0.5
+        self.qkv = Linear(dim, 3 * dim)
+        self.proj = Linear(dim, dim)
+
+    def forward(self, x: Array, out: dict[str, Array], name: str) -> Array:
+        """x [N, T, D] to [N, T, D]."""
+        N, T, D = x.shape
+        x = out[f"{name}.qkv"] = self.qkv(x)  # [N, T, 3D]
+        x = x.reshape(N, T, 3, self.num_heads, D // self.num_heads)
+        q, k, v = x.transpose(2, 0, 3, 1, 4)  # each [N, H, T, D/H]
+        attn = matmul(q, k.swapaxes(-2, -1)) * self.scale  # [N, H, T, T]
+        attn = out[f"{name}.softmax"] = softmax(attn)
+        x = matmul(attn, v).swapaxes(1, 2).reshape(N, T, D)
+        x = out[f"{name}.proj"] = self.proj(x)
+        return x
+
+
+class Mlp(Module):
+    """Two linear layers with the exact (erf) GELU between them."""
+
+    def __init__(self, dim: int, hidden_dim: int):
+        self.fc1 = Linear(dim, hidden_dim)
+        self.fc2 = Linear(hidden_dim, dim)
+
+    def forward(self, x: Array, out: dict[str, Array], name: str) -> Array:
+        """x [N, T, D] to [N, T, D]."""
+        x = out[f"{name}.fc1"] = self.fc1(x)  # [N, T, 4D]
+        x = out[f"{name}.gelu"] = gelu(x)
+        x = out[f"{name}.fc2"] = self.fc2(x)
+        return x
+
+
+class Block(Module):
+    """A pre-norm transformer block."""
+
+    def __init__(self, dim: int, num_heads: int, hidden_dim: int, norm_eps: float):
+        self.norm1 = LayerNorm(dim, eps=norm_eps)
+        self.attn = Attention(dim, num_heads)
+        self.norm2 = LayerNorm(dim, eps=norm_eps)
+        self.mlp = Mlp(dim, hidden_dim)
+
+    def forward(self, x: Array, out: dict[str, Array], name: str) -> Array:
+        """x [N, T, D] to [N, T, D]."""
+        y = out[f"{name}.norm1"] = self.norm1(x)
+        x = out[f"{name}.residual"] = x + self.attn(y, out, f"{name}.attn")
+        y = out[f"{name}.norm2"] = self.norm2(x)
+        x = out[name] = x + self.mlp(y, out, f"{name}.mlp")
+        return x
+
+
+def blocks(depth: int, dim: int, num_heads: int, hidden_dim: int, norm_eps: float) -> list[Block]:
+    """A stack of equal blocks."""
+    return [Block(dim, num_heads, hidden_dim, norm_eps) for _ in range(depth)]
+
+
+class TransposedConv(Module):
+    """A transposed convolution whose stride is its kernel: every patch by itself, as one matrix product."""
+
+    def __init__(self, in_dim: int, out_chans: int, patch_size: int):
+        self.weight = np.zeros((in_dim, out_chans, patch_size, patch_size), np.float32)
+        self.bias = np.zeros(out_chans, np.float32)
+
+    def forward(self, x: Array) -> Array:
+        """x [N, L, in] to [N, L, P], each patch in the order row, column, channel."""
+        N, L, _ = x.shape
+        _, C, p, _ = self.weight.shape
+        weight = self.weight.transpose(0, 2, 3, 1).reshape(-1, p * p * C)  # from [in, C, p, p]
+        x = matmul(x, weight).reshape(N, L, p * p, C) + self.bias
+        return x.reshape(N, L, p * p * C)
+
+
+class HeadNorm(Module):
+    """Batch norm by running statistics, as in evaluation, without scale and shift (the official linear probe's)."""
+
+    def __init__(self, dim: int, eps: float):
+        self.eps = eps
+        self.mean = np.zeros(dim, np.float32)
+        self.var = np.zeros(dim, np.float32)
+
+    def forward(self, x: Array) -> Array:
+        """x [N, D] to [N, D]."""
+        return (x - self.mean) / np.sqrt(self.var + self.eps)
+
+
+def raster_order(ids_shuffle: Array, K: int) -> Array:
+    """The first image's K kept patches, then its removed ones, each in raster order, for the whole batch [N, L]."""
+    N, L = ids_shuffle.shape
+    removed = np.argsort(ids_shuffle[:1], axis=1) >= K  # [1, L]
+    order = np.argsort(np.arange(L) + L * removed, axis=1)  # [1, L]
+    return np.repeat(order, N, axis=0)

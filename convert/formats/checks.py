@@ -1,0 +1,87 @@
+"""What every format checks of a tensor: before trusting what a file says of it, and before writing it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..tensors import DTYPES, CheckpointProblem, State, Tensor, to_bytes
+
+# NumPy's own spelling of a dtype, without the byte order: "f4".
+CODES = {np.dtype(code).str[1:]: name for name, code in DTYPES.items() if name != "bfloat16"}
+LONGEST_JSON = 5_000_000  # bytes, a hundred times what the largest model's header takes; parsed, it takes 30 times this
+MOST_TENSORS = 20_000  # a huge model has 520, its training file 2,000
+_MOST_DIMENSIONS = 16
+_MOST_BYTES = 2**60  # beyond what NumPy can count; no file comes near
+
+
+def bytes_needed(shape: Any, dtype: str) -> int | None:
+    """How many bytes a tensor of this shape takes; None where that is no shape (whatever type a file gave it)."""
+    if not isinstance(shape, (tuple, list)) or len(shape) > _MOST_DIMENSIONS:
+        return None
+    # bool is an int to Python, and no size; sizes beside a 0 are bounded too, for NumPy multiplies them
+    if any(type(size) is not int or not 0 <= size < 2**63 for size in shape):
+        return None
+    itemsize = np.dtype(DTYPES[dtype]).itemsize
+    if math.prod(max(size, 1) for size in shape) * itemsize > _MOST_BYTES:
+        return None
+    return math.prod(shape) * itemsize
+
+
+def shown(name: str) -> str:
+    """A name from a file, fit for a terminal."""
+    return name if name.isprintable() and len(name) <= 200 else ascii(name[:100])
+
+
+def proper_name(name: Any, where: str) -> str:
+    """The name itself. Raises CheckpointProblem for what can be no tensor's name: not text, too long, unprintable."""
+    if not isinstance(name, str) or not 0 < len(name) <= 500 or not name.isprintable():
+        raise CheckpointProblem(
+            f"{where} is damaged: a tensor in it is called {ascii(name)[:100] if isinstance(name, str) else 'nothing'}, "
+            "which is no name. Download or save it again."
+        )
+    return name
+
+
+def bounded_count(count: int, where: str) -> None:
+    """Raise CheckpointProblem for more tensors than any model has: reading them would take too long."""
+    if count > MOST_TENSORS:
+        raise CheckpointProblem(
+            f"{where} is damaged, or no checkpoint: it lists {count:,} tensors; models have up to {MOST_TENSORS:,}."
+        )
+
+
+def bounded_json(path: Path, where: str) -> dict[str, Any]:
+    """The JSON object in a small file. Raises CheckpointProblem for anything else, and OSError."""
+    with path.open("rb") as file:
+        raw = file.read(LONGEST_JSON + 1)
+    try:
+        found = json.loads(str(raw, "utf-8")) if len(raw) <= LONGEST_JSON else None
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise CheckpointProblem(f"{where}: {path.name} is no JSON object of at most {LONGEST_JSON:,} bytes.")
+    return found
+
+
+def stored_bytes(name: str, tensor: Tensor) -> memoryview:
+    """Load a tensor: its little-endian bytes in C order, not copied where they already lie so."""
+    array = tensor.load()
+    if array.shape != tensor.shape or array.dtype.newbyteorder("<") != np.dtype(DTYPES[tensor.dtype]):
+        raise ValueError(f"{name} loads as {array.dtype} {array.shape}, not as {tensor.dtype} {tensor.shape}")
+    return to_bytes(array)
+
+
+def require_dtypes(state: State, known: Collection[str], what: str) -> None:
+    """Raise CheckpointProblem for the first tensor of a dtype that a format has no way to express."""
+    for name, tensor in state.tensors.items():
+        if tensor.dtype not in known:
+            raise CheckpointProblem(
+                f"{what} cannot hold {tensor.dtype} ({name}); it holds {', '.join(known)}. Convert to one of these "
+                "(--dtype float32), or write .safetensors, which holds every dtype."
+            )

@@ -1,0 +1,150 @@
+"""Hugging Face's folder: model.safetensors, or several of them and an index that says which tensor is in which.
+
+Beside them lies config.json, kept as text in the note.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ..tensors import CheckpointProblem, Progress, State, Tensor
+from . import safetensors
+from .checks import LONGEST_JSON, bounded_json, shown
+
+NAME, ENDINGS, FOLDER, HAS_ROOM = "safetensors folder", ("",), True, True
+
+SHARD_SIZE = 5_000_000_000  # bytes of tensors in one file, transformers' own limit
+WHOLE, CONFIG = "model.safetensors", "config.json"
+_INDEX_ENDING = ".safetensors.index.json"
+_INDEX = f"model{_INDEX_ENDING}"
+
+
+def matches(path: Path) -> bool:
+    """Whether a folder, or the index in it, is of this format."""
+    return is_index(path) or (path / WHOLE).is_file() or (path / _INDEX).is_file()
+
+
+def is_index(path: Path) -> bool:
+    """Whether a file is the index of such a folder, by its name."""
+    return path.name.endswith(_INDEX_ENDING) and path.is_file()
+
+
+def read(path: Path) -> State:
+    """The tensors of a folder, or of the index in it, lazily. Raises CheckpointProblem."""
+    try:
+        return _read(path)
+    except OSError as problem:
+        raise CheckpointProblem(f"Cannot read {path}: {problem}; check its permissions.") from None
+
+
+def _read(path: Path) -> State:
+    folder, index = (path.parent, path) if is_index(path) else (path, path / _INDEX)
+    if not is_index(path) and (folder / WHOLE).is_file():
+        if index.is_file():
+            raise CheckpointProblem(f"{folder} holds both {WHOLE} and {_INDEX}: name the one that you mean.")
+        state = safetensors.read(_inside(folder, WHOLE))
+    else:
+        state = _read_shards(folder, _inside(folder, index.name))
+    note = dict(state.note)
+    if (folder / CONFIG).exists():
+        note[CONFIG] = _text(_inside(folder, CONFIG))
+    return State(state.tensors, note=note)
+
+
+def _inside(folder: Path, name: str) -> Path:
+    """A file of the folder, through symbolic links. Raises CheckpointProblem for one that lies elsewhere, or nowhere."""
+    problem = f"{folder} names {shown(name)}, which is no file inside it; copy the whole folder again."
+    if "\0" in name or Path(name).is_absolute() or ".." in Path(name).parts:
+        raise CheckpointProblem(problem)
+    home = Path(os.path.realpath(folder))
+    found = Path(os.path.realpath(home / name))
+    # Hugging Face's cache holds a snapshot as links to files shared by all snapshots of the same model.
+    shared = home.parent.parent / "blobs" if home.parent.name == "snapshots" else home
+    if not (found.is_relative_to(home) or found.is_relative_to(shared)) or not found.is_file():
+        raise CheckpointProblem(problem)
+    return found
+
+
+def _text(path: Path) -> str:
+    with path.open("rb") as file:
+        raw = file.read(LONGEST_JSON + 1)
+    try:
+        if len(raw) <= LONGEST_JSON:
+            return raw.decode()
+    except UnicodeDecodeError:
+        pass
+    raise CheckpointProblem(f"{path} is no text of at most {LONGEST_JSON:,} bytes; is it the right folder?")
+
+
+def _read_shards(folder: Path, index: Path) -> State:
+    """All tensors that an index lists, in the order of the files."""
+    listed = bounded_json(index, str(folder)).get("weight_map")
+    if not isinstance(listed, dict) or not listed or not all(isinstance(name, str) for name in listed.values()):
+        raise CheckpointProblem(f"{index} is damaged: it maps no tensors to files. Download or copy it again.")
+    tensors: dict[str, Tensor] = {}
+    note: Mapping[str, str] = {}
+    for name in sorted(set(listed.values())):
+        state = safetensors.read(_inside(folder, name))
+        note = note or state.note
+        for tensor in state.tensors:
+            if listed.get(tensor) != name or tensor in tensors:
+                other = shown(str(listed.get(tensor, "no file")))
+                raise CheckpointProblem(
+                    f"{folder} is damaged: {shown(name)} holds {tensor}, for which the index names {other}."
+                )
+        tensors.update(state.tensors)
+    missing = [shown(name) for name in listed if name not in tensors]
+    if missing:
+        where = shown(listed[missing[0]]) if missing[0] in listed else "its file"
+        raise CheckpointProblem(f"{folder} is damaged: {missing[0]} is not in {where}, where the index has it.")
+    return State(tensors, note=note)
+
+
+def write(path: Path, state: State, progress: Progress, shard_size: int = SHARD_SIZE) -> None:
+    """Write a folder that transformers' from_pretrained reads. `path` is made and must not exist.
+
+    The note's "config.json" becomes that file, the rest every file's metadata. shard_size: bytes; a larger model is
+    split into files of at most this size (a larger tensor has one of its own).
+    """
+    path.mkdir()
+    note, settle = _metadata(state.note), state.late
+    late = None if settle is None else lambda: _metadata(settle())
+    if CONFIG in state.note:
+        (path / CONFIG).write_text(state.note[CONFIG], encoding="utf-8")
+    shards = list(_split(state.tensors, shard_size))
+    listed: dict[str, Any] = {}
+    for i, shard in enumerate(shards):
+        name = WHOLE if len(shards) == 1 else f"model-{i + 1:05d}-of-{len(shards):05d}.safetensors"
+        safetensors.write(path / name, State(shard, note=note, late=late), progress)
+        listed |= dict.fromkeys(shard, name)
+    if len(shards) > 1:
+        size = sum(tensor.nbytes for tensor in state.tensors.values())
+        index = {"metadata": {"total_size": size}, "weight_map": listed}
+        (path / _INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+
+
+def _metadata(note: Mapping[str, str]) -> dict[str, str]:
+    return {name: text for name, text in note.items() if name != CONFIG}
+
+
+def _split(tensors: Mapping[str, Tensor], shard_size: int) -> Iterator[dict[str, Tensor]]:
+    shard: dict[str, Tensor] = {}
+    size = 0
+    for name, tensor in tensors.items():
+        if shard and size + tensor.nbytes > shard_size:
+            yield shard
+            shard, size = {}, 0
+        shard[name] = tensor
+        size += tensor.nbytes
+    yield shard
+
+
+def replaceable(path: Path) -> bool:
+    """Whether an existing folder is nothing but an earlier save, so that nothing else is lost with it."""
+    names = {inside.name for inside in path.iterdir() if inside.is_file()}
+    known = {name for name in names if name in (_INDEX, CONFIG) or name.endswith(".safetensors")}
+    return len(known) == len(list(path.iterdir()))

@@ -1,0 +1,92 @@
+"""The config.json of Hugging Face transformers: read into a configuration, and written for one."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+from ..backends.config import Config, ConfigError, MAEConfig, ViTConfig
+from .dialects import OF_CLASSIFIERS, Contents
+from .tensors import CheckpointProblem
+
+FILE = "config.json"
+_ENCODER = {
+    "img_size": ("image_size", 224), "patch_size": ("patch_size", 16), "in_chans": ("num_channels", 3),
+    "embed_dim": ("hidden_size", 768), "depth": ("num_hidden_layers", 12), "num_heads": ("num_attention_heads", 12),
+    "norm_eps": ("layer_norm_eps", 1e-12),
+}  # fmt: skip
+_DECODER = {
+    "decoder_embed_dim": ("decoder_hidden_size", 512), "decoder_depth": ("decoder_num_hidden_layers", 8),
+    "decoder_num_heads": ("decoder_num_attention_heads", 16), "norm_pix_loss": ("norm_pix_loss", False),
+}  # fmt: skip
+_TANH = ("gelu_new", "gelu_pytorch_tanh", "gelu_fast", "gelu_python_tanh")
+_KINDS: dict[Contents, tuple[str, str]] = {
+    "mae": ("vit_mae", "ViTMAEForPreTraining"),
+    "encoder": ("vit_mae", "ViTMAEModel"),
+    "classifier": ("vit", "ViTForImageClassification"),
+}
+
+
+def read_config(text: str, contents: Contents, where: str) -> tuple[Config, dict[str, Any]]:
+    """The model that a config.json describes, and what its program computes otherwise than the spec ("gelu").
+
+    Keys that are not there have transformers' defaults. Raises CheckpointProblem for what no model here can be.
+    """
+    try:
+        said = json.loads(text)
+        if not isinstance(said, dict):
+            raise ValueError("it is not a JSON object")
+        values = {ours: said.get(theirs, default) for ours, (theirs, default) in _ENCODER.items()}
+        values["img_size"] = tuple(values["img_size"]) if isinstance(values["img_size"], list) else values["img_size"]
+        if isinstance(values["norm_eps"], bool) or not isinstance(values["norm_eps"], (int, float)):
+            raise ValueError(f"layer_norm_eps is {values['norm_eps']!r}")
+        values["mlp_ratio"] = _ratio(said.get("intermediate_size", 3072), values["embed_dim"])
+        activation = said.get("hidden_act", "gelu")
+        if not said.get("qkv_bias", True) or activation not in ("gelu", *_TANH):
+            raise ValueError(
+                f"qkv_bias {said.get('qkv_bias')!r} and hidden_act {activation!r} are not a masked autoencoder's"
+            )
+        function = {"gelu": "tanh" if activation in _TANH else "erf"}
+        if contents in OF_CLASSIFIERS:
+            labels = said.get("id2label")
+            return ViTConfig(**values, pooling="cls", num_classes=len(labels) if labels else 2), function
+        values |= {ours: said.get(theirs, default) for ours, (theirs, default) in _DECODER.items()}
+        hidden = said.get("decoder_intermediate_size", 2048)
+        if contents == "mae" and int(values["decoder_embed_dim"] * values["mlp_ratio"]) != hidden:
+            raise ValueError(
+                f"decoder_intermediate_size {hidden} is not in the encoder's ratio of {values['mlp_ratio']} to its width"
+            )
+        return MAEConfig(**values), function
+    except (ValueError, TypeError, ConfigError, RecursionError) as problem:
+        raise CheckpointProblem(
+            f"{where} is not the config.json of a ViTMAE or ViT model that can be read here: {problem}. Correct it, or "
+            "move it away and say what the model is with -m."
+        ) from None
+
+
+def write_config(config: Config, contents: Contents, gelu: str = "erf") -> str:
+    """The config.json with which transformers builds this model and computes the same; gelu is "erf" or "tanh"."""
+    kind, architecture = _KINDS[contents]
+    said: dict[str, Any] = {theirs: getattr(config, ours) for ours, (theirs, _) in _ENCODER.items()}
+    said |= {"architectures": [architecture], "model_type": kind, "dtype": "float32"}
+    said |= {"hidden_act": "gelu" if gelu == "erf" else "gelu_new"}
+    said |= {"image_size": config.img_size[0], "intermediate_size": config.mlp_dim(config.embed_dim), "qkv_bias": True}
+    said |= {"layer_norm_eps": config.eps_of_blocks, "initializer_range": 0.02}
+    said |= {"attention_probs_dropout_prob": 0.0, "hidden_dropout_prob": 0.0}
+    if isinstance(config, MAEConfig):
+        said |= {theirs: getattr(config, ours) for ours, (theirs, _) in _DECODER.items()}
+        said |= {"decoder_intermediate_size": config.mlp_dim(config.decoder_embed_dim), "mask_ratio": 0.75}
+    else:
+        labels = [f"LABEL_{i}" for i in range(config.num_classes)]
+        said |= {"id2label": {str(i): label for i, label in enumerate(labels)}}
+        said |= {"label2id": {label: i for i, label in enumerate(labels)}}
+    return json.dumps(said, indent=2, sort_keys=True) + "\n"
+
+
+def _ratio(hidden: Any, width: Any) -> float:
+    """mlp_ratio, so that int(width * ratio) is exactly the hidden width."""
+    if type(hidden) is not int or type(width) is not int or width < 1:
+        raise ValueError(f"hidden_size {width!r} and intermediate_size {hidden!r} must be whole numbers above 0")
+    ratio = hidden / width
+    return ratio if int(width * ratio) == hidden else math.nextafter(ratio, math.inf)

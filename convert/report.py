@@ -1,0 +1,84 @@
+"""The words for what is wrong with a checkpoint: every difference at once, and what it probably means."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+
+from ..backends.config import Config
+from ..backends.presets import PRESETS
+from ..backends.spec import Param, Shape, differences
+from .identify import Identified
+from .shapes import expected_params
+from .tensors import Tensor
+
+_PUBLISHED = "https://dl.fbaipublicfiles.com/mae/"
+
+
+def layout_problems(
+    expected: Iterable[Param], actual: Mapping[str, Tensor], identified: Identified, dtypes: Collection[str]
+) -> list[str]:
+    """A sentence for each difference in names, shapes and dtypes, with the file's own names where they are others."""
+    wanted = {param.name: param for param in expected if param.name not in identified.problems}
+    shapes = {name: tensor.shape for name, tensor in actual.items()}
+    found = [*identified.problems.values()]
+    for sentence in differences({name: param.shape for name, param in wanted.items()}, shapes):
+        name = sentence.partition(": ")[2].split(" ")[0]
+        if sentence.startswith("shape: "):
+            sentence = _mis_shaped(name, shapes[name], wanted[name].shape)
+        found.append(sentence + _in_file(name, wanted.get(name), identified))
+    by_dtype: dict[str, list[str]] = {}
+    for name, tensor in actual.items():
+        if name in wanted and tensor.dtype not in dtypes:
+            by_dtype.setdefault(tensor.dtype, []).append(name)
+    for dtype, names in by_dtype.items():
+        listed = ", ".join(names) if len(names) <= 8 else f"{len(names)} tensors, the first being {names[0]},"
+        verb = "is" if len(names) == 1 else "are"
+        found.append(f"dtype: {listed} {verb} {dtype}, expected one of {', '.join(dtypes)}; save as float32")
+    return found
+
+
+def _mis_shaped(name: str, there: Shape, wanted: Shape) -> str:
+    if there == wanted[::-1]:
+        return f"transposed: {name} is {there}, expected {wanted}; the file stores it the other way round"
+    others = [preset for preset, config in PRESETS.items() if _shapes(config).get(name) == there]
+    of_another = f"; that is the shape in {', '.join(others[:3])}" if others else ""
+    return f"shape: {name} is {there}, expected {wanted}{of_another}"
+
+
+def _in_file(name: str, param: Param | None, identified: Identified) -> str:
+    """What the file calls, or would call, a tensor; nothing where that is its name in the spec."""
+    reading, spelling = identified.readings.get(name), identified.dialect.spellings.get(identified.contents)
+    if reading is not None:
+        names = reading.names
+    elif param is not None and spelling is not None and name not in identified.dialect.derived:
+        names = tuple(identified.prefix + n for n in spelling.spell(param).names)
+    else:
+        return ""
+    return "" if names == (name,) else f" (in the file: {', '.join(names)})"
+
+
+def report(path: Path, found: list[str], model: str | None, own: Config | None, config: Config) -> str:
+    """All problems in one message; only the first ones where the file is plainly of another model."""
+    shown = found
+    hint = ""
+    if own is not None and _shapes(own) != _shapes(config):
+        hint = f" Its shapes are those of {model}: is that the model you mean (-m {model})?" if model else ""
+        shown = [*found[:6], f"... and {len(found) - 6} more"] if len(found) > 7 else found
+    return f"{path} does not fit ({len(found)} problems).{hint}\n  " + "\n  ".join(shown)
+
+
+def needs_decoder(path: Path, model: str | None, count: int) -> str:
+    """What to say where an autoencoder is asked for and the file holds an encoder alone."""
+    size = next((s for s in ("base", "large", "huge") if model and s in model), "<size>")
+    return (
+        f"{path} holds an encoder without a decoder ({count} tensors), as the published "
+        f"mae_pretrain_vit_{size}.pth does; a masked autoencoder needs both. Use "
+        f"{_PUBLISHED}pretrain/mae_pretrain_vit_{size}_full.pth (normalised pixels) or "
+        f"{_PUBLISHED}visualize/mae_visualize_vit_{size}.pth (raw pixels), "
+        "or convert the encoder alone (convert_weights --encoder-only)."
+    )
+
+
+def _shapes(config: Config) -> dict[str, Shape]:
+    return {param.name: param.shape for param in expected_params(config)}

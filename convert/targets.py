@@ -1,0 +1,75 @@
+"""What can be written for whom: the dialect and the formats of each target, and which format a path asks for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..backends.spelling import NATIVE
+from .checkpoint import Checkpoint
+from .formats import FORMATS
+from .tensors import CheckpointProblem
+
+
+@dataclass(frozen=True)
+class Target:
+    """Whose files these are: the dialect, and the formats that its own loader reads, the first being the default."""
+
+    dialect: str
+    formats: tuple[str, ...]
+
+
+TARGETS = {
+    "torch": Target("polymae", ("pth", "safetensors")),
+    "megengine": Target("megengine", ("megengine",)),
+    "mindspore": Target("mindspore", ("mindspore", "safetensors")),
+    "oneflow": Target("polymae", ("oneflow",)),
+    "numpy": Target("polymae", ("npz",)),
+    "huggingface": Target("huggingface", ("shards",)),
+    "timm": Target("timm", ("safetensors", "pth")),
+    "safetensors": Target("polymae", ("safetensors",)),
+}
+
+
+def target_of(framework: str) -> Target:
+    """The row of a framework or library. Raises CheckpointProblem for another name."""
+    if framework not in TARGETS:
+        raise CheckpointProblem(f"There is no checkpoint format for {framework!r}; there are {', '.join(TARGETS)}.")
+    return TARGETS[framework]
+
+
+def default_ending(framework: str, form: str | None = None) -> str:
+    """How a framework's files end; nothing for a folder."""
+    return FORMATS[form or TARGETS[framework].formats[0]].ENDINGS[0]
+
+
+def format_for(framework: str, path: Path, asked: str | None = None) -> str:
+    """Which format a path asks for, or `asked`. Raises CheckpointProblem for an ending that promises another one."""
+    offered = (asked,) if asked else target_of(framework).formats
+    if offered[0] not in FORMATS:
+        raise CheckpointProblem(f"Unknown format {asked!r}; there are {', '.join(FORMATS)}.")
+    ending = path.suffix.lower()
+    for name in offered:
+        if ending in FORMATS[name].ENDINGS:
+            return name
+    taken = {e for form in FORMATS.values() for e in form.ENDINGS if e}
+    wanted = [e for name in offered for e in FORMATS[name].ENDINGS if e]
+    # MindSpore's loader insists on the ending; the others take any, but not one that promises another format.
+    if ending in taken or "mindspore" in offered:
+        raise CheckpointProblem(
+            f"{path} does not end as {asked or framework} files do: "
+            f"{' or '.join(wanted) or 'a folder, without such an ending'}."
+        )
+    return offered[0]
+
+
+def is_native(checkpoint: Checkpoint, framework: str) -> bool:
+    """Whether a framework's own loader reads a file as it is: its usual format, its own names, float32, nothing else in it."""
+    row, found = TARGETS.get(framework), checkpoint.identified
+    return (
+        row is not None
+        and checkpoint.format == row.formats[0]
+        and found.dialect.spellings.get(found.contents) == NATIVE.get(framework)
+        and not (checkpoint.extras or found.prefix)
+        and all(tensor.dtype == "float32" for tensor in checkpoint.stored.values())
+    )

@@ -1,0 +1,140 @@
+"""Folders: OneFlow's and LiBai's, Hugging Face's shards; nothing outside them is read."""
+
+import json
+import os
+import struct
+
+import numpy as np
+import pytest
+from frameworks import run_in
+from polymae.backends.errors import Problem
+from polymae.convert.formats import oneflow, shards
+from states import bits, read, state_of, write
+
+ARRAYS = {"norm.weight": np.arange(12, dtype=np.float32).reshape(3, 4), "norm.bias": np.float32(2.5).reshape(())}
+STATE = state_of(ARRAYS)
+
+
+def test_oneflow_notes_libai_folders_and_leftovers(tmp_path):
+    note = {"polymae": "{}", "hash": "ä" * 64}
+    libai = write("oneflow", tmp_path / "model_final", state_of(ARRAYS, under="model", note=note))
+    assert oneflow.replaceable(libai)
+    (libai / "lr_scheduler").mkdir()
+    (libai / "model" / "tensor_99").mkdir()  # of an earlier save
+    found = read(libai)
+    assert (found.under, found.extras, found.note) == ("model", ("lr_scheduler",), note)
+    assert bits(found.tensors) == bits(STATE.tensors)
+    inside = read(libai / "model")
+    assert (inside.under, inside.extras, bits(inside.tensors)) == (None, (), bits(STATE.tensors))
+    (libai / "lr_scheduler" / "pickled_data").touch()
+    assert not oneflow.replaceable(libai)
+    with pytest.raises(Problem, match="Did you mean .*model_final"):
+        read(tmp_path)
+    script = (
+        f"import oneflow; print({{n: t.numpy().tolist() for n, t in oneflow.load({str(libai / 'model')!r}).items()}})"
+    )
+    assert str({n: a.tolist() for n, a in ARRAYS.items()}) in run_in("oneflow", script)
+
+
+def test_oneflow_older_layout(tmp_path):
+    for name, array in ARRAYS.items():
+        (tmp_path / name).mkdir()
+        dims = "".join(f"dim: {size} " for size in array.shape)
+        (tmp_path / name / "meta").write_text(f"shape {{ {dims}}} data_type: kFloat")
+        array.tofile(tmp_path / name / "out")
+    (tmp_path / "snapshot_done").touch()
+    (tmp_path / "System-Train").mkdir()
+    found = read(tmp_path)
+    assert (bits(found.tensors), found.extras) == (dict(sorted(bits(STATE.tensors).items())), ("System-Train",))
+
+
+def test_oneflow_paths_stay_inside_the_folder(tmp_path):
+    path = write("oneflow", tmp_path / "w", STATE)
+    write("oneflow", tmp_path / "secret", STATE)
+    pickled = (path / "pickled_data").read_bytes()
+    for crafted in ("../secret/tensor_0", "/etc", "..", "a/b", "a\0b"):
+        changed = pickled.replace(b"X\x08\0\0\0tensor_0", b"X" + struct.pack("<I", len(crafted)) + crafted.encode(), 1)
+        assert changed != pickled
+        (path / "pickled_data").write_bytes(changed)
+        with pytest.raises(Problem, match="no folder of its own"):
+            read(path)
+    (path / "pickled_data").write_bytes(pickled)
+    for part in ("tensor_0/out", "tensor_0", "pickled_data"):
+        (path / part).rename(tmp_path / "moved")
+        (path / part).symlink_to(tmp_path / "moved")
+        with pytest.raises(Problem, match="is not there, or lies elsewhere"):
+            read(path)
+        (path / part).unlink()
+        (tmp_path / "moved").rename(path / part)
+    assert bits(read(path).tensors) == bits(STATE.tensors)
+    (path / "tensor_0" / "out").unlink()
+    os.mkfifo(path / "tensor_0" / "out")  # opening it would wait for ever
+    with pytest.raises(Problem, match="is not there, or lies elsewhere"):
+        read(path)
+
+
+def test_shards_stay_inside_the_folder_and_agree_with_their_index(tmp_path):
+    path = tmp_path / "f"
+    shards.write(path, state_of(ARRAYS, note={"config.json": '{"a": 1}', "hash": "x"}), lambda done: None, shard_size=1)
+    assert dict(read(path).note) == {"format": "pt", "config.json": '{"a": 1}', "hash": "x"}
+    assert shards.replaceable(path)
+    index = path / "model.safetensors.index.json"
+    good = json.loads(index.read_text())
+    assert good["metadata"] == {"total_size": 52}
+    first, second = good["weight_map"].values()
+    (tmp_path / "out.safetensors").write_bytes((path / first).read_bytes())
+    (path / "link.safetensors").symlink_to(tmp_path / "out.safetensors")
+    for changed, problem in {
+        "../out.safetensors": "no file inside it", str(tmp_path / "out.safetensors"): "no file inside it",
+        "link.safetensors": "no file inside it", "a\0b": "no file inside it", "none": "no file inside it",
+        second: "for which the index names|is not in", f"./{first}": None,
+    }.items():  # fmt: skip
+        index.write_text(json.dumps(good | {"weight_map": {"norm.weight": changed, "norm.bias": second}}))
+        if problem:
+            with pytest.raises(Problem, match=problem):
+                read(path)
+        else:
+            assert bits(read(index).tensors) == bits(STATE.tensors)
+    for broken in ("[", "[]", "{}", '{"weight_map": {"a": 1}}', "[" * 100_000):
+        index.write_text(broken)
+        with pytest.raises(Problem, match="no JSON object|maps no tensors"):
+            read(path)
+    index.write_text(json.dumps(good))
+    (path / "model.safetensors").write_bytes((path / first).read_bytes())
+    with pytest.raises(Problem, match="holds both"):
+        read(path)
+
+
+def test_a_snapshot_in_hugging_faces_cache_is_links(tmp_path):
+    snapshot = tmp_path / "models--a" / "snapshots" / "0123"
+    (tmp_path / "models--a" / "blobs").mkdir(parents=True)
+    snapshot.mkdir(parents=True)
+    write("safetensors", tmp_path / "models--a" / "blobs" / "abc", STATE)
+    (snapshot / "model.safetensors").symlink_to("../../blobs/abc")
+    assert bits(read(snapshot).tensors) == bits(STATE.tensors)
+
+
+def test_transformers_reads_our_shards_and_we_read_its(tmp_path):
+    script = f"""
+import sys; sys.path.insert(0, {str(__file__.rsplit("/", 1)[0])!r})
+import pathlib, torch, transformers
+from polymae.convert.formats import shards
+config = transformers.ViTMAEConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64,
+    image_size=32, patch_size=8, decoder_hidden_size=32, decoder_num_hidden_layers=1, decoder_num_attention_heads=2,
+    decoder_intermediate_size=64)
+model = transformers.ViTMAEForPreTraining(config)
+folder = pathlib.Path({str(tmp_path)!r})
+for size in ("1GB", "50KB"):
+    model.save_pretrained(folder / size, max_shard_size=size)
+    state = shards.read(folder / size)
+    assert len(state.tensors) == len(model.state_dict()) and "ViTMAE" in state.note["config.json"]
+    for shard_size in (10**9, 50_000):
+        ours = folder / f"{{size}}-{{shard_size}}"
+        shards.write(ours, state, lambda done: None, shard_size=shard_size)
+        again, info = transformers.ViTMAEForPreTraining.from_pretrained(ours, output_loading_info=True)
+        assert not any(info.values()), info
+        assert (len(list(ours.glob("*.safetensors"))) == 1) == (shard_size > 10**6)
+        assert all(torch.equal(t, again.state_dict()[n]) for n, t in model.state_dict().items())
+print("equal")
+"""
+    assert "equal" in run_in("torch", script)

@@ -1,0 +1,157 @@
+"""Conversions of random models with random weights, in random formats and dtypes, there and back; what notices say."""
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from matrix import WRITTEN, as_model, converted, in_place, name_of, refusal, sizes, stored, written
+from polymae.backends.config import ConfigError, MAEConfig, ViTConfig
+from polymae.backends.initial import sinusoid_table
+from polymae.cli import main as polymae
+from polymae.cli.convert_weights import main as convert
+from polymae.convert.changes import Weights
+from polymae.convert.checkpoint import open_checkpoint
+from polymae.convert.dialects import DIALECTS
+from polymae.convert.formats import FORMATS
+from polymae.convert.hashing import hash_tensors
+from polymae.convert.probe import write_probe
+from polymae.convert.shapes import expected_params
+from polymae.convert.tensors import cast, of_array
+
+HOLDS_BFLOAT16 = ("pth", "safetensors", "shards", "mindspore")
+
+
+@st.composite
+def models(draw):
+    """A configuration and a kind of file that it can have."""
+    heads, patch = draw(st.integers(1, 4)), draw(st.integers(1, 4))
+    shared = {
+        "patch_size": patch,
+        "img_size": (patch * draw(st.integers(1, 3)), patch * draw(st.integers(1, 3))),
+        "in_chans": draw(st.integers(1, 4)),
+        "num_heads": heads,
+        "embed_dim": 4 * heads * draw(st.integers(1, 3)),
+        "depth": draw(st.integers(1, 3)),
+        "mlp_ratio": draw(st.sampled_from([0.5, 1.0, 4.0, 2.6667, 1.3])),
+        "norm_eps": draw(st.sampled_from([1e-6, 1e-5, 1e-12])),
+        "block_norm_eps": draw(st.sampled_from([None, 1e-5])),
+        "positions": draw(st.sampled_from(["1d", "2d"])),
+    }
+    if draw(st.booleans()):
+        heads = draw(st.integers(1, 4))
+        own = {
+            "decoder_embed_dim": 4 * heads * draw(st.integers(1, 3)), "decoder_num_heads": heads,
+            "decoder_depth": draw(st.integers(1, 3)), "decoder_norm": draw(st.booleans()),
+            "head": draw(st.sampled_from(["linear", "linear", "conv"])), "norm_pix_loss": draw(st.booleans()),
+        }  # fmt: skip
+        return MAEConfig(**shared, **own), draw(st.sampled_from(["mae", "mae", "encoder"]))
+    pooling = draw(st.sampled_from(["gap", "cls", "mean"]))
+    config = ViTConfig(**shared, pooling=pooling, num_classes=draw(st.integers(1, 6)))
+    return config, "headless" if pooling == "gap" and draw(st.booleans()) else "classifier"
+
+
+def random_weights(config, contents, dtype, seed):
+    """Noise, but for what FlyEgle's program derives: there, what it would."""
+    rng = np.random.default_rng(seed)
+    tensors = {}
+    for param in expected_params(config, contents):
+        array = rng.standard_normal(param.shape).astype(np.float32)
+        if param.role == "position" and config.positions == "1d":
+            array = sinusoid_table(param.shape[2], param.shape[1])
+        if param.name == "mask_token" and getattr(config, "head", "") == "conv":
+            array = array[..., np.arange(param.shape[2]) // config.num_patches]
+        tensors[param.name] = cast(of_array(array), dtype)
+    return Weights(config, contents, tensors)
+
+
+@settings(max_examples=60, deadline=None)
+@given(model=models(), data=st.data(), seed=st.integers(0, 2**32))
+def test_random_models_there_and_back(model, data, seed):
+    config, contents = model
+    dtype = data.draw(st.sampled_from(["float32", "float32", "float16", "bfloat16"]))
+    weights = random_weights(config, contents, dtype, seed)
+    able = [name for name in DIALECTS if not refusal(name, weights) and not (name == "flyegle" and dtype != "float32")]
+    forms = [form for form in WRITTEN if dtype != "bfloat16" or form in HOLDS_BFLOAT16]
+    a, b = data.draw(st.sampled_from(able)), data.draw(st.sampled_from(able))
+    form, other = data.draw(st.sampled_from(forms)), data.draw(st.sampled_from(forms))
+    digest = hash_tensors(weights.tensors).content
+    folder = Path(tempfile.mkdtemp())
+    try:
+        first = written(folder / "first", weights, a, form)
+        in_place(stored(first, form), a, weights)
+        there, said = converted(first, folder / "there", b, other, as_model(config), a, contents == "encoder")
+        assert said == digest
+        in_place(stored(there, other), b, weights)
+        back, said = converted(there, folder / "back", a, form)
+        assert said == digest
+        assert sizes(open_checkpoint(back).config) == sizes(config)
+        if FORMATS[form].HAS_ROOM:
+            in_place(stored(back, form), a, weights)
+        else:
+            assert back.read_bytes() == first.read_bytes()
+    finally:
+        shutil.rmtree(folder)
+
+
+@settings(max_examples=25, deadline=None)
+@given(hidden=st.integers(1, 5000), width=st.integers(1, 1300).map(lambda n: 4 * n))
+def test_a_hidden_width_survives_its_ratio(hidden, width):
+    from polymae.convert.huggingface import _ratio
+
+    try:
+        assert MAEConfig(embed_dim=width, num_heads=1, mlp_ratio=_ratio(hidden, width)).mlp_dim(width) == hidden
+    except ConfigError as problem:
+        pytest.fail(str(problem))
+
+
+# From, to, kind of file, and what must be said.
+NOTICES = [
+    ("libai", "official", "mae", "eps of the norms inside the blocks: libai computes with 1e-05, official with 1e-06"),
+    ("official", "libai", "mae", "eps of the norms inside the blocks: official computes with 1e-06, libai with 1e-05"),
+    ("mindformers-0.8", "official", "mae", "GELU: mindformers-0.8 computes with tanh, official with erf"),
+    ("mindformers-0.8", "official", "mae", "variance of a normalised patch: mindformers-0.8 computes with biased, "
+                                           "official with unbiased"),
+    ("mindcv", "timm", "classifier", "GELU: mindcv computes with tanh, timm with erf"),
+    ("mindformers-0.3", "official", "mae", "for those say --from mindformers-0.3-trained"),
+    ("libai", "official", "mae", "training of the position tables"),
+    ("flyegle", "polymae", "mae", "is built otherwise by default: these weights are for norm_eps=1e-05, positions=1d"),
+    ("official", "mindspore", "mae", ""),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("source", "target", "kind", "words"), NOTICES)
+@pytest.mark.parametrize("form", ["safetensors", "pth"])  # with the provenance inside, and beside
+def test_what_would_be_computed_otherwise_is_said_and_recorded(source, target, kind, words, form, tmp_path, capsys):
+    first, out = tmp_path / "first.npz", tmp_path / name_of(form)
+    write_probe(source, "npz", first, contents=kind)
+    arguments = ["-c", str(first), "--from", source, "--to", target, "--format", form, "-o", str(out)]
+    assert convert(["torch", *arguments]) == 0
+    notices = [line for line in capsys.readouterr().out.splitlines() if line.startswith("notice ")]
+    assert any(words in line for line in notices) if words else not notices
+    beside = out.with_name(f"{out.name}.polymae.json")
+    assert beside.exists() == (form == "pth")
+    recorded = open_checkpoint(out).provenance
+    assert [f"notice {sentence}" for sentence in recorded.notices] == notices
+    assert recorded.source["dialect"] == source
+    assert recorded.hash == recorded.source["hash"] == open_checkpoint(out).hash
+    assert polymae(["inspect", str(out)]) == 0
+    assert words in capsys.readouterr().out
+
+
+def test_hugging_faces_usual_eps_is_said(tmp_path, capsys):
+    folder, out = tmp_path / "hf", tmp_path / "out.pth"
+    write_probe("huggingface", "shards", folder)
+    config = json.loads((folder / "config.json").read_text())
+    assert config["layer_norm_eps"] == 1e-6
+    del config["layer_norm_eps"]  # then transformers takes 1e-12
+    (folder / "config.json").write_text(json.dumps(config | {"hidden_act": "gelu_new"}))
+    assert convert(["torch", "-c", str(folder), "-o", str(out), "--to", "official"]) == 0
+    said = capsys.readouterr().out
+    for words in ("eps of the final norms: huggingface computes with 1e-12, official with 1e-06", "GELU: huggingface"):
+        assert words in said
+        assert any(words in sentence for sentence in open_checkpoint(out).provenance.notices)
