@@ -14,7 +14,7 @@ from ..backends.config import Config, MAEConfig
 from ..backends.spec import differences
 from ..backends.spelling import Arrays
 from . import layouts
-from .atomic import flush, replacing
+from .atomic import flush, replacing, start_flush
 from .changes import Weights, as_computed, refuse_inexpressible
 from .checkpoint import open_checkpoint
 from .dialects import DIALECTS, OF_CLASSIFIERS, Contents, Dialect
@@ -27,6 +27,7 @@ from .shapes import expected_params
 from .targets import format_for, target_of
 from .tensors import Array, CheckpointProblem, Progress, State, Tensor, of_array
 
+_FLUSHED_AT_ONCE = 1 << 27  # bytes; smaller portions did not help
 _MINDSPORE = ("mindspore", "mindcv")
 
 
@@ -78,7 +79,7 @@ def write_weights(
             hashing = beside_writing.submit(hash_tensors, weights.tensors, step, workers=1)
             late = partial(_settled, hashing, texts)
             state = State(spelled(weights, dialect), (), _under(dialect, form), texts(UNKNOWN), late)
-            FORMATS[form].write(new, state, step)
+            FORMATS[form].write(new, state, _flushing(new, step))
             hashed = _finite(hashing)
             said = about(hashed).text() if about else ""
             flushing = beside_writing.submit(flush, new)  # the disk works while the file is read back
@@ -94,6 +95,21 @@ def write_weights(
     if said and not room:
         _write_beside(target, said)
     return hashed.content
+
+
+def _flushing(path: Path, step: Progress) -> Progress:
+    """`step`, which also has the disk begin with every 128 MB that are written."""
+    waiting = 0
+
+    def written(done: int) -> None:
+        nonlocal waiting
+        waiting += done
+        if waiting >= _FLUSHED_AT_ONCE:
+            start_flush(path)
+            waiting = 0
+        step(done)
+
+    return written
 
 
 def _write_beside(target: Path, said: str) -> None:
