@@ -97,6 +97,7 @@ def run(args: argparse.Namespace) -> int:
 
 def convert_one(args: argparse.Namespace, source: Path, dialect: str, several: bool, taken: set[Path]) -> None:
     """Convert one of the checkpoints; `taken` holds what this command has written so far."""
+    from ..convert.changes import refuse_inexpressible
     from ..convert.conversion import Wish, convert, prepare
     from ..convert.dialects import DIALECTS
     from ..convert.targets import format_for
@@ -107,6 +108,7 @@ def convert_one(args: argparse.Namespace, source: Path, dialect: str, several: b
     output = Path(args.output) if args.output and not several else _default_output(args, prepared, source, several)
     form = format_for(args.framework, output, args.format)
     print(f"read   {describe(checkpoint)}")
+    refuse_inexpressible(DIALECTS[dialect], weights)
     for done in weights.done:
         print(f"change {done}")
     for notice in prepared.notices(DIALECTS[dialect]):

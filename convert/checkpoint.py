@@ -129,13 +129,11 @@ class Checkpoint:
                 tuple(wide),
             )
         chosen = {name: cast(tensor, "float32") for name, tensor in chosen.items()}
-        same = (
-            all(tensor.dtype == "float32" for tensor in self.stored.values()) and chosen.keys() == self.tensors.keys()
-        )
+        untouched = all(tensor.dtype == "float32" for tensor in self.stored.values())
         hashed = hash_tensors(chosen)
         if hashed.not_finite:
             raise CheckpointProblem(report(self.path, list(hashed.not_finite), None, None, config), hashed.not_finite)
-        if same:
+        if untouched and chosen.keys() == self.tensors.keys():
             self.require_own_provenance(hashed.content)
         return {name: tensor.load() for name, tensor in chosen.items()}
 
@@ -184,7 +182,8 @@ class Checkpoint:
             except EinopsError:
                 raise CheckpointProblem(f"{spec} {array.shape} does not fit the layout {reading.layout}.") from None
 
-        return Tensor(reading.shape, parts[0].dtype, load)
+        joined = len({part.dtype for part in parts}) == 1 and reading.layout is None
+        return Tensor(reading.shape, parts[0].dtype, load, tuple(parts) if joined else ())
 
 
 def open_checkpoint(path: str | Path, dialect: str | None = None) -> Checkpoint:
@@ -193,12 +192,12 @@ def open_checkpoint(path: str | Path, dialect: str | None = None) -> Checkpoint:
     dialect: what to take it for, where its spelling alone does not tell. Raises CheckpointProblem.
     """
     path = Path(path)
-    name, form = find_format(path)
+    kind, form = find_format(path)
     state = form.read(path)
     provenance = read_beside(path, state)
     told = provenance.dialect if provenance else None
     found = identify({n: t.shape for n, t in state.tensors.items()}, str(path), dialect, told)
-    checkpoint = Checkpoint(path, name, found, state.tensors, (*state.extras, *found.unused), provenance)
+    checkpoint = Checkpoint(path, kind, found, state.tensors, (*state.extras, *found.unused), provenance)
     text = state.note.get(HF_CONFIG) or config_beside(path, found.dialect)
     if provenance and provenance.config is not None:
         config = provenance.config
@@ -209,7 +208,9 @@ def open_checkpoint(path: str | Path, dialect: str | None = None) -> Checkpoint:
         known = settings_of(found.dialect, found.contents)
         shapes = {spec: reading.shape for spec, reading in found.readings.items()}
         models = fitting_models(shapes, found.contents, known, found.dialect.derived)
-        alone = next(iter(models.items())) if len(models) == 1 else (None, None)
-        return replace(checkpoint, model=alone[0], config=alone[1])
+        if len(models) != 1:
+            return checkpoint
+        ((name, config),) = models.items()
+        return replace(checkpoint, model=name_of(config) or name, config=config)
     require_plausible(config, found, str(path), HF_CONFIG if provenance is None else "provenance")
     return replace(checkpoint, model=name_of(config), config=config)

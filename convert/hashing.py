@@ -60,14 +60,13 @@ def hash_tensors(
 
 
 def _hash_one(name: str, tensor: Tensor, finite: bool) -> tuple[str, str]:
-    array = tensor.load()
     digest = blake3(json.dumps([name, tensor.dtype, tensor.shape]).encode() + b"\n")
     suspect = False
-    for block in _blocks(array):
-        raw = to_bytes(block)
-        digest.update(raw)
-        suspect = suspect or (finite and _suspect(block, tensor.dtype))
-    return digest.hexdigest(), not_finite(name, tensor.dtype, array) if suspect else ""
+    for part in tensor.parts or (tensor,):
+        for block in _blocks(part.load()):
+            digest.update(to_bytes(block))
+            suspect = suspect or (finite and _suspect(block, tensor.dtype))
+    return digest.hexdigest(), not_finite(name, tensor.dtype, tensor.load()) if suspect else ""
 
 
 def _blocks(array: Array) -> Iterator[Array]:

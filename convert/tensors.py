@@ -41,11 +41,13 @@ class Tensor:
     """One stored tensor. `load()` gives a read-only array over the mapped file, no copy where the layout allows.
 
     dtype: a key of DTYPES; bfloat16 loads as uint16 bits. load() raises CheckpointProblem for a damaged file.
+    parts: where the tensor lies in the file in parts along its first axis, these, which need no copy.
     """
 
     shape: Shape
     dtype: str
     load: Callable[[], Array]
+    parts: tuple[Tensor, ...] = ()
 
     @property
     def nbytes(self) -> int:
@@ -78,7 +80,7 @@ def cast(tensor: Tensor, dtype: str) -> Tensor:
     """The tensor in another floating dtype, rounded to nearest, ties to even; itself where it has that dtype."""
     if tensor.dtype == dtype:
         return tensor
-    return replace(tensor, dtype=dtype, load=lambda: _narrowed(_widened(tensor.load(), tensor.dtype), dtype))
+    return replace(tensor, dtype=dtype, parts=(), load=lambda: _narrowed(_widened(tensor.load(), tensor.dtype), dtype))
 
 
 def _widened(array: Array, dtype: str) -> Array:

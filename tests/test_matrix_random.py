@@ -119,7 +119,7 @@ NOTICES = [
     ("mindcv", "timm", "classifier", "GELU: mindcv computes with tanh, timm with erf"),
     ("mindformers-0.3", "official", "mae", "for those say --from mindformers-0.3-trained"),
     ("libai", "official", "mae", "training of the position tables"),
-    ("flyegle", "polymae", "mae", "is built otherwise by default: these weights are for norm_eps=1e-05, positions=1d"),
+    ("flyegle", "polymae", "mae", ""),  # its own preset says it all
     ("official", "mindspore", "mae", ""),
 ]  # fmt: skip
 
@@ -155,3 +155,6 @@ def test_hugging_faces_usual_eps_is_said(tmp_path, capsys):
     for words in ("eps of the final norms: huggingface computes with 1e-12, official with 1e-06", "GELU: huggingface"):
         assert words in said
         assert any(words in sentence for sentence in open_checkpoint(out).provenance.notices)
+    assert convert(["torch", "-c", str(folder), "-o", str(out)]) == 0  # our own program takes it from the provenance
+    assert "is built otherwise by default: these weights are for norm_eps=1e-12," in capsys.readouterr().out
+    assert open_checkpoint(out).config.norm_eps == 1e-12
