@@ -6,8 +6,8 @@ Masked Autoencoders Are Scalable Vision Learners, He et al. 2021, arXiv 2111.063
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
+from reprlib import repr as shortened
 from typing import Any, Literal, Union, get_args
 
 from .errors import Problem
@@ -21,6 +21,11 @@ LossOver = Literal["removed", "all"]
 
 class ConfigError(Problem, ValueError):
     """A configuration that no model can have; the message says which value, and what it must be."""
+
+
+MOST_PIXELS = 65_536  # of an image's side
+# What no model comes near: whoever asks for more, by mistake or in a hostile file, must not cost more.
+_MOST, _MOST_BLOCKS, _MOST_PATCHES = 1_000_000, 1_000, 1 << 20
 
 
 @dataclass(frozen=True)
@@ -48,17 +53,22 @@ class Encoder:
         size = (self.img_size, self.img_size) if isinstance(self.img_size, int) else tuple(self.img_size)
         object.__setattr__(self, "img_size", size)
         self._require_positive("patch_size", "in_chans", "embed_dim", "depth", "num_heads")
-        if len(size) != 2 or any(side < 1 or side % self.patch_size for side in size):
+        if len(size) != 2 or any(not 1 <= side <= MOST_PIXELS or side % self.patch_size for side in size):
             raise ConfigError(
-                f"img_size={size} does not fit patch_size={self.patch_size}; "
-                "both sides must be positive multiples of the patch size."
+                f"img_size={shortened(size)} does not fit patch_size={self.patch_size}; "
+                f"both sides must be positive multiples of the patch size, up to {MOST_PIXELS:,}."
+            )
+        if self.num_patches > _MOST_PATCHES:
+            raise ConfigError(
+                f"img_size={size} has {self.num_patches:,} patches of {self.patch_size} pixels; there can be up to "
+                f"{_MOST_PATCHES:,}."
             )
         numbers = {"norm_eps": self.norm_eps, "block_norm_eps": self.eps_of_blocks, "mlp_ratio": self.mlp_ratio}
-        fit = all(0 < value < math.inf for value in numbers.values()) and self.mlp_ratio < 1e6
+        fit = all(0 < value <= _MOST for value in numbers.values())
         if not (fit and self.mlp_dim(self.embed_dim)):
             raise ConfigError(
-                f"{', '.join(f'{name}={value}' for name, value in numbers.items())} must be finite numbers above 0, "
-                "and mlp_ratio large enough for a hidden layer."
+                f"{', '.join(f'{name}={shortened(value)}' for name, value in numbers.items())} must be finite numbers above 0, "
+                f"up to {_MOST:,}, and mlp_ratio large enough for a hidden layer."
             )
         self._require_choice("positions", Positions)
         self._require_divisible("embed_dim", "num_heads")
@@ -66,8 +76,11 @@ class Encoder:
     def _require_positive(self, *names: str) -> None:
         for name in names:
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value < 2**31:
-                raise ConfigError(f"{name} is {value!r}; it must be a whole number of at least 1, below 2^31.")
+            most = _MOST_BLOCKS if name.endswith("depth") else _MOST
+            if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
+                raise ConfigError(
+                    f"{name} is {shortened(value)}; it must be a whole number of at least 1, up to {most:,}."
+                )
 
     def _require_choice(self, name: str, choices: Any) -> None:
         value, allowed = getattr(self, name), get_args(choices)

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import fields, replace
 from difflib import get_close_matches
 from pathlib import Path
+from reprlib import repr as shortened
 from typing import Any
 
 from .config import Config, ConfigError, MAEConfig, ViTConfig
@@ -94,18 +95,18 @@ def _assignment(part: str) -> tuple[str, Any]:
     text = {"True": "true", "False": "false", "None": "null"}.get(text, text).replace("(", "[").replace(")", "]")
     try:
         return key, json.loads(text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):  # not JSON, too many digits, nested too deep
         return key, text
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        values = json.loads(path.read_text())
+        values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(
             f"No model file {path}; give the path of a JSON object with the constructor's names."
         ) from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as problem:
+    except (OSError, ValueError, RecursionError) as problem:
         raise ConfigError(f"{path} is not a JSON model file ({problem}); it must hold one JSON object.") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{path} holds a {type(values).__name__}; a model file holds one JSON object.")
@@ -129,11 +130,14 @@ def config_of(values: Mapping[str, Any]) -> Config:
         if value is None and key in optional:
             continue
         if kinds[key] is float and isinstance(value, int) and not isinstance(value, bool):
-            found[key] = float(value)
+            try:
+                found[key] = float(value)
+            except OverflowError:
+                raise ConfigError(f"{key} is {shortened(value)}, which is too large.") from None
         elif key != "img_size" and type(value) is not kinds[key]:
-            raise ConfigError(f"{key} is {value!r}; it must be a {kinds[key].__name__}.")
+            raise ConfigError(f"{key} is {shortened(value)}; it must be a {kinds[key].__name__}.")
         elif key == "img_size" and not _is_size(value):
-            raise ConfigError(f"img_size is {value!r}; it must be one number or [height, width], in pixels.")
+            raise ConfigError(f"img_size is {shortened(value)}; it must be one number or [height, width], in pixels.")
     return kind(**found)
 
 

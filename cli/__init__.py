@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import os
 import signal
 import sys
@@ -65,6 +66,9 @@ def run_safely(prog: str, work: Callable[[], int]) -> int:
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, terminate)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a file's name may be in no encoding, or not in the terminal's
+            stream.reconfigure(errors="backslashreplace")
     try:
         return work()
     except Problem as problem:

@@ -6,8 +6,10 @@ import argparse
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from reprlib import repr as shortened
 from typing import TYPE_CHECKING
 
+from ..backends.config import MOST_PIXELS
 from ..backends.errors import Problem
 from . import Parser, run_safely
 
@@ -77,55 +79,73 @@ def run(args: argparse.Namespace) -> int:
     """Convert every checkpoint; print what was read and written; return 0."""
     from ..convert.identify import dialect_named
     from ..convert.targets import TARGETS as ROWS
-    from ..convert.targets import format_for
+    from ..convert.targets import format_for, require_format
 
     if "-" in (*args.checkpoint, args.output):
         raise Problem(
             "Standard input and output cannot be used: checkpoints are read in place and verified; name a file."
         )
+    if args.output == "":
+        raise Problem("The path after -o is empty; name a file, or leave out -o.")
     dialect = dialect_named(args.to or ROWS[args.framework].dialect)
+    if args.format is not None:
+        require_format(args.format)
     several = len(args.checkpoint) > 1
     if args.output and not several:  # a wrong ending shows before anything is read
         format_for(args.framework, Path(args.output), args.format)
     elif args.output and Path(args.output).is_file():
         raise Problem(f"{args.output} is a file; several checkpoints go into a folder.")
-    taken: set[Path] = set()
-    for source in args.checkpoint:
-        convert_one(args, Path(source), dialect.name, several, taken)
+    sources = [Path(source) for source in args.checkpoint]
+    if several:
+        _check_several(args, sources)
+    for source in sources:
+        convert_one(args, source, dialect.name, several)
     return 0
 
 
-def convert_one(args: argparse.Namespace, source: Path, dialect: str, several: bool, taken: set[Path]) -> None:
-    """Convert one of the checkpoints; `taken` holds what this command has written so far."""
+def _check_several(args: argparse.Namespace, sources: list[Path]) -> None:
+    """Before anything is written: raise Problem where one is no checkpoint, or would be written over another."""
+    from ..convert.formats import find_format
+
+    taken: dict[Path, Path] = {}
+    for source in sources:
+        find_format(source)
+        output = _default_output(args, None, source, True)
+        over = next((other for other in sources if other != source and other.resolve() == output.resolve()), None)
+        if output in taken or over:
+            raise Problem(
+                f"{source} would be written to {output}, over {over or f'what {taken[output]} becomes'}; convert them one by "
+                "one, each with its own -o. Nothing was written."
+            )
+        taken[output] = source
+
+
+def convert_one(args: argparse.Namespace, source: Path, dialect: str, several: bool) -> None:
+    """Convert one of the checkpoints."""
     from ..convert.changes import refuse_inexpressible
-    from ..convert.conversion import Wish, convert, prepare
+    from ..convert.conversion import Wish, convert, prepare, require_apart
     from ..convert.dialects import DIALECTS
     from ..convert.targets import format_for
 
     wish = Wish(args.model, args.source, args.encoder_only, args.dtype, _image_size(args.image_size), args.num_classes)
     prepared = prepare(source, wish)
     checkpoint, weights = prepared.checkpoint, prepared.weights
-    output = Path(args.output) if args.output and not several else _default_output(args, prepared, source, several)
+    named = args.output and not several
+    output = Path(args.output) if named else _default_output(args, prepared, source, several or args.dry_run)
     form = format_for(args.framework, output, args.format)
     print(f"read   {describe(checkpoint)}")
+    if checkpoint.identified.dropped:
+        print(f"drop   {', '.join(checkpoint.identified.dropped)}")
     refuse_inexpressible(DIALECTS[dialect], weights)
     for done in weights.done:
         print(f"change {done}")
-    for notice in prepared.notices(DIALECTS[dialect]):
+    for notice in prepared.notices(DIALECTS[dialect], form):
         print(f"notice {notice}")
     if args.dry_run:
         _print_mapping(prepared, dialect)
         print(f"would write {output}: {DIALECTS[dialect].title}")
         return
-    if output in taken:
-        raise Problem(
-            f"{source} would be written to {output} too, over what was written before; give them apart with -o."
-        )
-    taken.add(output)
-    if checkpoint.extras and output.exists() and output.samefile(source):
-        raise Problem(
-            f"{output} also holds {', '.join(checkpoint.extras)}, which would be lost; write to another file with -o."
-        )
+    require_apart(source, output, form, (*checkpoint.extras, *weights.done))
     size = sum(tensor.nbytes for tensor in weights.tensors.values())
     with _progress_bar((3 + bool(weights.done)) * size) as progress:
         digest = convert(prepared, dialect, form, output, progress)
@@ -134,7 +154,7 @@ def convert_one(args: argparse.Namespace, source: Path, dialect: str, several: b
 
 
 def describe(checkpoint: Checkpoint) -> str:
-    """A checkpoint in one line."""
+    """A checkpoint in one line, but for the model's own tensors that are dropped."""
     from ..convert.dialects import KINDS
     from ..convert.formats import FORMATS
 
@@ -142,9 +162,10 @@ def describe(checkpoint: Checkpoint) -> str:
     parts += [KINDS[checkpoint.contents], checkpoint.model or "no named model"]
     if checkpoint.identified.prefix:
         parts.append(f"without the prefix {checkpoint.identified.prefix}")
-    if checkpoint.extras:
-        more = f" and {len(checkpoint.extras) - 8} more" if len(checkpoint.extras) > 8 else ""
-        parts.append(f"ignored: {', '.join(checkpoint.extras[:8])}{more}")
+    ignored = [name for name in checkpoint.extras if name not in checkpoint.identified.dropped]
+    if ignored:
+        more = f" and {len(ignored) - 8} more" if len(ignored) > 8 else ""
+        parts.append(f"ignored: {', '.join(ignored[:8])}{more}")
     return f"{checkpoint.path}: {', '.join(parts)}"
 
 
@@ -162,22 +183,27 @@ def _image_size(text: str | None) -> tuple[int, int] | None:
     if text is None:
         return None
     sides = text.lower().split("x")
-    if not 1 <= len(sides) <= 2 or not all(side.isdigit() and int(side) for side in sides):
-        raise Problem(f"--image-size is {text!r}; it must be a number of pixels (448) or height and width (320x448).")
+    if len(sides) > 2 or not all(s.isdecimal() and len(s) < 10 and 1 <= int(s) <= MOST_PIXELS for s in sides):
+        raise Problem(
+            f"--image-size is {shortened(text)}; it must be a number of pixels (448) or height and width (320x448), each up to "
+            f"{MOST_PIXELS:,}."
+        )
     return int(sides[0]), int(sides[-1])
 
 
-def _default_output(args: argparse.Namespace, prepared: Prepared, source: Path, several: bool) -> Path:
+def _default_output(args: argparse.Namespace, prepared: Prepared | None, source: Path, several: bool) -> Path:
     from ..convert.targets import default_ending
 
-    model = prepared.model
+    model, kind = (prepared.model, prepared.weights.contents) if prepared else ("", "")
     if several:
         name = source.name.removesuffix(source.suffix)
     elif "=" in model or model == "own model":
         raise Problem("A model that is none of the named ones; say where to write with -o.")
     else:
         name = Path(model).stem if model.endswith(".json") else model
-    kind = {"encoder": "_encoder", "headless": "_headless"}.get(prepared.weights.contents, "") if not several else ""
+    kind = f"_{kind}" if kind in ("encoder", "headless") and not several else ""
+    kind += f"_{args.image_size}" if args.image_size else ""
+    kind += f"_{args.dtype}" if args.dtype else ""
     whose = f"_{args.framework}" if args.framework in ("huggingface", "timm") else ""
     folder = Path(args.output) if several and args.output else Path("pretrained")
     return folder / f"{name}{kind}{whose}{default_ending(args.framework, args.format)}"

@@ -16,7 +16,13 @@ def run(args: argparse.Namespace) -> int:
     from ..convert.dialects import DIALECTS
 
     rows = [
-        {"name": d.name, "title": d.title, "holds": list(d.spellings), "detected": not d.explicit, "note": d.note}
+        {
+            "name": d.name,
+            "title": d.title,
+            "holds": list(d.spellings),
+            "detected": not d.explicit,
+            "notes": dict(d.notes),
+        }
         for d in DIALECTS.values()
     ]
     if args.json:

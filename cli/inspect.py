@@ -7,12 +7,19 @@ import json
 from collections import Counter
 from dataclasses import replace
 from math import prod
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from .diff import print_some
+
+if TYPE_CHECKING:
+    from ..backends.config import Config
+    from ..convert.checkpoint import Checkpoint
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `polymae inspect`."""
-    parser.add_argument("file", help="a .pth, .safetensors, .pkl or .ckpt file, or a OneFlow folder")
+    parser.add_argument("file", help="a .pth, .safetensors, .npz, .pkl or .ckpt file, or a OneFlow or Hugging "
+                        "Face folder")  # fmt: skip
     parser.add_argument("--tensors", action="store_true", help="list every tensor")
     parser.add_argument("--from", "--dialect", dest="dialect", metavar="DIALECT", help="the spelling of the file")
     parser.add_argument("-m", "--model", help="which model it is, where the file does not tell (as convert_weights)")
@@ -24,12 +31,20 @@ def run(args: argparse.Namespace) -> int:
     from ..convert.checkpoint import open_checkpoint
     from ..convert.choice import model_of
     from ..convert.formats import FORMATS
+    from ..convert.hashing import hash_tensors
 
     checkpoint = open_checkpoint(args.file, args.dialect)
+    problems, misfit = list(checkpoint.identified.problems.values()), list[str]()
     if args.model:
         model, config = model_of(checkpoint, args.model)
-        checkpoint = replace(checkpoint, model=model, config=config)
+        misfit = _misfit(checkpoint, config)
+        if not misfit:
+            checkpoint = replace(checkpoint, model=model, config=config)
     tensors = checkpoint.tensors
+    # Where the place of a value depends on the model, or a tensor is derived, what lies in the file is not what is hashed.
+    whole = checkpoint.config is not None or not _depends_on_model(checkpoint)
+    hashed = hash_tensors(tensors if whole else checkpoint.stored)
+    problems = list(dict.fromkeys([*problems, *misfit, *hashed.not_finite]))
     facts: dict[str, Any] = {
         "file": str(checkpoint.path),
         "format": checkpoint.format,
@@ -40,8 +55,8 @@ def run(args: argparse.Namespace) -> int:
         "values": sum(prod(tensor.shape) for tensor in tensors.values()),
         "dtypes": dict(Counter(tensor.dtype for tensor in tensors.values())),
         "extras": list(checkpoint.extras),
-        "hash": checkpoint.hash,
-        "problems": list(checkpoint.identified.problems.values()),
+        "hash": hashed.content if whole else None,
+        "problems": problems,
         "provenance": checkpoint.provenance.facts() if checkpoint.provenance else None,
     }
     if args.json:
@@ -49,16 +64,21 @@ def run(args: argparse.Namespace) -> int:
             facts["tensor_list"] = [{"name": n, "shape": t.shape, "dtype": t.dtype} for n, t in tensors.items()]
         print(json.dumps(facts, indent=2))
         return 0
-    provenance = facts.pop("provenance")
+    provenance, _ = facts.pop("provenance"), facts.pop("problems")
     facts["format"] = FORMATS[checkpoint.format].NAME
     facts["model"] = checkpoint.model or "no named model has these shapes"
+    facts["model"] += f"; not {args.model}" if misfit else ""
+    facts["hash"] = (
+        hashed.content if whole else "depends on the model, which the file does not tell: say with -m what it is"
+    )
     facts["values"] = f"{facts['values']:,}"
     facts["dtypes"] = ", ".join(f"{dtype} ({count})" for dtype, count in facts["dtypes"].items())
     facts["extras"] = ", ".join(checkpoint.extras) or "none"
-    facts["problems"] = "; ".join(facts["problems"]) or "none"
     for name, value in facts.items():
         print(f"{name:<10}{value}")
-    if checkpoint.provenance and checkpoint.provenance.hash != checkpoint.hash:
+    print(f"problems  {len(problems) or 'none'}")
+    print_some(problems)
+    if whole and checkpoint.provenance and checkpoint.provenance.hash != hashed.content:
         print(
             f"note      the provenance is of other weights ({checkpoint.provenance.hash}): one of the two was replaced"
         )
@@ -74,3 +94,21 @@ def run(args: argparse.Namespace) -> int:
         for name, tensor in tensors.items():
             print(f"{name:<{width}}  {tensor.dtype:<9} {'x'.join(map(str, tensor.shape))}")
     return 0
+
+
+def _misfit(checkpoint: Checkpoint, config: Config) -> list[str]:
+    """A sentence for each difference between a file and the model that it is said to be."""
+    from ..backends.config import MAEConfig
+    from ..convert.tensors import CheckpointProblem
+
+    try:
+        checkpoint.select(config, checkpoint.contents == "encoder" and isinstance(config, MAEConfig))
+    except CheckpointProblem as problem:
+        return list(problem.problems) or [str(problem)]
+    return []
+
+
+def _depends_on_model(checkpoint: Checkpoint) -> bool:
+    """Whether the sizes of the model say where some values lie, or what is derived."""
+    found = checkpoint.identified
+    return found.dialect.derive is not None or any("(" in (r.layout or "") for r in found.readings.values())

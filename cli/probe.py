@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import json
+from dataclasses import asdict
 from pathlib import Path
 
 from ..backends.errors import Problem
@@ -25,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--part", choices=("low", "high"), default="low",
         help="of the elements' numbers: modulo 2^24, or divided by it, for models of more elements (default: low)",
     )  # fmt: skip
+    parser.add_argument("--json", action="store_true", help="machine-readable output, with every tensor")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -44,6 +47,10 @@ def run(args: argparse.Namespace) -> int:
     row = dialect_named(args.dialect)
     weights = write_probe(args.dialect, args.format, output, args.model, args.contents, args.part)
     count = sum(tensor.nbytes // 4 for tensor in weights.tensors.values())
+    if args.json:
+        facts = {"file": str(output), "dialect": row.name, "contents": weights.contents}
+        print(json.dumps({**facts, "tensors": len(weights.tensors), "elements": count}, indent=2))
+        return 0
     print(f"wrote  {output}: {row.title}, {weights.contents}, {len(weights.tensors)} tensors, {count:,} elements")
     if len(parts_of(weights.config)) > 1:
         print(f"note   this is the part {args.part}; with the other (--part) every element is told apart")
@@ -54,6 +61,9 @@ def _check(args: argparse.Namespace) -> int:
     from ..convert.probe import check
 
     count, wrong = check(args.check, args.model, args.dialect, args.part)
+    if args.json:
+        print(json.dumps({"elements": count, "differences": [asdict(one) for one in wrong]}, indent=2))
+        return int(bool(wrong))
     if not wrong:
         print(f"every one of {count:,} elements is in its place")
         return 0

@@ -3,35 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..backends.config import Config, ConfigError, MAEConfig, ViTConfig
 from .dialects import KINDS, OF_CLASSIFIERS, Contents, Dialect
+from .dialects.dialect import EXACT
 from .interpolation import resize_positions
 from .tensors import CheckpointProblem, Tensor, cast
 
 # What the programs may compute differently, in words.
 _FUNCTION = {
     "norm_eps": "eps of the final norms", "block_norm_eps": "eps of the norms inside the blocks",
-    "gelu": "GELU", "variance": "variance of a normalised patch",
+    "gelu": "GELU", "variance": "variance of a patch (norm_pix_loss)", "precision": "arithmetic",
     "loss_over": "values that the loss is averaged over", "masking": "order of the kept patches",
-    "train_positions": "training of the position tables",
+    "train_positions": "position tables",
 }  # fmt: skip
+_SAID = {True: "trained ones", False: "fixed ones", "erf": "the exact one", "tanh": "its tanh approximation"}
 
 
 @dataclass(frozen=True)
 class Weights:
     """The tensors of a model by spec name, not loaded, and what was done to them so far, in words.
 
-    gelu: which one they were trained for, "erf" or "tanh".
+    function: what they were trained for beside the configuration, as {"gelu": "tanh"}; where a name is missing, what the
+    official program computes. config_text: the config.json they came with.
     """
 
     config: Config
     contents: Contents
     tensors: Mapping[str, Tensor]
     done: tuple[str, ...] = ()
-    gelu: str = "erf"
+    function: Mapping[str, str] = field(default_factory=dict)
+    config_text: str | None = None
 
     def without_decoder(self) -> Weights:
         """The encoder alone: it was selected so."""
@@ -104,15 +108,17 @@ def refuse_inexpressible(dialect: Dialect, weights: Weights) -> None:
         hint = "; --encoder-only leaves out the decoder" if contents == "mae" and "encoder" in dialect.spellings else ""
         known = ", ".join(KINDS[kind] for kind in dialect.spellings)
         reasons.append(f"it has no file of the kind {KINDS[contents]}, only {known}{hint}")
-    actual: dict[str, Any] = {"square": config.img_size[0] == config.img_size[1]}
+    actual: dict[str, Any] = {"square": config.img_size[0] == config.img_size[1], "in_chans": config.in_chans}
     if contents in OF_CLASSIFIERS:
         actual["pooling"] = config.pooling  # type: ignore[union-attr]
     elif contents == "mae":
         actual |= {"head": config.head, "decoder_norm": config.decoder_norm}  # type: ignore[union-attr]
     for name, value in actual.items():
-        allowed = dialect.allows.get(name, (value,))
+        allowed = {**dialect.allows, **dialect.allows_in.get(contents, {})}.get(name, (value,))
         if value not in allowed:
             said = "images that are not square" if name == "square" else f"{name}={value}"
+            if name == "pooling" and value == "gap":
+                said += " (timm and the official dialect can)"
             choices = "" if name == "square" else f", only {' or '.join(map(str, allowed))}"
             reasons.append(f"it cannot express {said}{choices}")
     if reasons:
@@ -121,16 +127,14 @@ def refuse_inexpressible(dialect: Dialect, weights: Weights) -> None:
         )
 
 
-def notices(source: Dialect, function: Mapping[str, Any], target: Dialect, weights: Weights) -> tuple[str, ...]:
-    """A sentence for each thing that the target's program computes otherwise than the source's, with the same weights.
-
-    function: what the source's own file says beside its dialect.
-    """
-    before, after = _function(source, weights, function), _function(target, weights)
+def notices(target: Dialect, weights: Weights) -> tuple[str, ...]:
+    """A sentence for each thing that the target's program computes otherwise than what the weights are for."""
+    own, there = _function(None, weights), _function(target, weights)
     return tuple(
-        f"{_FUNCTION[name]}: {source.name} computes with {before[name]}, {target.name} with {after[name]}"
+        f"{_FUNCTION[name]}: these weights are for {_SAID.get(own[name], own[name])}, {target.name} computes with "
+        f"{_SAID.get(there[name], there[name])}"
         for name in _FUNCTION
-        if name in before and name in after and before[name] != after[name]
+        if name in own and name in there and own[name] != there[name]
     )
 
 
@@ -142,18 +146,15 @@ def as_computed(dialect: Dialect, weights: Weights) -> Config:
     return replace(weights.config, **found)
 
 
-def _function(dialect: Dialect, weights: Weights, said: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """What a dialect's program computes with these weights: what the configuration says, where it has the choice."""
+def _function(dialect: Dialect | None, weights: Weights) -> dict[str, Any]:
+    """What a dialect's program computes with these weights; None: what they are for."""
     config = weights.config
     found = {name: getattr(config, name) for name in _FUNCTION if hasattr(config, name)}
-    found |= {"block_norm_eps": config.eps_of_blocks, "gelu": weights.gelu}
-    fixed = dialect.function(weights.contents)
-    if said is None:
-        found |= fixed
+    found |= {"block_norm_eps": config.eps_of_blocks, **EXACT, **weights.function}
+    if dialect is not None:
+        found |= dialect.function(weights.contents)
         if dialect.one_eps:
             found["norm_eps"] = found["block_norm_eps"]
-    else:
-        found |= {name: value for name, value in fixed.items() if name in ("gelu", "variance")} | dict(said)
     if weights.contents != "mae":
-        return {name: value for name, value in found.items() if name.endswith("eps") or name == "gelu"}
+        return {name: value for name, value in found.items() if name.endswith("eps") or name in ("gelu", "precision")}
     return found

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from einops import EinopsError
@@ -22,7 +21,7 @@ from .huggingface import read_config
 from .identify import Identified, Reading, identify
 from .provenance import Provenance, beside, read_beside
 from .report import layout_problems, needs_decoder, report
-from .said import config_beside, name_of, require_plausible, settings_of
+from .said import config_beside, name_of, require_plausible, require_same, settings_of
 from .shapes import expected_params, fitting_models
 from .tensors import Array, CheckpointProblem, Tensor, cast
 
@@ -39,8 +38,8 @@ class Checkpoint:
     format: a key of formats.FORMATS. stored: the tensors as they lie in the file. identified: what each is in the spec.
     extras: what else the file holds, ignored. provenance: what an earlier conversion wrote of it, or None. model and
     config: what the file says it is (a config.json, a provenance), or the one preset that has exactly these shapes; else
-    None. Head counts leave no trace in the tensors: there they are the preset's. function: settings of the program that
-    the file is for which the spec has no place for ("gelu", "variance").
+    None. told: whether the file says it; where only the shapes do, head counts are the preset's. function: what else the
+    file says of the program that it is for (changes.Weights has it). config_text: its config.json.
     """
 
     path: Path
@@ -51,7 +50,9 @@ class Checkpoint:
     provenance: Provenance | None = None
     model: str | None = None
     config: Config | None = None
-    function: Mapping[str, Any] = field(default_factory=dict)
+    told: bool = False
+    function: Mapping[str, str] = field(default_factory=dict)
+    config_text: str | None = None
 
     @property
     def dialect(self) -> str:
@@ -93,7 +94,8 @@ class Checkpoint:
         """
         if encoder_only and self.contents in OF_CLASSIFIERS:
             raise CheckpointProblem(
-                f"{self.path} is a classifier, which has no encoder file; leave out --encoder-only."
+                f"{self.path} is a classifier; --encoder-only is for autoencoders. --num-classes K drops a head that has "
+                "not K classes."
             )
         if isinstance(config, MAEConfig) and self.contents == "encoder" and not encoder_only:
             raise CheckpointProblem(needs_decoder(self.path, self.model, len(self.tensors)))
@@ -198,13 +200,15 @@ def open_checkpoint(path: str | Path, dialect: str | None = None) -> Checkpoint:
     told = provenance.dialect if provenance else None
     found = identify({n: t.shape for n, t in state.tensors.items()}, str(path), dialect, told)
     checkpoint = Checkpoint(path, kind, found, state.tensors, (*state.extras, *found.unused), provenance)
-    text = state.note.get(HF_CONFIG) or config_beside(path, found.dialect)
-    if provenance and provenance.config is not None:
-        config = provenance.config
-    elif text and found.dialect.name.startswith("huggingface"):
-        config, function = read_config(text, found.contents, f"{path}: {HF_CONFIG}")
-        checkpoint = replace(checkpoint, function=function)
-    else:
+    text = (state.note.get(HF_CONFIG) or config_beside(path)) if found.dialect.config_file else None
+    said, function = read_config(text, found.contents, f"{path}: {HF_CONFIG}") if text else (None, {})
+    config = provenance.config if provenance else None
+    if provenance and config is not None:
+        function = dict(provenance.function)
+    if said is not None and config is not None:
+        require_same(said, config, found, str(path))
+    config = config or said
+    if config is None:
         known = settings_of(found.dialect, found.contents)
         shapes = {spec: reading.shape for spec, reading in found.readings.items()}
         models = fitting_models(shapes, found.contents, known, found.dialect.derived)
@@ -213,4 +217,4 @@ def open_checkpoint(path: str | Path, dialect: str | None = None) -> Checkpoint:
         ((name, config),) = models.items()
         return replace(checkpoint, model=name_of(config) or name, config=config)
     require_plausible(config, found, str(path), HF_CONFIG if provenance is None else "provenance")
-    return replace(checkpoint, model=name_of(config), config=config)
+    return replace(checkpoint, model=name_of(config), config=config, told=True, function=function, config_text=text)

@@ -2,44 +2,108 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Collection
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
 from ..backends.config import Config, MAEConfig
-from ..backends.presets import ALIASES, NAMED, model_config
+from ..backends.presets import ALIASES, NAMED, PRESETS, model_config
+from ..backends.spec import differences
 from .checkpoint import Checkpoint
+from .dialects import OF_CLASSIFIERS
 from .said import COMPUTED, settings_of
-from .shapes import adapted, settings
+from .shapes import adapted, expected_params, settings
 from .tensors import CheckpointProblem
+
+_FEW = 12  # differences from a named model that are worth listing
 
 
 def model_of(checkpoint: Checkpoint, asked: str | None = None) -> tuple[str, Config]:
     """A model's name and configuration, for a checkpoint; `asked` is what --model takes.
 
     The name says the size; the file says how many classes and which pooling a classifier has, and how its program
-    computes where `asked` does not. Raises CheckpointProblem where nothing was asked for and the file does not tell.
+    computes where `asked` does not. Raises CheckpointProblem where nothing was asked for and the file does not tell, and
+    where the two contradict each other.
     """
+    if asked is None:
+        if checkpoint.config is None:
+            raise CheckpointProblem(_unknown(checkpoint))
+        return checkpoint.model or "own model", checkpoint.config
     shapes = {spec: reading.shape for spec, reading in checkpoint.identified.readings.items()}
-    if asked is not None:
-        config = model_config(asked)
-        if asked in NAMED or asked in ALIASES or isinstance(config, MAEConfig):
-            config = adapted(config, shapes)
-        return asked, _computing(config, _known(checkpoint))
-    if checkpoint.config is None:
-        raise CheckpointProblem(
-            f"{checkpoint.path} has the shapes of no named model; say which it is with -m. If one is close, name it to see "
-            f"every difference; if it is your own, fill in the head counts: -m '{settings(shapes)}'"
-        )
-    return checkpoint.model or "own model", checkpoint.config
+    asked_config, named = model_config(asked), asked in NAMED or asked in ALIASES
+    config = adapted(asked_config, shapes) if named or isinstance(asked_config, MAEConfig) else asked_config
+    _require_family(checkpoint, asked, asked_config, config)
+    given = _given(asked, asked_config)
+    config = replace(config, **{name: value for name, value in _known(checkpoint).items() if name not in given})
+    if checkpoint.told and checkpoint.config is not None:
+        _require_agreement(checkpoint, asked, config, checkpoint.config)
+    return asked, config
 
 
 def _known(checkpoint: Checkpoint) -> dict[str, Any]:
+    """What a file's dialect, config.json or provenance tells of how its program computes."""
     if checkpoint.config is None:
         return settings_of(checkpoint.identified.dialect, checkpoint.contents)
-    return {name: getattr(checkpoint.config, name) for name in COMPUTED if hasattr(checkpoint.config, name)}
+    names = (*COMPUTED, "norm_pix_loss") if checkpoint.told else COMPUTED
+    return {name: getattr(checkpoint.config, name) for name in names if hasattr(checkpoint.config, name)}
 
 
-def _computing(config: Config, known: dict[str, Any]) -> Config:
-    """The configuration with what is known, where it was left at its default."""
-    left = {f.name for f in fields(config) if getattr(config, f.name) == f.default}
-    return replace(config, **{name: value for name, value in known.items() if name in left})
+def _given(asked: str, config: Config) -> Collection[str]:
+    """The settings that --model gives itself: those that are written there, or that make a preset a family's own."""
+    if "=" in asked:
+        return {part.partition("=")[0].strip() for part in asked.split(",")}
+    if asked.endswith(".json"):
+        return set(json.loads(Path(asked).read_text()))
+    return {f.name for f in fields(config) if f.name in COMPUTED and getattr(config, f.name) != f.default}
+
+
+def _require_family(checkpoint: Checkpoint, asked: str, wanted: Config, shown: Config) -> None:
+    """Raise CheckpointProblem where the name means another kind of autoencoder than the file's tensors are of."""
+    names = ("head", "decoder_norm")
+    if asked not in NAMED or checkpoint.contents != "mae" or not isinstance(wanted, MAEConfig):
+        return
+    differ = [
+        f"{n}={getattr(shown, n)}, not {getattr(wanted, n)}" for n in names if getattr(shown, n) != getattr(wanted, n)
+    ]
+    if differ:
+        raise CheckpointProblem(
+            f"{checkpoint.path} is not of {asked}'s family: its tensors show {' and '.join(differ)}. Leave out -m, or name "
+            "another model (`polymae models`)."
+        )
+
+
+def _require_agreement(checkpoint: Checkpoint, asked: str, config: Config, told: Config) -> None:
+    """Raise CheckpointProblem where --model contradicts what the file says of itself."""
+    if type(config) is not type(told):
+        return  # the tensors' names will tell
+    names = [f.name for f in fields(config) if f.name not in COMPUTED]
+    if checkpoint.contents != "mae":
+        names = [name for name in names if not name.startswith("decoder_") and name not in ("norm_pix_loss", "head")]
+    differ = [
+        f"{n}={getattr(told, n)}, not {getattr(config, n)}" for n in names if getattr(told, n) != getattr(config, n)
+    ]
+    if differ:
+        raise CheckpointProblem(
+            f"{checkpoint.path} says of itself (in its config.json or provenance) {', '.join(differ)} as in {asked}. Leave out "
+            "-m to take it for what it says; if that is wrong, correct it there."
+        )
+
+
+def _unknown(checkpoint: Checkpoint) -> str:
+    shapes = {spec: reading.shape for spec, reading in checkpoint.identified.readings.items()}
+    found: dict[str, list[str]] = {}
+    for name, preset in PRESETS.items():
+        if isinstance(preset, MAEConfig) != (checkpoint.contents in OF_CLASSIFIERS):
+            expected = expected_params(adapted(preset, {}), checkpoint.contents)
+            known = {p.name: p.shape for p in expected if p.name not in checkpoint.identified.dialect.derived}
+            found[name] = differences(known, shapes)
+    nearest = min(found, key=lambda name: len(found[name]))
+    if len(found[nearest]) <= _FEW:
+        listed = "\n  ".join([*found[nearest], *checkpoint.identified.problems.values()])
+        return f"{checkpoint.path} is of no named model. It is nearest to {nearest}, but for:\n  {listed}"
+    return (
+        f"{checkpoint.path} has the shapes of no named model; say which it is with -m. If one is close, name it to see "
+        f"every difference; if it is your own, put in what does not show in a file: -m '{settings(shapes)}'"
+    )

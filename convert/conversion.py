@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from ..backends.config import MAEConfig
 from ..backends.presets import NAMED
-from .changes import Weights, as_computed, notices, refuse_inexpressible
+from .changes import Weights, notices, refuse_inexpressible
 from .checkpoint import Checkpoint, open_checkpoint
 from .choice import model_of
 from .dialects import DIALECTS, Contents, Dialect
-from .dialects.dialect import EXACT
+from .dialects.dialect import EXACT, UNCONFIGURED
+from .formats import FORMATS
 from .hashing import UNKNOWN, Hashed, hash_tensors
+from .overflow import overflow_problem
 from .provenance import Provenance
+from .report import report
 from .said import COMPUTED
-from .tensors import Progress
-from .writing import write_weights
+from .tensors import CheckpointProblem, Progress
+from .writing import NotFiniteProblem, write_weights
 
 
 @dataclass(frozen=True)
@@ -42,20 +47,47 @@ class Prepared:
     model: str
     original: Weights
     weights: Weights
+    asked: bool
 
-    def notices(self, target: Dialect) -> tuple[str, ...]:
-        """What the target's program would compute otherwise, and what the source's dialect has to say."""
-        source = self.checkpoint.identified.dialect
-        found = notices(source, self.checkpoint.function, target, self.weights)
+    def notices(self, target: Dialect, form: str) -> tuple[str, ...]:
+        """What the target's program would compute otherwise, and what was taken for granted about the source."""
+        found = [*notices(target, self.weights)]
         named = NAMED.get(self.model)
-        if target.computes == EXACT and named is not None:
-            own = [
-                f"{n}={v}" for n, v in asdict(self.weights.config).items() if n in COMPUTED and v != getattr(named, n)
-            ]
+        if target.computes == EXACT and type(named) is type(self.weights.config):
+            settings = asdict(self.weights.config)
+            own = [f"{n}={v}" for n, v in settings.items() if n in COMPUTED and v != getattr(named, n)]
             if own:
-                found = (*found, f"{self.model} is built otherwise by default: these weights are for {', '.join(own)}, "
-                         "which PolyMAE reads from the provenance")  # fmt: skip
-        return (*found, *([source.note] if source.note and self.checkpoint.contents == "mae" else ()))
+                found.append(
+                    f"{self.model} is built otherwise by default: these weights are for {', '.join(own)}, which PolyMAE "
+                    "reads from the provenance"
+                )
+        if target.config_file and not FORMATS[form].FOLDER:
+            found.append(
+                "a single file has no config.json: transformers computes with its defaults, eps 1e-12 among them"
+            )
+        return (*found, *self._assumed())
+
+    def _assumed(self) -> list[str]:
+        checkpoint, config = self.checkpoint, self.weights.config
+        dialect = checkpoint.identified.dialect
+        found = []
+        if checkpoint.provenance is None and (said := dialect.notes.get(checkpoint.contents)):
+            found.append(said)
+        if dialect.config_file and checkpoint.config_text is None and checkpoint.provenance is None:
+            found.append(
+                f"there is no config.json beside {checkpoint.path.name}: taken for eps {config.norm_eps}, where transformers' "
+                "own default is 1e-12"
+            )
+        by_head = any("h" in layout for spelling in dialect.spellings.values() for layout in spelling.layouts.values())
+        if not self.asked and not checkpoint.told and (by_head or dialect.derived):
+            heads = f"{config.num_heads} heads"
+            if isinstance(config, MAEConfig) and checkpoint.contents == "mae":
+                heads += f", {config.decoder_num_heads} in the decoder"
+            found.append(
+                f"taken for {self.model}: {config.img_size[0]}x{config.img_size[1]} pixels, {heads}, which the file does not "
+                "show and on which the place of its values depends; if it is another model, say with -m"
+            )
+        return found
 
 
 def prepare(path: Path, wish: Wish) -> Prepared:
@@ -65,9 +97,12 @@ def prepare(path: Path, wish: Wish) -> Prepared:
     alone = wish.encoder_only or (wish.num_classes is not None and checkpoint.contents in ("mae", "encoder"))
     # Without -m an encoder's file is taken for what it is; one asked for by name is expected to be whole.
     alone = alone or (checkpoint.contents == "encoder" and wish.model is None)
-    gelu = {**checkpoint.identified.dialect.function(checkpoint.contents), **checkpoint.function}.get("gelu", "erf")
+    dialect = checkpoint.identified.dialect
+    computed = {n: v for n, v in dialect.function(checkpoint.contents).items() if n in UNCONFIGURED}
+    function = {**({} if checkpoint.provenance else computed), **checkpoint.function}
     contents: Contents = "encoder" if alone else checkpoint.contents
-    original = Weights(config, contents, checkpoint.select(config, alone), gelu=gelu)
+    chosen = checkpoint.select(config, alone)
+    original = Weights(config, contents, chosen, function=function, config_text=checkpoint.config_text)
     weights = original.without_decoder() if alone and checkpoint.contents == "mae" else original
     if wish.num_classes is not None:
         weights = weights.with_classes(wish.num_classes)
@@ -75,7 +110,7 @@ def prepare(path: Path, wish: Wish) -> Prepared:
         weights = weights.with_image_size(wish.image_size)
     if wish.dtype is not None:
         weights = weights.with_dtype(wish.dtype)
-    return Prepared(checkpoint, model, original, weights)
+    return Prepared(checkpoint, model, original, weights, wish.model is not None)
 
 
 def convert(prepared: Prepared, dialect: str, form: str, output: Path, progress: Progress | None = None) -> str:
@@ -101,10 +136,11 @@ def convert(prepared: Prepared, dialect: str, form: str, output: Path, progress:
     draft = Provenance(
         hash="",
         dialect=dialect,
-        config=as_computed(target, weights),
+        config=weights.config,
+        function=weights.function,
         source=source,
         transformations=(*(known.transformations if known else ()), *weights.done),
-        notices=prepared.notices(target),
+        notices=prepared.notices(target, form),
     )
 
     def about(hashed: Hashed) -> Provenance:
@@ -112,7 +148,32 @@ def convert(prepared: Prepared, dialect: str, form: str, output: Path, progress:
             checkpoint.require_own_provenance(hashed.content)
         return replace(draft, hash=hashed.content, source={**source, "hash": (before or hashed).content})
 
-    return write_weights(weights, target, form, output, about, progress)
+    try:
+        return write_weights(weights, target, form, output, about, progress)
+    except NotFiniteProblem as problem:
+        found = problem.problems if before is None else before.not_finite
+        if not found:  # it was finite before it was rounded
+            asked = next(iter(weights.tensors.values())).dtype
+            read = {n: t for n, t in prepared.original.tensors.items() if n in weights.tensors}
+            raise overflow_problem(checkpoint.path, asked, read) from None
+        raise CheckpointProblem(report(checkpoint.path, list(found), None, None, weights.config), found) from None
+
+
+def require_apart(source: Path, output: Path, form: str, lost: Sequence[str]) -> None:
+    """Raise CheckpointProblem where writing `output` would destroy a source of which something is lost.
+
+    lost: what of the source the output will not hold.
+    """
+    one, other = source.resolve(), output.resolve()
+    if one == other and lost:
+        raise CheckpointProblem(
+            f"{output} is the file that is read, and would lose something ({', '.join(lost)}); write to another file with -o."
+        )
+    around, within = FORMATS[form].FOLDER and other in one.parents, one.is_dir() and one in other.parents
+    if around or within:
+        raise CheckpointProblem(
+            f"{output} is in the same place as the checkpoint {source}; write to another place with -o."
+        )
 
 
 def _size(path: Path) -> int:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
+from reprlib import repr as shortened
 from typing import Any
 
-from ..backends.config import Config, ConfigError, MAEConfig, ViTConfig
+from ..backends.config import Config, MAEConfig, ViTConfig
 from .dialects import OF_CLASSIFIERS, Contents
 from .tensors import CheckpointProblem
 
@@ -39,8 +41,9 @@ def read_config(text: str, contents: Contents, where: str) -> tuple[Config, dict
             raise ValueError("it is not a JSON object")
         values = {ours: said.get(theirs, default) for ours, (theirs, default) in _ENCODER.items()}
         values["img_size"] = tuple(values["img_size"]) if isinstance(values["img_size"], list) else values["img_size"]
+        values["patch_size"] = _side(values["patch_size"])
         if isinstance(values["norm_eps"], bool) or not isinstance(values["norm_eps"], (int, float)):
-            raise ValueError(f"layer_norm_eps is {values['norm_eps']!r}")
+            raise ValueError(f"layer_norm_eps is {shortened(values['norm_eps'])}")
         values["mlp_ratio"] = _ratio(said.get("intermediate_size", 3072), values["embed_dim"])
         activation = said.get("hidden_act", "gelu")
         if not said.get("qkv_bias", True) or activation not in ("gelu", *_TANH):
@@ -50,43 +53,71 @@ def read_config(text: str, contents: Contents, where: str) -> tuple[Config, dict
         function = {"gelu": "tanh" if activation in _TANH else "erf"}
         if contents in OF_CLASSIFIERS:
             labels = said.get("id2label")
+            if not isinstance(labels, (dict, type(None))):
+                raise ValueError(f"id2label is {shortened(labels)}")
             return ViTConfig(**values, pooling="cls", num_classes=len(labels) if labels else 2), function
         values |= {ours: said.get(theirs, default) for ours, (theirs, default) in _DECODER.items()}
+        config = MAEConfig(**values)
         hidden = said.get("decoder_intermediate_size", 2048)
-        if contents == "mae" and int(values["decoder_embed_dim"] * values["mlp_ratio"]) != hidden:
-            raise ValueError(
-                f"decoder_intermediate_size {hidden} is not in the encoder's ratio of {values['mlp_ratio']} to its width"
+        if contents == "mae" and config.mlp_dim(config.decoder_embed_dim) != hidden:
+            raise CheckpointProblem(
+                f"{where}: its decoder_intermediate_size of {shortened(hidden)} is not to {config.decoder_embed_dim} as its "
+                f"intermediate_size is to {config.embed_dim}. A model here has one ratio (mlp_ratio) for both, so this one "
+                "cannot be expressed; its encoder can: move the config.json away, and convert with --encoder-only and -m."
             )
-        return MAEConfig(**values), function
-    except (ValueError, TypeError, ConfigError, RecursionError) as problem:
+        return config, function
+    except CheckpointProblem:  # a ValueError too
+        raise
+    except (ValueError, TypeError, OverflowError, RecursionError) as problem:
         raise CheckpointProblem(
             f"{where} is not the config.json of a ViTMAE or ViT model that can be read here: {problem}. Correct it, or "
             "move it away and say what the model is with -m."
         ) from None
 
 
-def write_config(config: Config, contents: Contents, gelu: str = "erf") -> str:
-    """The config.json with which transformers builds this model and computes the same; gelu is "erf" or "tanh"."""
+def write_config(
+    config: Config, contents: Contents, function: Mapping[str, str], dtype: str, before: str | None
+) -> str:
+    """The config.json with which transformers builds this model and computes the same.
+
+    function: as convert.changes.Weights has it. before: the config.json that the weights came with, of which everything
+    is kept that does not contradict the model (labels, mask_ratio, dropout).
+    """
     kind, architecture = _KINDS[contents]
-    said: dict[str, Any] = {theirs: getattr(config, ours) for ours, (theirs, _) in _ENCODER.items()}
-    said |= {"architectures": [architecture], "model_type": kind, "dtype": "float32"}
-    said |= {"hidden_act": "gelu" if gelu == "erf" else "gelu_new"}
-    said |= {"image_size": config.img_size[0], "intermediate_size": config.mlp_dim(config.embed_dim), "qkv_bias": True}
-    said |= {"layer_norm_eps": config.eps_of_blocks, "initializer_range": 0.02}
-    said |= {"attention_probs_dropout_prob": 0.0, "hidden_dropout_prob": 0.0}
+    said: dict[str, Any] = {"initializer_range": 0.02, "attention_probs_dropout_prob": 0.0, "hidden_dropout_prob": 0.0}
+    said |= {"mask_ratio": 0.75} if isinstance(config, MAEConfig) else {}
+    old = json.loads(before) if before else {}
+    said |= old if old.get("model_type", kind) == kind else {}
+    said |= {theirs: getattr(config, ours) for ours, (theirs, _) in _ENCODER.items()}
+    said |= {"architectures": [architecture], "model_type": kind, "dtype": dtype, "qkv_bias": True}
+    if (said.get("hidden_act") in _TANH) != (function.get("gelu") == "tanh") or "hidden_act" not in said:
+        said["hidden_act"] = "gelu_new" if function.get("gelu") == "tanh" else "gelu"
+    said |= {"image_size": config.img_size[0], "intermediate_size": config.mlp_dim(config.embed_dim)}
+    said |= {"layer_norm_eps": config.eps_of_blocks}
     if isinstance(config, MAEConfig):
         said |= {theirs: getattr(config, ours) for ours, (theirs, _) in _DECODER.items()}
-        said |= {"decoder_intermediate_size": config.mlp_dim(config.decoder_embed_dim), "mask_ratio": 0.75}
-    else:
+        said |= {"decoder_intermediate_size": config.mlp_dim(config.decoder_embed_dim)}
+    elif len(said.get("id2label") or ()) != config.num_classes:
         labels = [f"LABEL_{i}" for i in range(config.num_classes)]
         said |= {"id2label": {str(i): label for i, label in enumerate(labels)}}
         said |= {"label2id": {label: i for i, label in enumerate(labels)}}
     return json.dumps(said, indent=2, sort_keys=True) + "\n"
 
 
+def _side(patch: Any) -> Any:
+    """The patch size, where it is given as height and width."""
+    if not isinstance(patch, list):
+        return patch
+    if len(patch) != 2 or patch[0] != patch[1]:
+        raise ValueError(f"patch_size is {shortened(patch)}; patches must be square")
+    return patch[0]
+
+
 def _ratio(hidden: Any, width: Any) -> float:
     """mlp_ratio, so that int(width * ratio) is exactly the hidden width."""
     if type(hidden) is not int or type(width) is not int or width < 1:
-        raise ValueError(f"hidden_size {width!r} and intermediate_size {hidden!r} must be whole numbers above 0")
+        raise ValueError(
+            f"hidden_size {shortened(width)}, intermediate_size {shortened(hidden)}: not whole numbers above 0"
+        )
     ratio = hidden / width
     return ratio if int(width * ratio) == hidden else math.nextafter(ratio, math.inf)

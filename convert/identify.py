@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from ..backends.spec import Shape
 from ..backends.spelling import Spelling
 from .dialects import DIALECTS, Contents, Dialect, holds, known_params
+from .dialects.dialect import MINDSPORE_TRAINING
 from .layouts import inverse, shape_after
 from .shapes import contents_of
 from .tensors import CheckpointProblem
@@ -42,6 +43,11 @@ class Identified:
     problems: Mapping[str, str] = field(default_factory=dict)
     unused: tuple[str, ...] = ()
     prefix: str = field(default="", compare=False)
+
+    @property
+    def dropped(self) -> tuple[str, ...]:
+        """Of `unused`, the model's own tensors, without what training saves along with them."""
+        return tuple(name for name in self.unused if not re.fullmatch(MINDSPORE_TRAINING, name))
 
 
 def identify(shapes: Shapes, where: str, dialect: str | None = None, told: str | None = None) -> Identified:
@@ -138,7 +144,7 @@ def _translate(dialect: Dialect, shapes: Shapes, where: str, prefix: str) -> Ide
             readings[spec] = Reading(tuple(prefix + name for name in names), layout, found)
     unused = [name for name in shapes if name not in taken and re.fullmatch(dialect.unused, name)]
     for name, shape in sorted(shapes.items()):
-        if name in taken or name in unused:
+        if name in taken or name in unused or re.fullmatch(dialect.sources, name):
             continue
         if name in spelled and name not in readings:  # the spec's own name, which means nothing here
             problems[name] = (

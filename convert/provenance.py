@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 from ..backends.config import Config
 from ..backends.errors import Problem
 from ..backends.presets import config_of
+from .atomic import replacing
 from .tensors import CheckpointProblem, State
 
 NOTE = "polymae"  # the name of the note in a file
@@ -20,14 +22,16 @@ _LONGEST = 1 << 20  # bytes
 
 @dataclass(frozen=True)
 class Provenance:
-    """hash: the content hash of the weights. dialect: how the file spells them. source: name, size, format, dialect and
-    content hash of what was converted. transformations: what was done to the weights; notices: what the target computes
-    otherwise. config: the model's.
+    """hash: the content hash of the weights. dialect: how the file spells them. config, function: the model that the
+    weights are for, and what else its program computes (a dialect's settings without a place in the configuration).
+    source: name, size, format, dialect and content hash of what was converted. transformations: what was done to the
+    weights; notices: what the program that this file is for computes otherwise.
     """
 
     hash: str
     dialect: str
     config: Config | None = None
+    function: Mapping[str, str] = field(default_factory=dict)
     source: Mapping[str, Any] = field(default_factory=dict)
     transformations: tuple[str, ...] = ()
     notices: tuple[str, ...] = ()
@@ -42,6 +46,7 @@ class Provenance:
             "hash": self.hash,
             "dialect": self.dialect,
             "config": None if self.config is None else asdict(self.config),
+            "function": dict(self.function),
             "source": dict(self.source),
             "transformations": list(self.transformations),
             "notices": list(self.notices),
@@ -55,7 +60,7 @@ def beside(path: Path) -> Path:
 
 def read_beside(path: Path, state: State) -> Provenance | None:
     """The provenance in a file or beside it; None where there is none. Raises CheckpointProblem where it is damaged."""
-    side = beside(path)
+    side = next((s for s in (beside(path), beside(path.resolve())) if s.is_file()), beside(path))
     text, where = state.note.get(NOTE), str(path)
     try:
         if text is None:
@@ -77,17 +82,55 @@ def _parsed(text: str) -> Provenance:
         raise ValueError("it is too long")
     said = json.loads(text)
     config = said["config"]
-    texts = [said["hash"], said["dialect"], *said["transformations"], *said["notices"]]
-    if not all(isinstance(one, str) for one in texts) or not isinstance(said["source"], dict):
+    function = said.get("function", {})
+    lists = (said["transformations"], said["notices"])
+    if not all(isinstance(one, dict) for one in (function, said["source"], {} if config is None else config)):
         raise ValueError("its entries are not of the right kinds")
+    if not all(
+        isinstance(one, str) for one in (said["hash"], said["dialect"], *function.values(), *lists[0], *lists[1])
+    ):
+        raise ValueError("its entries are not texts")
     return Provenance(
         hash=said["hash"],
         dialect=said["dialect"],
         config=None if config is None else config_of(config),
+        function=function,
         source=said["source"],
         transformations=tuple(said["transformations"]),
         notices=tuple(said["notices"]),
     )
+
+
+@contextmanager
+def replacing_beside(target: Path) -> Iterator[Callable[[str], None]]:
+    """A function that puts a provenance beside a target, or takes it away ("").
+
+    For the time before the target itself is put in place: whoever is killed in between leaves a provenance that is
+    plainly of other weights, rather than weights that lost theirs. Where the block fails, what stood there is put back.
+    """
+    side = beside(target)
+    before = side.read_bytes() if side.is_file() else b""
+    changed = False
+
+    def put(text: str) -> None:
+        nonlocal changed
+        changed = True
+        _put(side, text.encode())
+
+    try:
+        yield put
+    except BaseException:
+        if changed:
+            _put(side, before)
+        raise
+
+
+def _put(path: Path, content: bytes) -> None:
+    if not content:
+        path.unlink(missing_ok=True)
+        return
+    with replacing(path) as new:
+        new.write_bytes(content)
 
 
 def _version() -> str:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..backends.config import Config, ConfigError, MAEConfig, ViTConfig
-from ..backends.presets import PRESETS
+from ..backends.presets import FAMILY_PRESETS, PRESETS
 from ..backends.spec import Param, Shape, encoder_params, params
 from .dialects import OF_CLASSIFIERS, Contents
 from .tensors import CheckpointProblem
@@ -45,7 +45,11 @@ def fitting_models(
     be there.
     """
     found: dict[str, Config] = {}
-    for name, preset in PRESETS.items():
+    # A convolution as head is FlyEgle's, whatever spells it.
+    presets = (
+        {n: p for n, p in FAMILY_PRESETS.items() if n.startswith("flyegle_")} if "unconv.weight" in shapes else PRESETS
+    )
+    for name, preset in presets.items():
         if isinstance(preset, MAEConfig) == (contents in OF_CLASSIFIERS):
             continue
         try:
@@ -80,8 +84,14 @@ def adapted(config: Config, shapes: Shapes, settings: Mapping[str, Any] | None =
 def settings(shapes: Shapes) -> str:
     """What `--model` needs for these shapes, as far as they tell; head counts never show, so they are question marks."""
     D, C, p, _ = [*shapes.get("patch_embed.proj.weight", ()), 0, 0, 0, 0][:4]
-    side = math.isqrt(max([*shapes.get("pos_embed", ()), 0, 0][1] - 1, 0))
-    found: dict[str, object] = {"img_size": side * p, "patch_size": p, "in_chans": C, "embed_dim": D}
+    patches = max([*shapes.get("pos_embed", ()), 0, 0][1] - 1, 0)
+    side = math.isqrt(patches)
+    found: dict[str, object] = {
+        "img_size": side * p if side and side**2 == patches else "?",
+        "patch_size": p,
+        "in_chans": C,
+        "embed_dim": D,
+    }
     found |= {"depth": _depth(shapes, "blocks."), "num_heads": "?"}
     if "decoder_embed.bias" in shapes:
         found["decoder_embed_dim"] = shapes["decoder_embed.bias"][0]

@@ -39,16 +39,25 @@ def target_of(framework: str) -> Target:
 
 
 def default_ending(framework: str, form: str | None = None) -> str:
-    """How a framework's files end; nothing for a folder."""
-    return FORMATS[form or TARGETS[framework].formats[0]].ENDINGS[0]
+    """How a framework's files end; nothing for a folder. Raises CheckpointProblem for an unknown format."""
+    return FORMATS[require_format(form or target_of(framework).formats[0])].ENDINGS[0]
+
+
+def require_format(form: str) -> str:
+    """The name of a format itself. Raises CheckpointProblem for one that is none."""
+    if form not in FORMATS:
+        raise CheckpointProblem(f"Unknown format {form!r}; there are {', '.join(FORMATS)}.")
+    return form
 
 
 def format_for(framework: str, path: Path, asked: str | None = None) -> str:
     """Which format a path asks for, or `asked`. Raises CheckpointProblem for an ending that promises another one."""
-    offered = (asked,) if asked else target_of(framework).formats
-    if offered[0] not in FORMATS:
-        raise CheckpointProblem(f"Unknown format {asked!r}; there are {', '.join(FORMATS)}.")
+    offered = (require_format(asked),) if asked is not None else target_of(framework).formats
     ending = path.suffix.lower()
+    # Of an existing folder it is said where it would be written.
+    if not ending and not FORMATS[offered[0]].FOLDER and not path.is_dir():
+        usual = " or ".join(FORMATS[offered[0]].ENDINGS)
+        raise CheckpointProblem(f"{path} has no ending, by which loaders know a file; name one that ends in {usual}.")
     for name in offered:
         if ending in FORMATS[name].ENDINGS:
             return name

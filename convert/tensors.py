@@ -92,9 +92,21 @@ def _narrowed(array: Array, dtype: str) -> Array:
     if dtype != "bfloat16":
         with np.errstate(over="ignore"):  # what does not fit becomes infinite, and is refused where it is hashed
             return array.astype(dtype)
-    bits = array.astype(np.float32).view(np.uint32)
+    bits = _to_odd(array).view(np.uint32)
     rounded = (bits + (0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
     return np.where(np.isnan(array), np.uint16(0x7FC0), rounded)
+
+
+def _to_odd(array: Array) -> Array:
+    """In float32, where what it cannot hold becomes the odd one of its two neighbours: rounding again then is exact."""
+    with np.errstate(over="ignore"):
+        single = array.astype(np.float32)
+    if array.dtype != np.float64:
+        return single
+    wide, bits = single.astype(np.float64), single.view(np.uint32)
+    away, inexact = np.abs(wide) > np.abs(array), (wide != array) & ~np.isnan(array)
+    odd: Array = (bits - away.astype(np.uint32)) | inexact
+    return odd.view(np.float32)
 
 
 _COLUMNS = 16  # a cache line of float32; measured 4 to 8 times as fast as one copy of the whole

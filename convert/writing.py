@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -22,13 +22,16 @@ from .formats import FOLDERS, FORMATS
 from .hashing import UNKNOWN, Hashed, hash_tensors
 from .huggingface import FILE as HF_CONFIG
 from .huggingface import write_config
-from .provenance import NOTE, Provenance, beside
+from .provenance import NOTE, Provenance, replacing_beside
 from .shapes import expected_params
 from .targets import format_for, target_of
 from .tensors import Array, CheckpointProblem, Progress, State, Tensor, of_array
 
 _FLUSHED_AT_ONCE = 1 << 27  # bytes; smaller portions did not help
-_MINDSPORE = ("mindspore", "mindcv")
+
+
+class NotFiniteProblem(CheckpointProblem):
+    """Weights that were to be written have NaN or infinite values."""
 
 
 def write_checkpoint(
@@ -74,7 +77,7 @@ def write_weights(
         return said | _fixed_texts(weights, dialect, form)
 
     try:
-        with replacing(target) as new, ThreadPoolExecutor(1) as beside_writing:
+        with replacing_beside(target) as put_beside, replacing(target) as new, ThreadPoolExecutor(1) as beside_writing:
             # Hashing takes as long as writing and leaves Python's lock. What is not finite shows at its end.
             hashing = beside_writing.submit(hash_tensors, weights.tensors, step, workers=1)
             late = partial(_settled, hashing, texts)
@@ -85,15 +88,13 @@ def write_weights(
             flushing = beside_writing.submit(flush, new)  # the disk works while the file is read back
             _compare(new, path, dialect, weights, hashed, step)
             flushing.result()
-            beside(target).unlink(missing_ok=True)  # it was about what is replaced now
+            put_beside("" if room else said)
     except OSError as problem:
         size = sum(tensor.nbytes for tensor in weights.tensors.values()) / 1e6
         raise CheckpointProblem(
             f"Could not write {path}: {problem.strerror or problem}. It needs {size:,.1f} MB; "
             "give a folder with room that you may write to. What stood there before is untouched."
         ) from None
-    if said and not room:
-        _write_beside(target, said)
     return hashed.content
 
 
@@ -112,17 +113,6 @@ def _flushing(path: Path, step: Progress) -> Progress:
     return written
 
 
-def _write_beside(target: Path, said: str) -> None:
-    try:
-        with replacing(beside(target)) as new:
-            new.write_text(said)
-    except OSError as problem:
-        raise CheckpointProblem(
-            f"{target} is written and verified, but not the provenance beside it: {problem.strerror or problem}. Convert it "
-            "again where there is room."
-        ) from None
-
-
 def _settled(hashing: Future[Hashed], texts: Callable[[Hashed], dict[str, str]]) -> dict[str, str]:
     return texts(_finite(hashing))
 
@@ -130,11 +120,12 @@ def _settled(hashing: Future[Hashed], texts: Callable[[Hashed], dict[str, str]])
 def _finite(hashing: Future[Hashed]) -> Hashed:
     hashed = hashing.result()
     if hashed.not_finite:
-        found = hashed.not_finite
-        raise CheckpointProblem(
-            f"These weights are not the model's ({len(found)} problems):\n  " + "\n  ".join(found), found
-        )
+        raise NotFiniteProblem(_not_the_models(hashed.not_finite), hashed.not_finite)
     return hashed
+
+
+def _not_the_models(found: Sequence[str]) -> str:
+    return f"These weights are not the model's ({len(found)} problems):\n  " + "\n  ".join(found)
 
 
 def spelled(weights: Weights, dialect: Dialect) -> dict[str, Tensor]:
@@ -178,11 +169,11 @@ def _under(dialect: Dialect, form: str) -> str | None:
 
 
 def _fixed_texts(weights: Weights, dialect: Dialect, form: str) -> dict[str, str]:
-    texts = {}
-    if dialect.name.startswith(_MINDSPORE) and form == "safetensors":
-        texts["format"] = "ms"
-    if dialect.name.startswith("huggingface") and form == "shards":
-        texts[HF_CONFIG] = write_config(as_computed(dialect, weights), weights.contents, weights.gelu)
+    texts = dict(dialect.metadata) if form == "safetensors" else {}
+    if dialect.config_file and form == "shards":
+        dtype = next(iter(weights.tensors.values())).dtype
+        config = as_computed(dialect, weights)
+        texts[HF_CONFIG] = write_config(config, weights.contents, weights.function, dtype, weights.config_text)
     return texts
 
 
@@ -209,9 +200,7 @@ def _checked(config: Config, weights: Arrays) -> Weights:
     found = [] if contents else differences(next(iter(kinds.values())), actual)
     found += [f"dtype: {n} is {a.dtype}, expected float32" for n, a in weights.items() if a.dtype.kind != "f"]
     if found or contents is None:
-        raise CheckpointProblem(
-            f"These weights are not the model's ({len(found)} problems):\n  " + "\n  ".join(found), tuple(found)
-        )
+        raise CheckpointProblem(_not_the_models(found), tuple(found))
     return Weights(config, contents, {name: of_array(array) for name, array in weights.items()})
 
 

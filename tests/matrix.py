@@ -16,7 +16,7 @@ from polymae.convert.said import COMPUTED
 from polymae.convert.tensors import CheckpointProblem
 from polymae.convert.writing import spelled, write_weights
 
-WRITTEN = tuple(name for name, form in FORMATS.items() if form.ENDINGS)  # torch's old format is only read
+WRITTEN = tuple(FORMATS)
 # No two sizes are equal where they need not be: a confusion of two shows as a wrong shape.
 _SIZES = {"img_size": 4, "patch_size": 2, "embed_dim": 24, "depth": 1, "num_heads": 3, "mlp_ratio": 1.25}
 _DECODER = {"decoder_embed_dim": 16, "decoder_depth": 1, "decoder_num_heads": 2}
@@ -37,7 +37,9 @@ def _vit(**settings):
 CASES = {
     "official mae": (_mae(), "mae"),
     "official mae, not square": (_mae(img_size=(4, 6), in_chans=2, depth=2), "mae"),
+    "official mae, 2 channels": (_mae(in_chans=2, depth=2), "mae"),
     "official encoder": (_mae(), "encoder"),
+    "official encoder, not square": (_mae(img_size=(4, 6), in_chans=2), "encoder"),
     "official classifier, gap": (_vit(), "classifier"),
     "official classifier, cls": (_vit(pooling="cls"), "classifier"),
     "official headless, gap": (_vit(), "headless"),

@@ -111,15 +111,20 @@ def test_a_hidden_width_survives_its_ratio(hidden, width):
 
 # From, to, kind of file, and what must be said.
 NOTICES = [
-    ("libai", "official", "mae", "eps of the norms inside the blocks: libai computes with 1e-05, official with 1e-06"),
-    ("official", "libai", "mae", "eps of the norms inside the blocks: official computes with 1e-06, libai with 1e-05"),
-    ("mindformers-0.8", "official", "mae", "GELU: mindformers-0.8 computes with tanh, official with erf"),
-    ("mindformers-0.8", "official", "mae", "variance of a normalised patch: mindformers-0.8 computes with biased, "
-                                           "official with unbiased"),
-    ("mindcv", "timm", "classifier", "GELU: mindcv computes with tanh, timm with erf"),
+    ("libai", "official", "mae", "inside the blocks: these weights are for 1e-05, official computes with 1e-06"),
+    ("official", "libai", "mae", "inside the blocks: these weights are for 1e-06, libai computes with 1e-05"),
+    ("mindformers-0.8", "official", "mae", "for its tanh approximation, official computes with the exact one"),
+    ("mindformers-0.8", "official", "mae", "these weights are for biased, official computes with unbiased"),
+    ("mindformers-0.8", "official", "mae", "these weights are for float16 in linear layers, official computes with float32"),
+    ("mindcv", "timm", "classifier", "for its tanh approximation, timm computes with the exact one"),
+    ("libai", "polymae", "classifier", "for one on the class token say --from libai-cls"),
+    ("libai", "polymae", "mae", "3 heads, 4 in the decoder, which the file does not show"),
+    ("huggingface", "polymae", "mae", "there is no config.json beside first.npz"),
+    ("official", "huggingface", "mae", "a single file has no config.json"),
+    ("megengine", "official", "mae", "MAE-MegEngine's own program"),
     ("mindformers-0.3", "official", "mae", "for those say --from mindformers-0.3-trained"),
-    ("libai", "official", "mae", "training of the position tables"),
-    ("flyegle", "polymae", "mae", ""),  # its own preset says it all
+    ("libai", "official", "mae", "position tables: these weights are for trained ones"),
+    ("flyegle", "polymae", "mae", "32x32 pixels"),
     ("official", "mindspore", "mae", ""),
 ]  # fmt: skip
 
@@ -152,7 +157,10 @@ def test_hugging_faces_usual_eps_is_said(tmp_path, capsys):
     (folder / "config.json").write_text(json.dumps(config | {"hidden_act": "gelu_new"}))
     assert convert(["torch", "-c", str(folder), "-o", str(out), "--to", "official"]) == 0
     said = capsys.readouterr().out
-    for words in ("eps of the final norms: huggingface computes with 1e-12, official with 1e-06", "GELU: huggingface"):
+    for words in (
+        "final norms: these weights are for 1e-12, official computes with 1e-06",
+        "GELU: these weights are for its",
+    ):
         assert words in said
         assert any(words in sentence for sentence in open_checkpoint(out).provenance.notices)
     assert convert(["torch", "-c", str(folder), "-o", str(out)]) == 0  # our own program takes it from the provenance

@@ -213,5 +213,5 @@ def test_training_state_is_not_overwritten_by_a_conversion(tmp_path: Path, capsy
     subprocess.run([sys.executable, "-c", TRAINING, str(official), str(training)], check=True, timeout=120)
     before = training.read_bytes()
     assert convert(["torch", "-c", str(training), "-o", str(training)]) == 2
-    assert "would be lost" in capsys.readouterr().err
+    assert "would lose something (epoch, args)" in capsys.readouterr().err
     assert training.read_bytes() == before

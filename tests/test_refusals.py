@@ -39,14 +39,18 @@ def test_several_at_once_go_into_a_folder(tmp_path, capsys, official, monkeypatc
     )
     (tmp_path / "other").mkdir()
     twin = raw_pth(tmp_path / "other" / "official.pth", WEIGHTS)
-    assert "over what was written before" in refused_late(capsys, "megengine", "-c", official, twin, "-o", "again")
-
-
-def refused_late(capsys, *arguments):
-    """As refused, where an earlier one of several was written."""
-    capsys.readouterr()
-    assert convert([str(argument) for argument in arguments]) == 2
-    return capsys.readouterr().err
+    third = raw_pth(tmp_path / "in" / "official_float16.pth", WEIGHTS)
+    for sources, message in (
+        ((official, twin), f"over what {official} becomes"),
+        ((official, official), f"over what {official} becomes"),
+        ((official, tmp_path / "none.pth"), "There is no file"),
+        ((official, tmp_path), "is a folder, but not one"),
+    ):
+        said = refused(capsys, "megengine", "-c", second, *sources, "-o", "again")
+        assert message in said
+        assert not (tmp_path / "again").exists()
+    said = refused(capsys, "torch", "-c", twin, third, "-o", third.parent, "--dtype", "float16")
+    assert f"over {third}" in said
 
 
 def test_standard_streams_are_refused(tmp_path, capsys, official):

@@ -144,6 +144,7 @@ FLYEGLE = Dialect(
     derived=frozenset({"pos_embed", "decoder_pos_embed", "mask_token"}),
     derive=derive,
     supply=supply,
-    unused=rf"{_UNUSED}|Decoder\.unmask_embed\.proj\.(weight|bias)",
+    sources=r"Decoder\.unmask_embed\.proj\.(weight|bias)",
+    unused=_UNUSED,
     wrapper="state_dict",
 )

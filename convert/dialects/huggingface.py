@@ -62,6 +62,7 @@ HUGGINGFACE = Dialect(
     computes={name: value for name, value in OFFICIAL_NUMERICS.items() if not name.endswith("eps") and name != "gelu"},
     allows={**OFFICIAL_PARTS, "pooling": ("cls",), "square": (True,)},
     one_eps=True,
+    config_file=True,
     unused=r"(vit\.)?pooler\.dense\.(weight|bias)",
 )
 # transformers 5.20 writes an autoencoder's decoder under another name than it reads anywhere else.

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ...backends.spelling import Spelling
-from .dialect import OFFICIAL_NUMERICS, OFFICIAL_PARTS, Dialect, Sign
+from .dialect import OFFICIAL_NUMERICS, OFFICIAL_PARTS, PLAIN_IMAGES, Dialect, Sign
 
 _SPELLING = Spelling(
     block={
@@ -31,14 +31,19 @@ LIBAI = Dialect(
     shows=(Sign(r"(blocks|decoder_blocks)\.\d+\.self_attention\.query_key_value\.weight"),),
     computes={**OFFICIAL_NUMERICS, "block_norm_eps": 1e-5, "train_positions": True},
     computes_in={"classifier": {"norm_eps": 1e-5}},
-    allows={**OFFICIAL_PARTS, "pooling": ("gap",)},
+    allows={**OFFICIAL_PARTS, **PLAIN_IMAGES, "pooling": ("gap",)},
     folder="model",
+    notes={
+        "classifier": "LiBai calls a classifier's norm alike whichever tokens it pools: this one is taken for pooled patches, "
+        "as LiBai's fine-tuning does; for one on the class token say --from libai-cls."
+    },
 )
 LIBAI_CLS = replace(
     LIBAI,
     name="libai-cls",
     title="LiBai projects/MAE, classifier on the class token",
     spellings={"classifier": _SPELLING},
-    allows={**OFFICIAL_PARTS, "pooling": ("cls",)},
+    allows={**OFFICIAL_PARTS, **PLAIN_IMAGES, "pooling": ("cls",)},
     explicit=True,
+    notes={},
 )

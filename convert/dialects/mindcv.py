@@ -6,7 +6,7 @@ and without an eps; its classifier takes the tanh approximation of GELU.
 
 from __future__ import annotations
 
-from .dialect import OFFICIAL_NUMERICS, OFFICIAL_PARTS, Dialect
+from .dialect import OFFICIAL_NUMERICS, OFFICIAL_PARTS, PLAIN_IMAGES, Dialect
 from .native import MINDSPORE
 
 MINDCV = Dialect(
@@ -15,9 +15,10 @@ MINDCV = Dialect(
     spellings={kind: spelling for kind, spelling in MINDSPORE.spellings.items() if kind != "probe"},
     shows=MINDSPORE.shows,
     never=MINDSPORE.never,
-    computes={**OFFICIAL_NUMERICS, "variance": "biased"},
+    computes={**OFFICIAL_NUMERICS, "variance": "biased, without eps"},
     computes_in={"classifier": {"gelu": "tanh"}, "headless": {"gelu": "tanh"}},
-    allows=OFFICIAL_PARTS,
+    allows={**OFFICIAL_PARTS, **PLAIN_IMAGES},
     unused=MINDSPORE.unused,
+    metadata=MINDSPORE.metadata,
     explicit=True,
 )

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ...backends.spelling import Spelling
-from .dialect import MINDSPORE_TRAINING, OFFICIAL_NUMERICS, OFFICIAL_PARTS, Dialect, Sign
+from .dialect import MINDSPORE_TRAINING, OFFICIAL_NUMERICS, OFFICIAL_PARTS, PLAIN_IMAGES, Dialect, Sign
 from .native import ALL
 
 _TRANSPOSED = "o i -> i o"
@@ -44,9 +44,10 @@ MINDFORMERS_08 = Dialect(
     spellings=dict.fromkeys(ALL, _SPELLING),
     shows=(Sign(r"(vit\.blocks|decoder_blocks)\.\d+\.attention\.dense1\.weight"),),
     never=(Sign(_TABLE_03),),
-    computes={**OFFICIAL_NUMERICS, "gelu": "tanh", "variance": "biased"},
-    allows=OFFICIAL_PARTS,
+    computes={**OFFICIAL_NUMERICS, "gelu": "tanh", "variance": "biased", "precision": "float16 in linear layers"},
+    allows={**OFFICIAL_PARTS, **PLAIN_IMAGES},
     unused=MINDSPORE_TRAINING,
+    metadata={"format": "ms"},
 )
 MINDFORMERS_03 = replace(
     MINDFORMERS_08,
@@ -54,8 +55,10 @@ MINDFORMERS_03 = replace(
     title="mindformers 0.3.0, converted weights",
     spellings=dict.fromkeys(ALL, _SPELLING_03),
     never=(Sign(r"decoder_pos_embed"),),
-    note="Weights that mindformers 0.3.0 itself trained predict pixels in another order, which the file does not show: "
-    "for those say --from mindformers-0.3-trained.",
+    notes={
+        "mae": "Weights that mindformers 0.3.0 itself trained predict pixels in another order, which the file does not "
+        "show: for those say --from mindformers-0.3-trained."
+    },
 )
 MINDFORMERS_03_TRAINED = replace(
     MINDFORMERS_03,
@@ -63,5 +66,5 @@ MINDFORMERS_03_TRAINED = replace(
     title="mindformers 0.3.0, weights that it trained (pixel order c, p, q)",
     spellings={"mae": replace(_SPELLING_03, layouts={**_SPELLING.layouts, **_CHANNEL_FIRST})},
     explicit=True,
-    note="",
+    notes={},
 )

@@ -9,7 +9,17 @@ import numpy as np
 from ...backends.config import Config
 from ...backends.spelling import NATIVE, Spelling
 from ..tensors import Tensor, of_array
-from .dialect import EXACT, MINDSPORE_TRAINING, OFFICIAL_NUMERICS, OFFICIAL_PARTS, Contents, Dialect, Sign, Tensors
+from .dialect import (
+    EXACT,
+    MINDSPORE_TRAINING,
+    OFFICIAL_NUMERICS,
+    OFFICIAL_PARTS,
+    PLAIN_IMAGES,
+    Contents,
+    Dialect,
+    Sign,
+    Tensors,
+)
 
 # A linear probe's head, Sequential(BatchNorm1d, Linear), is the official program's only.
 ALL: tuple[Contents, ...] = ("mae", "encoder", "classifier", "headless")
@@ -40,6 +50,7 @@ OFFICIAL = Dialect(
     never=(_GAMMA, _BROADCAST_BIAS, _OWN_HEAD, _OWN_PROBE),
     computes=OFFICIAL_NUMERICS,
     allows=OFFICIAL_PARTS,
+    allows_in={"mae": PLAIN_IMAGES},  # its loss needs them; its encoder takes what it is built for
     supply=_supply_steps,
     unused=re.escape(_STEPS),
     wrapper="model",
@@ -69,6 +80,10 @@ MEGENGINE = Dialect(
     shows=(_BLOCK,),
     never=(_GAMMA, _FLAT_BIAS),
     computes=EXACT,
+    notes={
+        "mae": "MAE-MegEngine's own program normalises a patch (norm_pix_loss) by its biased variance and trains the position "
+        "tables; PolyMAE's for MegEngine does neither."
+    },
 )
 MINDSPORE = Dialect(
     name="mindspore",
@@ -78,4 +93,8 @@ MINDSPORE = Dialect(
     never=(_WEIGHT, _BROADCAST_BIAS, Sign(r"(vit\.)?(blocks|decoder_blocks)\.\d+\.(layernorm1|attention\.dense1).*")),
     computes=EXACT,
     unused=MINDSPORE_TRAINING,
+    metadata={"format": "ms"},
+    notes=dict.fromkeys(
+        ALL, "mindcv's files have these names too, and its program computes otherwise: for those say --from mindcv."
+    ),
 )

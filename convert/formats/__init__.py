@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -79,7 +80,12 @@ def find_format(path: Path) -> tuple[str, Format]:
     except CheckpointProblem:  # a ValueError too
         raise
     except FileNotFoundError:
-        raise CheckpointProblem(f"There is no file {path}; check the path.") from None
+        hint = "check the path"
+        if re.match(r"https?:", str(path)):
+            hint = "web addresses are not read, download it first"
+        elif re.fullmatch(r"[\w-]+/[\w.-]+", str(path)) and not path.parent.is_dir():
+            hint = "if it is the name of a model on a hub, download it first"
+        raise CheckpointProblem(f"There is no file {path}; {hint}.") from None
     except (OSError, ValueError) as problem:  # ValueError: a null character in the name
         raise CheckpointProblem(f"Cannot read {path}: {problem}; check the path and its permissions.") from None
 
@@ -122,7 +128,5 @@ def _find_folder_format(path: Path) -> tuple[str, Format]:
 def _hint(path: Path) -> str:
     """Where in a folder of checkpoints one lies."""
     names = sorted(inside.name for inside in path.iterdir() if inside.is_dir())[:1000]
-    if (path / "pytorch_model.bin").is_file():
-        return f" Give {path / 'pytorch_model.bin'} itself."
     fitting = [name for name in names if oneflow.matches(path / name) or shards.matches(path / name)]
     return f" Did you mean {path / fitting[-1]}?" if fitting else ""

@@ -9,10 +9,11 @@ pickletools.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from typing import Any
 
 from ..tensors import CheckpointProblem
+from .pickle_opcodes import HANDLERS
 from .pickle_values import Global, LongText, Persistent, Record, refused
 
 # One byte of pickle can ask for an object of 64 and more: this bounds what a hostile file can make us allocate, and
@@ -20,8 +21,6 @@ from .pickle_values import Global, LongText, Persistent, Record, refused
 MAX_OPCODES = 1_000_000
 _SHORT_BYTES = 128
 _LONG_TEXT = 4096  # bytes; longer texts are data, kept as they lie in the file
-_U1, _U2, _U4, _U8 = (struct.Struct(layout) for layout in ("<B", "<H", "<I", "<Q"))
-_I4, _F8 = struct.Struct("<i"), struct.Struct(">d")
 
 
 def read_pickle(
@@ -32,7 +31,7 @@ def read_pickle(
     allowed: the "module.name" it may mention. references: takes what it refers to outside itself; None forbids that.
     Raises CheckpointProblem for anything damaged, and for a name that is not allowed, saying which.
     """
-    reader = _Reader(data, 0, allowed, where, references)
+    reader = Reader(data, 0, allowed, where, references)
     value = reader.run(MAX_OPCODES)
     if reader.at != len(data):
         raise reader.damaged("there is more after its end")
@@ -44,11 +43,13 @@ def read_first_pickle(
     most: int = MAX_OPCODES,
 ) -> tuple[Any, int]:  # fmt: skip
     """The value in a pickle that begins at byte `start`, and where it ends. Otherwise as read_pickle."""
-    reader = _Reader(data, start, allowed, where, references)
+    reader = Reader(data, start, allowed, where, references)
     return reader.run(most), reader.at
 
 
-class _Reader:
+class Reader:
+    """The machine that a pickle is a program for: its stack, its marks and its memo."""
+
     def __init__(
         self, data: memoryview, start: int, allowed: Collection[str], where: str, references: list[Persistent] | None
     ):
@@ -58,7 +59,7 @@ class _Reader:
         self.memo: dict[int, Any] = {}
 
     def run(self, most: int) -> Any:
-        data, handlers = self.data, _HANDLERS
+        data, handlers = self.data, HANDLERS
         for _ in range(most):
             if self.at >= len(data):
                 raise self.damaged("it ends too early")
@@ -93,8 +94,8 @@ class _Reader:
         self.at += layout.size
         return found
 
-    def integer(self) -> None:
-        self.push(int.from_bytes(self.take(self.number(_U1)), "little", signed=True))
+    def integer(self, layout: struct.Struct) -> None:
+        self.push(int.from_bytes(self.take(self.number(layout)), "little", signed=True))
 
     def text(self, layout: struct.Struct) -> None:
         raw = self.take(self.number(layout))
@@ -197,53 +198,3 @@ class _Reader:
         found = Persistent(self.pop())
         self.references.append(found)
         self.push(found)
-
-
-_HANDLERS: dict[int, Callable[[_Reader], Any]] = {
-    0x80: lambda r: r.take(1),  # PROTO: a later one's opcodes are refused one by one
-    0x95: lambda r: r.take(8),  # FRAME: a hint for streams
-    ord("("): _Reader.mark,
-    ord("0"): _Reader.pop,
-    ord("1"): _Reader.pop_mark,
-    ord("N"): lambda r: r.push(None),
-    0x88: lambda r: r.push(True),
-    0x89: lambda r: r.push(False),
-    ord("K"): lambda r: r.push(r.number(_U1)),
-    ord("M"): lambda r: r.push(r.number(_U2)),
-    ord("J"): lambda r: r.push(r.number(_I4)),
-    0x8A: _Reader.integer,  # LONG1
-    ord("G"): lambda r: r.push(r.number(_F8)),
-    0x8C: lambda r: r.text(_U1),  # SHORT_BINUNICODE
-    ord("X"): lambda r: r.text(_U4),
-    0x8D: lambda r: r.text(_U8),  # BINUNICODE8
-    ord("U"): lambda r: r.old_text(_U1),
-    ord("C"): lambda r: r.data_bytes(_U1),
-    ord("B"): lambda r: r.data_bytes(_U4),
-    0x8E: lambda r: r.data_bytes(_U8),  # BINBYTES8
-    0x96: lambda r: r.data_bytes(_U8),  # BYTEARRAY8
-    ord("}"): lambda r: r.push({}),
-    ord("]"): lambda r: r.push([]),
-    ord(")"): lambda r: r.push(()),
-    ord("t"): lambda r: r.push(tuple(r.pop_mark())),
-    0x85: lambda r: r.push(r.pop_tuple(1)),
-    0x86: lambda r: r.push(r.pop_tuple(2)),
-    0x87: lambda r: r.push(r.pop_tuple(3)),
-    ord("a"): lambda r: r.extend([r.pop()]),
-    ord("e"): lambda r: r.extend(r.pop_mark()),
-    ord("s"): lambda r: r.fill(r.pop_tuple(2)),
-    ord("u"): lambda r: r.fill(r.pop_mark()),
-    0x8F: lambda r: r.push([]),  # EMPTY_SET: kept as a list, nothing looks inside
-    0x90: lambda r: r.extend(r.pop_mark()),  # ADDITEMS
-    0x91: lambda r: r.push(tuple(r.pop_mark())),  # FROZENSET
-    ord("h"): lambda r: r.get(r.number(_U1)),
-    ord("j"): lambda r: r.get(r.number(_U4)),
-    ord("q"): lambda r: r.put(r.number(_U1)),
-    ord("r"): lambda r: r.put(r.number(_U4)),
-    0x94: lambda r: r.put(len(r.memo)),  # MEMOIZE
-    ord("c"): lambda r: r.find(r.line(), r.line()),
-    0x93: lambda r: r.find(*r.pop_tuple(2)),  # STACK_GLOBAL
-    ord("R"): _Reader.call,
-    0x81: _Reader.call,  # NEWOBJ
-    ord("b"): _Reader.build,
-    ord("Q"): _Reader.refer,
-}

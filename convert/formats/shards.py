@@ -7,25 +7,28 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from ..tensors import CheckpointProblem, Progress, State, Tensor
-from . import safetensors
+from . import pth, pth_legacy, safetensors
 from .checks import LONGEST_JSON, bounded_json, shown
 
 NAME, ENDINGS, FOLDER, HAS_ROOM = "safetensors folder", ("",), True, True
 
+_SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
 SHARD_SIZE = 5_000_000_000  # bytes of tensors in one file, transformers' own limit
 WHOLE, CONFIG = "model.safetensors", "config.json"
 _INDEX_ENDING = ".safetensors.index.json"
 _INDEX = f"model{_INDEX_ENDING}"
+_PICKLED, _PICKLED_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
 
 
 def matches(path: Path) -> bool:
     """Whether a folder, or the index in it, is of this format."""
-    return is_index(path) or (path / WHOLE).is_file() or (path / _INDEX).is_file()
+    return is_index(path) or any((path / name).is_file() for name in (WHOLE, _INDEX, _PICKLED, _PICKLED_INDEX))
 
 
 def is_index(path: Path) -> bool:
@@ -47,12 +50,21 @@ def _read(path: Path) -> State:
         if index.is_file():
             raise CheckpointProblem(f"{folder} holds both {WHOLE} and {_INDEX}: name the one that you mean.")
         state = safetensors.read(_inside(folder, WHOLE))
+    elif not index.is_file() and (folder / _PICKLED).is_file():  # what older versions of transformers wrote
+        pickled = _inside(folder, _PICKLED)
+        with pickled.open("rb") as file:
+            state = (pth_legacy if pth_legacy.matches(file.read(64)) else pth).read(pickled)
+    elif not index.is_file():
+        raise CheckpointProblem(
+            f"{folder} holds pickled shards ({_PICKLED_INDEX}), which are not read here. Load and save it once with "
+            "transformers (save_pretrained), which writes safetensors."
+        )
     else:
         state = _read_shards(folder, _inside(folder, index.name))
     note = dict(state.note)
     if (folder / CONFIG).exists():
         note[CONFIG] = _text(_inside(folder, CONFIG))
-    return State(state.tensors, note=note)
+    return State(state.tensors, state.extras, note=note)
 
 
 def _inside(folder: Path, name: str) -> Path:
@@ -145,6 +157,7 @@ def _split(tensors: Mapping[str, Tensor], shard_size: int) -> Iterator[dict[str,
 
 def replaceable(path: Path) -> bool:
     """Whether an existing folder is nothing but an earlier save, so that nothing else is lost with it."""
-    names = {inside.name for inside in path.iterdir() if inside.is_file()}
-    known = {name for name in names if name in (_INDEX, CONFIG) or name.endswith(".safetensors")}
-    return len(known) == len(list(path.iterdir()))
+    names = {inside.name for inside in path.iterdir()}
+    shards = {name for name in names if _SHARD.fullmatch(name)}
+    known = shards | {WHOLE, _INDEX, CONFIG}
+    return names <= known and (not names or bool(names & {WHOLE, _INDEX})) and all((path / n).is_file() for n in names)
