@@ -131,7 +131,7 @@ def convert_one(args: argparse.Namespace, source: Path, dialect: str, several: b
     prepared = prepare(source, wish)
     checkpoint, weights = prepared.checkpoint, prepared.weights
     named = args.output and not several
-    output = Path(args.output) if named else _default_output(args, prepared, source, several or args.dry_run)
+    output = Path(args.output) if named else _default_output(args, prepared, source, several)
     form = format_for(args.framework, output, args.format)
     print(f"read   {describe(checkpoint)}")
     if checkpoint.identified.dropped:
@@ -198,6 +198,8 @@ def _default_output(args: argparse.Namespace, prepared: Prepared | None, source:
     if several:
         name = source.name.removesuffix(source.suffix)
     elif "=" in model or model == "own model":
+        if args.dry_run:
+            return Path(f"unnamed{default_ending(args.framework, args.format)}")
         raise Problem("A model that is none of the named ones; say where to write with -o.")
     else:
         name = Path(model).stem if model.endswith(".json") else model

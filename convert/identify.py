@@ -17,6 +17,8 @@ from .tensors import CheckpointProblem
 Shapes = Mapping[str, Shape]
 # What wrappers put before every name: DistributedDataParallel, torch.compile.
 _PREFIXES = ("module.", "_orig_mod.")
+# What a larger model, as Lightning's, calls the one in it.
+_PARTS = ("model.", "backbone.", "net.", "encoder.")
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,11 @@ def identify(shapes: Shapes, where: str, dialect: str | None = None, told: str |
     """
     prefix = common_prefix(shapes)
     bare = {name[len(prefix) :]: tuple(shape) for name, shape in shapes.items()}
+    if dialect is None and not _shown_by(bare, told)[1]:  # then the model may be a part of a larger one
+        for part in _PARTS:
+            inner = {name.removeprefix(part): shape for name, shape in bare.items() if name.startswith(part)}
+            if len(inner) == len(bare) and _shown_by(inner, told)[1]:
+                prefix, bare = prefix + part, inner
     fitting = [_asked_for(dialect, bare, where)] if dialect is not None else _fitting(bare, where, told)
     found = [_translate(candidate, bare, where, prefix) for candidate in fitting]
     # Where what would tell them apart is missing, all of them read the file alike: then nothing is guessed.
@@ -100,10 +107,15 @@ def _asked_for(name: str, shapes: Shapes, where: str) -> Dialect:
     )
 
 
-def _fitting(shapes: Shapes, where: str, told: str | None) -> list[Dialect]:
+def _shown_by(shapes: Shapes, told: str | None) -> tuple[list[Dialect], list[Dialect]]:
+    """The dialects that a file shows signs of, and of these the ones that nothing in it speaks against."""
     offered = [dialect for dialect in DIALECTS.values() if not dialect.explicit or dialect.name == told]
     shown = [dialect for dialect in offered if any(sign.found(shapes) for sign in dialect.shows)]
-    fitting = [dialect for dialect in shown if not any(sign.found(shapes) for sign in dialect.never)]
+    return shown, [dialect for dialect in shown if not any(sign.found(shapes) for sign in dialect.never)]
+
+
+def _fitting(shapes: Shapes, where: str, told: str | None) -> list[Dialect]:
+    shown, fitting = _shown_by(shapes, told)
     if fitting:
         return [d for d in fitting if d.explicit] or fitting
     reasons = []
@@ -116,7 +128,8 @@ def _fitting(shapes: Shapes, where: str, told: str | None) -> list[Dialect]:
         )
     raise CheckpointProblem(
         f"{where} is not a masked autoencoder or its classifier in a dialect known here "
-        f"({', '.join(d.name for d in offered)}). Its {len(shapes)} tensors begin with {', '.join(list(shapes)[:5])}."
+        f"({', '.join(name for name, d in DIALECTS.items() if not d.explicit)}). "
+        f"Its {len(shapes)} tensors begin with {', '.join(list(shapes)[:5])}."
     )
 
 

@@ -4,7 +4,7 @@ import json
 import shutil
 
 import pytest
-from checkpoints import CONFIG, MODEL, WEIGHTS, refused
+from checkpoints import CONFIG, MODEL, WEIGHTS, raw_pth, refused
 from polymae.backends.errors import Problem
 from polymae.backends.initial import initial_weights
 from polymae.backends.presets import model_config
@@ -132,8 +132,13 @@ def test_other_peoples_folders_and_the_source_itself_are_safe(tmp_path, capsys):
 
 
 def test_the_nearest_model_is_named_with_what_differs(tmp_path, capsys):
-    from checkpoints import raw_pth
-
     raw_pth(tmp_path / "m.pth", {name: array for name, array in WEIGHTS.items() if name != "norm.bias"})
     message = refused(capsys, "torch", "-c", tmp_path / "m.pth", "-o", tmp_path / "x.pth")
     assert f"nearest to {MODEL}, but for:\n  missing: norm.bias (48,)" in message
+
+
+@pytest.mark.parametrize("prefix", ["model.", "backbone.", "module.net.", "_orig_mod.encoder."])
+def test_a_model_in_a_larger_one(prefix, tmp_path):
+    checkpoint = open_checkpoint(raw_pth(tmp_path / "l.pth", {prefix + name: array for name, array in WEIGHTS.items()}))
+    assert (checkpoint.dialect, checkpoint.model, checkpoint.identified.prefix) == ("official", MODEL, prefix)
+    assert checkpoint.hash == content_hash(WEIGHTS)

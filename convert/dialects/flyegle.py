@@ -132,6 +132,9 @@ FLYEGLE = Dialect(
     title="FlyEgle/MAE-pytorch",
     spellings={"mae": _AUTOENCODER, "encoder": _AUTOENCODER, "classifier": _CLASSIFIER},
     shows=(Sign(r"(Encoder|Decoder|model)\.blocks\.\d+\.norm1\.weight"),),
+    never=(
+        Sign(r"model\.(pos_embed|mask_token|decoder_.*|head\..*|fc_norm\..*)"),
+    ),  # the official names in a larger model
     computes={**_COMPUTES, "masking": "raster", "loss_over": "all", "train_positions": False},
     computes_in={"classifier": {"train_positions": False}},
     allows={
