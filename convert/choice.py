@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -64,9 +64,7 @@ def _require_family(checkpoint: Checkpoint, asked: str, wanted: Config, shown: C
     names = ("head", "decoder_norm")
     if asked not in NAMED or checkpoint.contents != "mae" or not isinstance(wanted, MAEConfig):
         return
-    differ = [
-        f"{n}={getattr(shown, n)}, not {getattr(wanted, n)}" for n in names if getattr(shown, n) != getattr(wanted, n)
-    ]
+    differ = _unlike(shown, wanted, names)
     if differ:
         raise CheckpointProblem(
             f"{checkpoint.path} is not of {asked}'s family: its tensors show {' and '.join(differ)}. Leave out -m, or name "
@@ -81,14 +79,18 @@ def _require_agreement(checkpoint: Checkpoint, asked: str, config: Config, told:
     names = [f.name for f in fields(config) if f.name not in COMPUTED]
     if checkpoint.contents != "mae":
         names = [name for name in names if not name.startswith("decoder_") and name not in ("norm_pix_loss", "head")]
-    differ = [
-        f"{n}={getattr(told, n)}, not {getattr(config, n)}" for n in names if getattr(told, n) != getattr(config, n)
-    ]
+    differ = _unlike(told, config, names)
     if differ:
         raise CheckpointProblem(
             f"{checkpoint.path} says of itself (in its config.json or provenance) {', '.join(differ)} as in {asked}. Leave out "
             "-m to take it for what it says; if that is wrong, correct it there."
         )
+
+
+def _unlike(one: Config, other: Config, names: Iterable[str]) -> list[str]:
+    """What two configurations have differently of these settings."""
+    pairs = {name: (getattr(one, name), getattr(other, name)) for name in names}
+    return [f"{name}={here}, not {there}" for name, (here, there) in pairs.items() if here != there]
 
 
 def _unknown(checkpoint: Checkpoint) -> str:

@@ -61,12 +61,17 @@ def identify(shapes: Shapes, where: str, dialect: str | None = None, told: str |
     """
     prefix = common_prefix(shapes)
     bare = {name[len(prefix) :]: tuple(shape) for name, shape in shapes.items()}
-    if dialect is None and not _shown_by(bare, told)[1]:  # then the model may be a part of a larger one
-        for part in _PARTS:
+    if dialect is not None:
+        fitting = [_asked_for(dialect, bare, where)]
+    else:
+        shown, fitting = _shown_by(bare, told)
+        for part in () if fitting else _PARTS:  # the model may be a part of a larger one
             inner = {name.removeprefix(part): shape for name, shape in bare.items() if name.startswith(part)}
-            if len(inner) == len(bare) and _shown_by(inner, told)[1]:
+            if len(inner) == len(bare) and (fitting := _shown_by(inner, told)[1]):
                 prefix, bare = prefix + part, inner
-    fitting = [_asked_for(dialect, bare, where)] if dialect is not None else _fitting(bare, where, told)
+                break
+        if not fitting:
+            raise CheckpointProblem(_none_fits(shown, bare, where))
     found = [_translate(candidate, bare, where, prefix) for candidate in fitting]
     # Where what would tell them apart is missing, all of them read the file alike: then nothing is guessed.
     if any((other.contents, other.readings) != (found[0].contents, found[0].readings) for other in found[1:]):
@@ -111,22 +116,18 @@ def _shown_by(shapes: Shapes, told: str | None) -> tuple[list[Dialect], list[Dia
     """The dialects that a file shows signs of, and of these the ones that nothing in it speaks against."""
     offered = [dialect for dialect in DIALECTS.values() if not dialect.explicit or dialect.name == told]
     shown = [dialect for dialect in offered if any(sign.found(shapes) for sign in dialect.shows)]
-    return shown, [dialect for dialect in shown if not any(sign.found(shapes) for sign in dialect.never)]
+    fitting = [dialect for dialect in shown if not any(sign.found(shapes) for sign in dialect.never)]
+    return shown, [dialect for dialect in fitting if dialect.explicit] or fitting
 
 
-def _fitting(shapes: Shapes, where: str, told: str | None) -> list[Dialect]:
-    shown, fitting = _shown_by(shapes, told)
-    if fitting:
-        return [d for d in fitting if d.explicit] or fitting
+def _none_fits(shown: list[Dialect], shapes: Shapes, where: str) -> str:
     reasons = []
     for dialect in shown:
         against = next(name for sign in dialect.never if (name := sign.found(shapes)))
         reasons.append(f"{dialect.name}, if not for {against} {tuple(shapes[against])}")
     if reasons:
-        raise CheckpointProblem(
-            f"{where} mixes dialects. It could be {'; '.join(reasons)}. Was it put together from two files?"
-        )
-    raise CheckpointProblem(
+        return f"{where} mixes dialects. It could be {'; '.join(reasons)}. Was it put together from two files?"
+    return (
         f"{where} is not a masked autoencoder or its classifier in a dialect known here "
         f"({', '.join(name for name, d in DIALECTS.items() if not d.explicit)}). "
         f"Its {len(shapes)} tensors begin with {', '.join(list(shapes)[:5])}."

@@ -19,11 +19,15 @@ from .tensors import Array
 Sizes = Mapping[str, int]  # a letter's size
 
 
+def heads_of(config: Config, name: str) -> int:
+    """How many heads the stack has that the tensor of this spec name is in."""
+    in_decoder = isinstance(config, MAEConfig) and name.startswith("decoder_")
+    return config.decoder_num_heads if in_decoder else config.num_heads  # type: ignore[union-attr]
+
+
 def sizes_of(config: Config, name: str) -> dict[str, int]:
     """The size of each letter in the layout of the tensor that the spec calls `name`."""
-    in_decoder = isinstance(config, MAEConfig) and name.startswith("decoder_blocks.")
-    heads = config.decoder_num_heads if in_decoder else config.num_heads  # type: ignore[union-attr]
-    return {"t": 3, "h": heads, "p": config.patch_size, "q": config.patch_size, "c": config.in_chans}
+    return {"t": 3, "h": heads_of(config, name), "p": config.patch_size, "q": config.patch_size, "c": config.in_chans}
 
 
 def to_layout(array: Array, layout: str, sizes: Sizes) -> Array:

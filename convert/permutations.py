@@ -8,7 +8,8 @@ from itertools import permutations
 import numpy as np
 from numpy.typing import NDArray
 
-from ..backends.config import Config, MAEConfig
+from ..backends.config import Config
+from .layouts import heads_of
 from .tensors import Array
 
 _MOST_AXES = 5
@@ -93,10 +94,7 @@ def _orders(length: int, config: Config | None, name: str) -> Iterator[tuple[str
 
 
 def _heads(width: int, config: Config | None, name: str) -> list[int]:
-    known: list[int] = []
-    if config is not None:
-        in_decoder = isinstance(config, MAEConfig) and name.startswith("decoder_")
-        known = [config.decoder_num_heads if in_decoder else config.num_heads]  # type: ignore[union-attr]
+    known = [] if config is None else [heads_of(config, name)]
     return [h for h in dict.fromkeys([*known, *range(2, min(width, 64) + 1)]) if width % h == 0 and h > 1]
 
 

@@ -80,15 +80,16 @@ def write_weights(
         with replacing_beside(target) as put_beside, replacing(target) as new, ThreadPoolExecutor(1) as beside_writing:
             # Hashing takes as long as writing and leaves Python's lock. What is not finite shows at its end.
             hashing = beside_writing.submit(hash_tensors, weights.tensors, step, workers=1)
-            late = partial(_settled, hashing, texts)
-            state = State(spelled(weights, dialect), (), _under(dialect, form), texts(UNKNOWN), late)
+            state = State(
+                spelled(weights, dialect), (), _under(dialect, form), texts(UNKNOWN), lambda: texts(_finite(hashing))
+            )
             FORMATS[form].write(new, state, _flushing(new, step))
             hashed = _finite(hashing)
-            said = about(hashed).text() if about else ""
+            said = about(hashed).text() if about and not room else ""
             flushing = beside_writing.submit(flush, new)  # the disk works while the file is read back
             _compare(new, path, dialect, weights, hashed, step)
             flushing.result()
-            put_beside("" if room else said)
+            put_beside(said)
     except OSError as problem:
         size = sum(tensor.nbytes for tensor in weights.tensors.values()) / 1e6
         raise CheckpointProblem(
@@ -111,10 +112,6 @@ def _flushing(path: Path, step: Progress) -> Progress:
         step(done)
 
     return written
-
-
-def _settled(hashing: Future[Hashed], texts: Callable[[Hashed], dict[str, str]]) -> dict[str, str]:
-    return texts(_finite(hashing))
 
 
 def _finite(hashing: Future[Hashed]) -> Hashed:

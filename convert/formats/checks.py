@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,15 @@ def bytes_needed(shape: Any, dtype: str) -> int | None:
     if math.prod(max(size, 1) for size in shape) * itemsize > _MOST_BYTES:
         return None
     return math.prod(shape) * itemsize
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Within this context, what the system refuses to read of a folder becomes a CheckpointProblem."""
+    try:
+        yield
+    except OSError as problem:
+        raise CheckpointProblem(f"Cannot read {path}: {problem}; check its permissions.") from None
 
 
 def shown(name: str) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 from ..tensors import Array, CheckpointProblem, Progress, State, Tensor, from_bytes, map_file
 from . import pickle_writer as pickle
-from .checks import bounded_json, bytes_needed, proper_name, require_dtypes, shown, stored_bytes
+from .checks import bounded_json, bytes_needed, proper_name, readable, require_dtypes, shown, stored_bytes
 from .pickle_reader import read_pickle
 from .pickle_values import Record
 from .state import as_mapping, find_state
@@ -44,10 +44,8 @@ def matches(path: Path) -> bool:
 
 def read(path: Path) -> State:
     """The tensors of a folder written by oneflow.save or by LiBai, lazily. Raises CheckpointProblem."""
-    try:
+    with readable(path):
         return _read(path)
-    except OSError as problem:
-        raise CheckpointProblem(f"Cannot read {path}: {problem}; check its permissions.") from None
 
 
 def _read(path: Path) -> State:

@@ -14,7 +14,7 @@ from typing import Any
 
 from ..tensors import CheckpointProblem, Progress, State, Tensor
 from . import pth, pth_legacy, safetensors
-from .checks import LONGEST_JSON, bounded_json, shown
+from .checks import LONGEST_JSON, bounded_json, readable, shown
 
 NAME, ENDINGS, FOLDER, HAS_ROOM = "safetensors folder", ("",), True, True
 
@@ -38,10 +38,8 @@ def is_index(path: Path) -> bool:
 
 def read(path: Path) -> State:
     """The tensors of a folder, or of the index in it, lazily. Raises CheckpointProblem."""
-    try:
+    with readable(path):
         return _read(path)
-    except OSError as problem:
-        raise CheckpointProblem(f"Cannot read {path}: {problem}; check its permissions.") from None
 
 
 def _read(path: Path) -> State:
