@@ -4,19 +4,39 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, NamedTuple, Protocol, cast
 
-import numpy as np
 from numpy.typing import NDArray
 
 from . import FRAMEWORKS
 from .config import Config, ViTConfig
 from .errors import Problem
+from .optimization import Optimizer, Settings
+from .spec import NoTaps
 from .spelling import Arrays
 
-Recorded = tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]]]
+
+class Recorded(NamedTuple):
+    """What one run leaves, by name: taps, and if asked the loss's gradient for each parameter and at gradient_taps."""
+
+    taps: dict[str, NDArray[Any]]
+    gradients: dict[str, NDArray[Any]]
+    dy: dict[str, NDArray[Any]]
+
+
+class WatchedTaps(dict[str, Any]):
+    """A tap dictionary that shows some tensors to the framework's autograd at the moment they are recorded."""
+
+    def __init__(self, names: Collection[str], watch: Callable[[str, Any], None]):
+        super().__init__()
+        self.names, self.watch = frozenset(names), watch
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        if name in self.names:
+            self.watch(name, value)
+        super().__setitem__(name, value)
 
 
 class RuntimeProblem(Problem, RuntimeError):
@@ -27,7 +47,7 @@ class Runtime(Protocol):
     """One backend. The docstrings are in backends/torch/runtime.py; the other four mean the same."""
 
     def devices(self) -> list[str]: ...
-    def setup(self, device: str = ..., threads: int | None = ..., seed: int = ...) -> None: ...
+    def setup(self, device: str = ..., threads: int | None = ..., seed: int = ..., allow_tf32: bool = ...) -> None: ...
     def environment(self, device: str) -> dict[str, Any]: ...
     def build(self, config: Config, weights: Arrays | None = ..., device: str = ..., dtype: str = ...) -> Any: ...
     def load_weights(self, model: Any, weights: Arrays) -> None: ...
@@ -38,6 +58,8 @@ class Runtime(Protocol):
     def run(
         self, model: Any, inputs: Arrays, mask_ratio: float = ..., gradients: bool = ..., **extra: Any
     ) -> Recorded: ...
+    def optimizer(self, model: Any, settings: Settings) -> Optimizer: ...
+    def train_step(self, model: Any, optimizer: Any, inputs: Arrays, mask_ratio: float, lr: float) -> float: ...
 
 
 def installed(framework: str) -> bool:
@@ -82,6 +104,9 @@ def forward(model: Any, inputs: Mapping[str, Any], mask_ratio: float, out: dict[
     return loss
 
 
-def denormals() -> str:
-    """Whether this process keeps denormal numbers or flushes them to zero (importing megengine makes it flush)."""
-    return "kept" if np.float32(1e-40) * np.float32(1) else "flushed"
+def objective(model: Any, inputs: Mapping[str, Any], mask_ratio: float, out: dict[str, Any] | None = None) -> Any:
+    """The loss [] that training minimises, of a model on tensors of its own framework; out records its taps."""
+    out = NoTaps() if out is None else out
+    if isinstance(model.config, ViTConfig):
+        return model.forward_loss(model(inputs["imgs"], out), inputs["labels"], out)
+    return model(inputs["imgs"], inputs["noise"], mask_ratio, out)[0]

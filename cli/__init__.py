@@ -87,6 +87,12 @@ def run_safely(prog: str, work: Callable[[], int]) -> int:
     except (OSError, MemoryError) as problem:
         print(f"{prog}: {_system_problem(problem)}", file=sys.stderr)
         return 2
+    except ModuleNotFoundError as missing:
+        print(
+            f"{prog}: {missing.name} is not installed in this environment: pip install -r requirements/core.txt",
+            file=sys.stderr,
+        )
+        return 2
     except Exception as bug:
         if os.environ.get("POLYMAE_DEBUG"):
             raise

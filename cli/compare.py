@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import json
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -13,7 +15,7 @@ from ..compare import LEVELS, TIME_LIMIT
 from .choices import above_zero, chosen, whole
 
 # What says how to record, and means nothing for traces that are recorded already.
-RECORDING = ("weights", "model", "images", "inputs", "keep", "python", "norm_pix_loss")
+RECORDING = ("model", "images", "inputs", "keep", "python", "norm_pix_loss", "allow_tf32")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--mask-ratio", type=float, default=0.75, help="share of patches removed (default 0.75)")
     parser.add_argument("--norm-pix-loss", action="store_true", help="differentiate the loss of normalised patches")
     parser.add_argument("--batch", type=whole(1), help="random images, where none are given (default 2)")
+    parser.add_argument("--allow-tf32", action="store_true", help="let a GPU round to TF32, to see what it costs")
     parser.add_argument("--seed", type=whole(0, 2**32 - 1), default=0, help="of weights, images and noise (default 0)")
     parser.add_argument(
         "--threads", type=whole(1), default=1, help="of each framework (default 1: one order of summation)"
@@ -53,14 +56,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--python", action="append", default=[], metavar="FRAMEWORK=PATH", help="record in another interpreter"
     )
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    parser.add_argument("--junit", type=Path, metavar="FILE", help="write the report as JUnit XML")
+    parser.add_argument(
+        "--markdown", type=Path, metavar="FILE", help="write the report as Markdown, for a pull request"
+    )
+    parser.add_argument(
+        "--against", type=Path, metavar="JSON", help="an older report.json: say what got better or worse"
+    )
+    parser.add_argument(
+        "--power", action="store_true", help="plant every known fault in small models, and say by how much each is seen"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Compare, print, write, and return the report's exit status."""
+    if args.power:
+        return _power(args)
     from ..compare.offline import compare_traces
-    from ..compare.record import require_folder
-    from ..compare.report import print_report
-    from ..compare.run import compare
+    from ..compare.reporting.against import against
+    from ..compare.reporting.files import read_report, require_places, write_files
+    from ..compare.reporting.terminal import print_report
     from ..compare.verdict import Comparison
 
     fields = {name: value for name, value in vars(args).items() if name in Comparison.__dataclass_fields__}
@@ -79,20 +94,52 @@ def run(args: argparse.Namespace) -> int:
         raise Problem(f"--traces judges what was recorded before; leave out {options}.")
     if args.batch and (args.images or args.inputs or args.traces):
         raise Problem("--batch is for random images; leave it out, or leave out --images, --inputs or --traces.")
-    if args.out:
-        require_folder(args.out)
+    require_places(args.out, args.junit, args.markdown)
+    older = read_report(args.against) if args.against else None
     with _folder(args.out):
-        report = compare_traces(args.traces, comparison) if args.traces else compare(comparison)
+        if args.traces:
+            report = compare_traces(args.traces, comparison)
+        else:
+            from ..compare.run import compare  # needs more than NumPy
+
+            report = compare(comparison)
+    refused = None
+    if older:
+        try:
+            report.against = against(report, older, str(args.against))
+        except Problem as problem:  # the report is right all the same, and may have taken minutes
+            refused = problem
+    written = write_files(report, args.out, args.junit, args.markdown)
     if args.json:
         print(report.as_json(), end="")
     else:
-        print_report(report, args.out)
-    if args.out:
-        from ..compare.page import write_page
-
-        (args.out / "report.json").write_text(report.as_json())
-        write_page(report, args.out / "report.html")
+        print_report(report, written)
+    if refused:
+        raise refused
     return report.exit_status
+
+
+def _power(args: argparse.Namespace) -> int:
+    """Plant the catalogue of faults, print their margins, and return 0 where each is caught at its place, else 1."""
+    from ..compare.faults.power import power
+    from ..compare.faults.power_table import complaints, markdown, print_power
+    from ..compare.reporting.files import require_places
+
+    others = (*RECORDING, "weights", "traces", "batch", "out", "junit", "against")
+    if given := [name for name in others if getattr(args, name)]:
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise Problem(f"--power plants faults in small models of its own; leave out {options}.")
+    require_places(None, None, args.markdown)
+    found = power(chosen(args.frameworks, FRAMEWORKS, "framework"), time_limit=args.time_limit)
+    if args.markdown:
+        args.markdown.write_text(markdown(found), encoding="utf-8")
+    if args.json:
+        print(json.dumps(found.as_dict(), allow_nan=False))
+        for sentence in complaints(found):
+            print(sentence, file=sys.stderr)
+    else:
+        print_power(found)
+    return found.exit_status
 
 
 @contextmanager

@@ -137,13 +137,12 @@ def _devices_after_running(framework: str) -> list[str]:
         "imgs": rng.standard_normal((2, config.in_chans, *config.img_size)).astype(np.float32),
         "noise": rng.random((2, config.num_patches), np.float32),
     }
-    taps, gradients = runtime.run(runtime.build(config), inputs, gradients=True)
-    expected, _ = oracle.run(oracle.build(config), inputs)
-    loss, reference = float(taps["loss"]), float(expected["loss"])
+    found = runtime.run(runtime.build(config), inputs, gradients=True)
+    loss, reference = float(found.taps["loss"]), float(oracle.run(oracle.build(config), inputs).taps["loss"])
     # Coarse on purpose: whether it computes at all. How well is what `polymae compare` judges.
     if not abs(loss - reference) <= 1e-3 * abs(reference):
         raise RuntimeProblem(f"it computes, but wrongly: a loss of {loss:.6g}, where NumPy gets {reference:.6g}.")
-    if not all(np.isfinite(gradient).all() for gradient in gradients.values()):
+    if not all(np.isfinite(gradient).all() for gradient in found.gradients.values()):
         raise RuntimeProblem("it computes, but its gradients are not finite.")
     return runtime.devices()
 

@@ -15,7 +15,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("-m", "--model", default="mae_vit_base_patch16", help="whose tensors to measure on")
     parser.add_argument("--device", default="cpu", choices=DEVICES)
-    parser.add_argument("--remember", action="store_true", help="keep the inaccurate kernels in compare/kernels.json")
+    parser.add_argument(
+        "--remember", action="store_true", help="keep the inaccurate kernels in compare/judging/kernels.json"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

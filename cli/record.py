@@ -6,7 +6,8 @@ import argparse
 from pathlib import Path
 
 from ..backends import DEVICES, FRAMEWORKS
-from .choices import whole
+from ..compare import LEVELS, OF_ONE_RUN
+from .choices import chosen, whole
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,7 +25,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dtype", default="float32", choices=("float32", "float64", "bfloat16"))
     parser.add_argument("--mask-ratio", type=float, default=0.75)
     parser.add_argument("--norm-pix-loss", action="store_true", help="train on patches normalised one by one")
-    parser.add_argument("--gradients", action="store_true", help="also record the loss's gradient for every parameter")
+    parser.add_argument(
+        "--level",
+        default=",".join(OF_ONE_RUN),
+        help=f"comma-separated, of {', '.join(LEVELS)}, or all (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--gradients", action="store_true", help="also the level gradients: of the loss, for every parameter"
+    )
+    parser.add_argument(
+        "--taps", nargs="+", metavar="PATTERN", help="write only these tensors: 'blocks.*' 'grad/blocks.0.*' loss"
+    )
+    parser.add_argument(
+        "--images",
+        type=Path,
+        nargs="+",
+        default=(),
+        metavar="IMAGE",
+        help="of the level inputs, which starts from the JPEG",
+    )
+    parser.add_argument(
+        "--allow-tf32", action="store_true", help="let a GPU round what it multiplies to TF32 (an Ascend: HF32)"
+    )
     parser.add_argument(
         "--threads", type=whole(1), default=1, help="of each framework (default 1: one order of summation)"
     )
@@ -40,9 +62,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Record and return 0."""
-    from ..compare.record import Run, record
+    from ..compare.recording.record import Run, record
 
+    levels = chosen(args.level, LEVELS, "level")
+    if args.gradients:
+        levels = tuple(level for level in LEVELS if level in (*levels, "gradients"))
     fields = {name: value for name, value in vars(args).items() if name in Run.__dataclass_fields__}
-    record(Run(**fields))
-    print(f"wrote {args.out}: {args.framework} {args.dtype}{', with gradients' if args.gradients else ''}")
+    record(Run(**fields | {"levels": levels, "images": tuple(args.images), "taps": args.taps and tuple(args.taps)}))
+    print(f"wrote {args.out}: {args.framework} {args.dtype}, {', '.join(levels)}")
     return 0

@@ -1,4 +1,47 @@
-"""Judging recorded runs against the float64 oracle."""
+"""Judging recorded runs against the float64 oracle; for a model of your own: `from polymae.compare import parity`."""
 
-LEVELS = ("weights", "inputs", "forward", "loss", "gradients")
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..backends.errors import Problem
+    from ..backends.spec import Tap
+    from .judging.findings import Finding, Judgement
+    from .own.calls import displaced, rounded, widened
+    from .own.library import assert_parity, parity, parity_of_traces, save_trace
+    from .own.result import Parity
+
+__all__ = [
+    "Finding", "Judgement", "Parity", "Problem", "Tap", "assert_parity", "displaced", "parity", "parity_of_traces",
+    "rounded", "save_trace", "widened",
+]  # fmt: skip
+
+LEVELS = ("weights", "inputs", "forward", "loss", "gradients", "optimizer", "curve")
+# What one run of the model gives; the gradients, the optimizer and the curve are more work, and asked for by name.
+OF_ONE_RUN = ("weights", "inputs", "forward", "loss")
 TIME_LIMIT = 900.0  # seconds that one framework's process may take
+
+# Where the library's names are; they are imported when first asked for, so that this package stays instant.
+_LIBRARY = {
+    "Finding": ".judging.findings",
+    "Judgement": ".judging.findings",
+    "Parity": ".own.result",
+    "Problem": "..backends.errors",
+    "Tap": "..backends.spec",
+    "displaced": ".own.calls",
+    "rounded": ".own.calls",
+    "widened": ".own.calls",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_LIBRARY.get(name, ".own.library"), __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

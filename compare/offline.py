@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
+import numpy as np
+
+from ..backends.config import Config
 from ..backends.errors import Problem
+from ..backends.initial import initial_weights
 from ..backends.presets import preset_name
+from ..backends.spelling import Arrays
 from . import LEVELS
-from .judge import incomparable
-from .kernels import parse_noise
-from .report import About, Report
-from .trace import Trace, TraceProblem
+from .judging.judge import incomparable
+from .judging.kernels import parse_noise
+from .recording.inputs import digest
+from .recording.trace import Outcome, Trace, TraceProblem
+from .reporting.report import About, Report
 from .verdict import Comparison, judge_traces
-from .worker import Outcome
 
 
 def compare_traces(paths: Sequence[Path], comparison: Comparison) -> Report:
@@ -42,25 +50,28 @@ def compare_traces(paths: Sequence[Path], comparison: Comparison) -> Report:
         found.others.remove(reference)
         found = Sorted([reference], [], [], found.others, found.unreadable)
     if not found.oracles or not (found.others or found.unreadable):
+        why = "".join(f" {outcome.reason}" for outcome in found.unreadable)
         raise Problem(
             f"{len(paths)} trace(s) leave nothing to judge; give at least two, best with one of the oracle: "
-            "polymae record --framework numpy --dtype float64."
+            f"polymae record --framework numpy --dtype float64.{why}"
         )
     oracle = found.oracles[0]
     for trace in (*found.twins, *found.noisy):
         if why := incomparable(oracle, trace):
             raise Problem(f"{trace.path} cannot set a limit: {why}.")
-    if not oracle.manifest["gradients"] and "gradients" in comparison.levels:
-        levels = tuple(level for level in comparison.levels if level != "gradients")
+    if absent := [level for level in comparison.levels if level not in oracle.levels]:
         if tuple(comparison.levels) != LEVELS:  # asked for by name
             raise Problem(
-                "The oracle's trace holds no gradients; record the traces with --gradients, or ask for other levels."
+                f"The oracle's trace holds no {', '.join(absent)}; record the traces with --level "
+                f"{','.join((*oracle.levels, *absent))}, or ask for other levels."
             )
-        print("The traces hold no gradients (record them with --gradients): that level is not judged.", file=sys.stderr)
+        levels = tuple(level for level in comparison.levels if level in oracle.levels)
+        print(f"The traces hold no {', '.join(absent)}: not judged (record them with --level all).", file=sys.stderr)
         comparison = replace(comparison, levels=levels)
 
     def with_noise(noise: Mapping[str, float]) -> Trace | None:
-        return next((trace for trace in found.noisy if parse_noise(trace.manifest["kernel_noise"]) == noise), None)
+        given = (trace for trace in found.noisy if parse_noise(trace.manifest["kernel_noise"]) == noise)
+        return next(given, None) or _recorded_now(oracle, comparison.weights, noise)
 
     about = About(
         preset_name(oracle.config),
@@ -70,7 +81,61 @@ def compare_traces(paths: Sequence[Path], comparison: Comparison) -> Report:
         oracle.manifest["mask_ratio"],
     )
     outcomes = [*found.unreadable, *_labelled(found.others)]
-    return judge_traces(about, oracle, found.twins, outcomes, comparison, with_noise)
+    weights = partial(weights_of, oracle, comparison.weights)
+    return judge_traces(about, oracle, found.twins, outcomes, comparison, with_noise, weights)
+
+
+def _recorded_now(oracle: Trace, file: Path | None, noise: Mapping[str, float]) -> Trace | None:
+    """The oracle's run again with noise behind some kernels; None where that needs what is not here."""
+    try:
+        from .recording.record import Run, record
+    except ImportError:
+        return None  # NumPy alone
+    if oracle.label != "numpy" or weights_of(oracle, file) is None:
+        return None
+    with tempfile.TemporaryDirectory(prefix="polymae-") as name:
+        folder = Path(name)
+        np.savez(folder / "inputs.npz", **{key: oracle[f"input/{key}"] for key in oracle.manifest["inputs"]})
+        (folder / "model.json").write_text(json.dumps(asdict(oracle.config)))
+        manifest = oracle.manifest
+        levels = tuple(level for level in oracle.levels if level in ("forward", "loss", "gradients"))
+        text = ",".join(f"{operation}={size}" for operation, size in noise.items())
+        run = Run(
+            "numpy", folder / "noisy.npz", folder / "inputs.npz", file, str(folder / "model.json"), dtype="float64",
+            mask_ratio=manifest["mask_ratio"], levels=levels, seed=manifest["seed"], kernel_noise=text,
+        )  # fmt: skip
+        record(run)
+        return Trace(run.out)  # open: it is read after its name is gone
+
+
+def weights_of(oracle: Trace, file: Path | None = None) -> Arrays | None:
+    """The weights, float32 by spec name, with which a trace was recorded; None where they cannot be had.
+
+    file: a checkpoint that holds them. Without one: the initial weights of the trace's seed, if those were used.
+    Raises Problem for a file that holds others or cannot be read.
+    """
+    if file is None:
+        weights: Arrays = initial_weights(oracle.config, oracle.manifest["seed"])
+        return weights if _same(weights, oracle) else None
+    weights = _read(file, oracle.config)
+    if not _same(weights, oracle):
+        raise Problem(f"{file} holds other weights than those of {oracle.path}; give the checkpoint that was recorded.")
+    return weights
+
+
+def _same(weights: Arrays, oracle: Trace) -> bool:
+    held = oracle.manifest["weights"]
+    return weights.keys() == held.keys() and all(digest(weights[name]) == held[name] for name in held)
+
+
+def _read(file: Path, config: Config) -> Arrays:
+    try:
+        from ..convert.checkpoint import open_checkpoint
+    except ImportError as problem:
+        raise Problem(
+            f"Reading {file} needs more than NumPy ({problem}): pip install -r requirements/core.txt; or leave out --weights."
+        ) from None
+    return open_checkpoint(file).weights(config)
 
 
 @dataclass(frozen=True)

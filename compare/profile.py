@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from ..backends.errors import Problem
-from ..backends.spec import taps
 from ..convert.checkpoint import open_checkpoint
-from .introduced import by_operation, introduced_errors
+from .judging.introduced import OwnTaps, by_operation, introduced, oracle_model
+from .judging.kernels import operations
+from .recording.trace import Trace
 from .run import compare
-from .trace import Trace
 from .verdict import Comparison
 
-KERNELS = Path(__file__).with_name("kernels.json")
+KERNELS = Path(__file__).parent / "judging" / "kernels.json"
 TWIN = "twin1"
 NOTABLE = 2.0  # a kernel whose own error exceeds this many times that of NumPy's float32 is worth naming
 WRONG = 50.0  # units of roundoff: no float32 kernel that computes the right function is this far off
@@ -29,19 +29,23 @@ def profile(frameworks: Sequence[str], model: str, device: str, seed: int = 0) -
     with tempfile.TemporaryDirectory(prefix="polymae-") as name:
         folder = Path(name)
         comparison = Comparison(frameworks=frameworks, model=model, device=device, seed=seed, keep=folder)
-        report = compare(replace(comparison, levels=("weights", "forward"), reference=None))
+        report = compare(replace(comparison, levels=("weights", "forward", "gradients"), reference=None))
         checkpoint = open_checkpoint(folder / "torch-weights.pth")
         oracle = Trace(folder / "oracle.npz")
         config = oracle.config
         weights = checkpoint.weights(config)
-        operations = {tap.name: tap.operation for tap in taps(config)}
-        twin = by_operation(dict(introduced_errors(Trace(folder / f"{TWIN}.npz"), config, weights)), operations)
+        oracle_parts = oracle_model(config, weights)
+        known = operations(config)
+
+        def measured(label: str) -> dict[str, float]:
+            return by_operation(dict(introduced(OwnTaps(Trace(folder / f"{label}.npz")), oracle_parts, True)), known)
+
+        twin = measured(TWIN)
         for judgement in report.judgements:
             if judgement.problem:
                 raise Problem(f"{judgement.label} could not be measured: {judgement.problem}")
-            trace = Trace(folder / f"{judgement.label}.npz")
-            errors = by_operation(dict(introduced_errors(trace, config, weights)), operations)
-            where = {key: trace.manifest["environment"][key] for key in ("framework", "version", "device")}
+            errors = measured(judgement.label)
+            where = {key: judgement.environment[key] for key in ("framework", "version", "device")}
             rows += [
                 {
                     **where,
@@ -61,7 +65,7 @@ def notable(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def remember(rows: Sequence[dict[str, Any]]) -> None:
-    """Put the notable rows into kernels.json, in place of older ones of the same framework, version and device.
+    """Put the notable rows into kernels.json, in place of older ones of the same operation, framework and device.
 
     Raises Problem for an operation so far off that it is wrong, not inaccurate: it would be explained for ever.
     """
@@ -70,6 +74,10 @@ def remember(rows: Sequence[dict[str, Any]]) -> None:
             raise Problem(
                 f"{row['operation']} of {row['framework']} is {row['error']} u off: a fault, not a kernel to remember."
             )
-    measured = {(row["framework"], row["version"], row["device"]) for row in rows}
-    kept = [r for r in json.loads(KERNELS.read_text()) if (r["framework"], r["version"], r["device"]) not in measured]
+    measured = {_kernel(row) for row in rows}
+    kept = [row for row in json.loads(KERNELS.read_text()) if _kernel(row) not in measured]
     KERNELS.write_text(json.dumps([*kept, *notable(rows)], indent=1) + "\n")
+
+
+def _kernel(row: dict[str, Any]) -> tuple[str, ...]:
+    return tuple(row[key] for key in ("framework", "version", "device", "operation"))

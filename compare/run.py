@@ -27,14 +27,14 @@ from ..backends.spelling import Arrays
 from ..convert.checkpoint import content_hash, open_checkpoint
 from ..convert.targets import default_ending
 from ..convert.writing import write_checkpoint
-from .inputs import photographs, random_inputs, read_inputs
-from .record import Run, chosen_config, require_folder
-from .report import About, Report
-from .trace import Trace
+from .recording.inputs import photographs, random_inputs, read_inputs
+from .recording.record import Run, chosen_config
+from .recording.trace import Outcome, Trace, require_folder
+from .recording.worker import record_in_process
+from .reporting.report import About, Report
 from .verdict import Comparison, judge_traces, require_reference
-from .worker import Outcome, record_in_process
 
-TWINS = (1, 2)  # seeds of the summation orders of the float32 twins
+TWINS = (1, 2, 3)  # seeds of the summation orders of the float32 twins
 SMALL = 5_000_000  # parameters up to which two workers fit in memory side by side
 
 
@@ -79,7 +79,8 @@ def _compare_in(folder: Path, comparison: Comparison, config: Config) -> Report:
         model=_model_file(folder, config),
         dtype="float64",
         mask_ratio=comparison.mask_ratio,
-        gradients="gradients" in comparison.levels,
+        levels=tuple(comparison.levels),
+        images=tuple(comparison.images),
         threads=comparison.threads,
         seed=comparison.seed,
     )
@@ -87,8 +88,8 @@ def _compare_in(folder: Path, comparison: Comparison, config: Config) -> Report:
     runs = [base, *(replace(twin, twin=seed, out=folder / f"twin{seed}.npz") for seed in TWINS)]
     for name in comparison.frameworks:
         device = comparison.device if name != "numpy" else "cpu"
-        trace = folder / f"{name}.npz"
-        runs.append(replace(twin, framework=name, weights=files[name], device=device, out=trace))
+        trace, tf32 = folder / f"{name}.npz", comparison.allow_tf32 and device != "cpu"
+        runs.append(replace(twin, framework=name, weights=files[name], device=device, allow_tf32=tf32, out=trace))
     outcomes = _record(runs, comparison, sum(param.size for param in params(config)))
     references, candidates = outcomes[: 1 + len(TWINS)], outcomes[1 + len(TWINS) :]
     for outcome in references:
@@ -100,7 +101,8 @@ def _compare_in(folder: Path, comparison: Comparison, config: Config) -> Report:
     about = About(preset_name(config), str(comparison.weights or "seeded"), source, what, comparison.mask_ratio)
     _say("judging")
     noisy = partial(_record_noisy, base=base, comparison=comparison)
-    return judge_traces(about, oracle, twins, candidates, comparison, noisy)
+    weights_again = partial(_source, comparison, config)
+    return judge_traces(about, oracle, twins, candidates, comparison, noisy, weights_again)
 
 
 def _source(comparison: Comparison, config: Config) -> Arrays:

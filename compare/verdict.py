@@ -8,12 +8,15 @@ from pathlib import Path
 
 from ..backends import FRAMEWORKS
 from ..backends.errors import Problem
+from ..backends.spelling import Arrays
 from . import LEVELS, TIME_LIMIT
-from .judge import Judgement, against, judge
-from .kernels import explain, known_kernels
-from .report import About, Reference, Report
-from .trace import Trace
-from .worker import Outcome
+from .judging.coverage import not_compared
+from .judging.findings import Judgement
+from .judging.judge import against, judge
+from .judging.kernels import explain, known_kernels, unexplained
+from .recording.trace import Outcome, Trace
+from .reporting.pictures import pictures
+from .reporting.report import About, Reference, Report
 
 Noisy = Callable[[Mapping[str, float]], "Trace | None"]  # the oracle's trace with this noise behind its kernels
 
@@ -37,6 +40,7 @@ class Comparison:
     batch: int = 2
     seed: int = 0
     threads: int = 1
+    allow_tf32: bool = False
     time_limit: float = TIME_LIMIT
     scratch: Path | None = None  # where the gigabytes in between go; None: the system's temporary folder
     keep: Path | None = None  # where converted files and traces stay; None: a folder that is removed
@@ -50,8 +54,13 @@ def judge_traces(
     outcomes: Sequence[Outcome],
     comparison: Comparison,
     noisy: Noisy,
+    weights: Callable[[], Arrays | None],
 ) -> Report:
-    """A report on what the workers left. noisy: asked only where an inaccurate kernel may explain a fault."""
+    """A report on what the workers left.
+
+    noisy: asked only where an inaccurate kernel may explain a fault. weights: those of the oracle, for the error that
+    each operation introduces by itself; None where they cannot be had.
+    """
     require_reference(comparison, oracle.label, [outcome.label for outcome in outcomes])
     opened: dict[str, Trace] = {}
     failed: dict[str, Judgement] = {}
@@ -64,13 +73,50 @@ def judge_traces(
             failed[outcome.label] = Judgement(outcome.label, problem=str(problem))
     judged = dict(zip(opened, judge(oracle, twins, opened, comparison.levels)))
     for judgement in judged.values():
-        noise = known_kernels(judgement.environment)
-        if judgement.verdict == "fault" and noise and (trace := noisy(noise)):
-            explain(judgement, oracle, trace, noise)
+        noise = known_kernels(judgement.environment, oracle.config)
+        if judgement.verdict == "fault" and noise:
+            if trace := noisy(noise):
+                explain(judgement, oracle, trace, noise)
+            else:
+                judgement.notices.append(unexplained(noise))
+    _localise(judged, opened, oracle, twins, weights)
     judgements = [(judged | failed)[outcome.label] for outcome in outcomes]
     name = f"{oracle.label} {oracle.manifest['dtype']}" + ("" if twins else ", limits a priori")
     reference = _reference(oracle, opened, judged, comparison)
-    return Report(about, tuple(comparison.levels), judgements, reference, len(twins), name)
+    return Report(
+        about,
+        tuple(comparison.levels),
+        judgements,
+        reference,
+        len(twins),
+        name,
+        config=dict(oracle.manifest["config"]),
+        digests=dict(oracle.manifest["inputs"]),
+        not_compared=not_compared(oracle, opened, judgements, comparison.levels),
+        pictures=pictures(oracle, twins, {label: opened[label] for label in judged if not judged[label].problem}),
+    )
+
+
+def _localise(
+    judged: Mapping[str, Judgement],
+    opened: Mapping[str, Trace],
+    oracle: Trace,
+    twins: Sequence[Trace],
+    weights: Callable[[], Arrays | None],
+) -> None:
+    """Find the operations that are wrong by themselves, where the weights and SciPy are there for it; else say so."""
+    lacking = ""
+    try:
+        from .judging.localise import localise
+
+        if (found := weights()) is None:
+            lacking = "the weights of the traces, which --weights gives"
+        else:
+            localise(list(judged.values()), opened, twins, oracle.config, found)
+    except ImportError as problem:
+        lacking = f"{problem.name}, which requirements/core.txt installs"
+    for judgement in judged.values() if lacking else ():
+        judgement.notices.append(f"What each operation introduces by itself was not computed: that needs {lacking}.")
 
 
 def require_reference(comparison: Comparison, oracle: str, candidates: Sequence[str]) -> None:

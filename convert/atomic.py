@@ -68,6 +68,12 @@ def replacing(target: Path) -> Iterator[Path]:
         raise
 
 
+def remove_leftovers(target: Path) -> None:
+    """Remove what a writer of this target that was killed left beside it."""
+    for kind in ("new", "lock"):
+        _remove(_beside(target, kind))
+
+
 def _beside(target: Path, kind: str) -> Path:
     name = f".{target.name}.polymae-{kind}"
     if len(os.fsencode(name)) > _LONGEST_NAME:

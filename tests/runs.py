@@ -13,13 +13,13 @@ import pytest
 from numpy.typing import NDArray
 from polymae.backends.presets import model_config
 from polymae.cli import main
-from polymae.compare import LEVELS
-from polymae.compare.inputs import random_inputs
-from polymae.compare.judge import Judgement, judge
+from polymae.compare import LEVELS, OF_ONE_RUN
+from polymae.compare.judging.judge import Judgement, judge
 from polymae.compare.offline import compare_traces
-from polymae.compare.record import Run, record
-from polymae.compare.report import Report
-from polymae.compare.trace import Trace, write_trace
+from polymae.compare.recording.inputs import random_inputs
+from polymae.compare.recording.record import Run, record
+from polymae.compare.recording.trace import Trace, write_trace
+from polymae.compare.reporting.report import Report
 from polymae.compare.verdict import Comparison
 
 MODEL = "mae_vit_test_patch8"
@@ -39,7 +39,7 @@ def inputs() -> Path:
 def recorded(name: str, **fields: Any) -> Path:
     """NumPy's run with these fields of Run, recorded when it is first asked for."""
     path = FOLDER / f"{name}.npz"
-    record(Run("numpy", path, inputs(), **{"model": MODEL, "gradients": True, **fields}))
+    record(Run("numpy", path, inputs(), **{"model": MODEL, "levels": (*OF_ONE_RUN, "gradients"), **fields}))
     return path
 
 

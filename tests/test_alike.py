@@ -1,4 +1,4 @@
-"""The five model.py files, and the five parts.py, read alike: same classes, methods, arguments, names, taps, shapes."""
+"""The five model.py and parts.py files read alike, and so do the optimizer.py: same classes, methods, names, taps."""
 
 import ast
 import re
@@ -68,10 +68,36 @@ def test_shape_comments_are_those_of_torch(framework: str, file: str) -> None:
     assert shapes(source(framework, file)) == shapes(source("torch", file))
 
 
+# MindSpore's numbers have to be made tensors, or float64 would be lost.
+ITS_OWN = ("number", "(lr, scale, ", "(beta2, ", "decay")
+
+
+@pytest.mark.parametrize("framework", ["megengine", "mindspore", "oneflow"])
+def test_hand_written_optimizers_are_that_of_numpy(framework: str) -> None:
+    expected = structure(source("numpy", "optimizer"))
+    assert len(expected) > 40
+    found = structure(source(framework, "optimizer"))
+    if framework == "mindspore":
+        found = [line for line in found if not line.strip().startswith(ITS_OWN)]
+        expected = [line.replace("(eps, decay)", "eps") for line in expected]
+    assert found == expected
+
+
+def test_an_optimizer_of_a_framework_has_the_same_methods() -> None:
+    def methods(framework: str) -> list[str]:
+        lines = structure(source(framework, "optimizer"))
+        return [
+            line for line in lines if re.match(r"  def (__init__|step|tensors|state|load_state)\(|def trained", line)
+        ]
+
+    assert len(methods("numpy")) == 6
+    assert methods("torch") == methods("numpy")
+
+
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_every_backend_has_the_same_files(framework: str) -> None:
     names = {path.name for path in (BACKENDS / framework).glob("*.py")}
-    assert {"__init__.py", "model.py", "parts.py", "runtime.py", "weights.py"} <= names
+    assert {"__init__.py", "model.py", "optimizer.py", "parts.py", "runtime.py", "weights.py"} <= names
 
 
 @pytest.mark.parametrize(

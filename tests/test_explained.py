@@ -3,14 +3,13 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from polymae.compare import verdict
-from polymae.compare.metrics import U
-from polymae.compare.record import Run
-from polymae.compare.trace import Trace
-from polymae.compare.worker import record_in_process
-from runs import MODEL, Edited, inputs, plain, recorded, report, verdicts
+from polymae.backends.config import Config
+from polymae.compare import OF_ONE_RUN, offline, verdict
+from polymae.compare.judging import localise
+from polymae.compare.recording.record import Run, record
+from polymae.compare.recording.worker import record_in_process
+from runs import MODEL, Edited, inputs, recorded, report, verdicts
 
 SOFTMAX = 10.0  # roundoffs: the error of a kernel that this test makes known
 NEW = {"framework": "torch", "version": "9.9", "device": "cpu"}
@@ -18,19 +17,24 @@ NEW = {"framework": "torch", "version": "9.9", "device": "cpu"}
 
 @pytest.fixture
 def known(monkeypatch: pytest.MonkeyPatch) -> None:
-    def kernels(environment: dict[str, Any]) -> dict[str, float]:
+    def kernels(environment: dict[str, Any], config: Config | None = None) -> dict[str, float]:
         return {"softmax": SOFTMAX} if all(environment.get(key) == value for key, value in NEW.items()) else {}
 
-    monkeypatch.setattr(verdict, "known_kernels", kernels)
+    for module in (verdict, localise):
+        monkeypatch.setattr(module, "known_kernels", kernels)
 
 
-def softmax(folder: Path, size: float, source: Path | None = None, **environment: str) -> Path:
-    """A trace of the new framework with noise of this many roundoffs in every softmax."""
-    rng, trace = np.random.default_rng(7), Trace(source or plain())
-    names = [name for name in trace.names if name.endswith(".softmax")]
-    spoilt = {name: trace[name] * (1 + size * U * rng.standard_normal(trace[name].shape)) for name in names}
-    edited = Edited(source or plain(), spoilt, framework="torch", environment=NEW | environment)
-    return edited.save(folder / f"softmax{size}{''.join(environment.values())}.npz")
+def softmax(folder: Path, size: float, fault: str | None = None, **environment: str) -> Path:
+    """A trace of the new framework, run with noise of this many roundoffs behind every softmax."""
+    path = folder / f"run{size}{fault}.npz"
+    levels = (*OF_ONE_RUN, "gradients")
+    run = Run("numpy", path, inputs(), model=MODEL, levels=levels, kernel_noise=f"softmax={size}", fault=fault)
+    if fault is None:
+        record(run)
+    else:
+        assert record_in_process(run).trace == path
+    renamed = Edited(path, framework="torch", environment=NEW | environment, kernel_noise=None, fault=None)
+    return renamed.save(folder / f"softmax{size}{fault}{''.join(environment.values())}.npz")
 
 
 def noisy() -> Path:
@@ -59,18 +63,24 @@ def test_it_explains_no_more(known: None, tmp_path: Path, size: float, environme
     assert found.judgements[0].first_wrong.name == "blocks.0.attn.softmax"
 
 
-def test_it_explains_nothing_without_the_noisy_run(known: None, tmp_path: Path) -> None:
+def test_the_noisy_run_is_recorded_where_the_weights_are_known(known: None, tmp_path: Path) -> None:
+    assert verdicts(report(softmax(tmp_path, SOFTMAX))) == {"torch": "explained"}
+
+
+def test_it_explains_nothing_without_the_noisy_run(
+    known: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(offline, "weights_of", lambda *_: None)
     path = softmax(tmp_path, SOFTMAX)
-    assert report(path).exit_status == 1
+    found = report(path)
+    assert found.exit_status == 1
+    assert any("--kernel-noise softmax=" in notice for notice in found.judgements[0].notices)
     other = recorded("noisy gelu", dtype="float64", kernel_noise=f"gelu={SOFTMAX}")
     assert report(other, path).exit_status == 1
 
 
 def test_a_fault_elsewhere_is_not_explained_away(known: None, tmp_path: Path) -> None:
-    run = Run("numpy", tmp_path / "tanh.npz", inputs(), model=MODEL, gradients=True, fault="tanh gelu")
-    outcome = record_in_process(run)
-    assert outcome.trace is not None
-    found = report(noisy(), softmax(tmp_path, SOFTMAX, outcome.trace))
+    found = report(noisy(), softmax(tmp_path, SOFTMAX, "tanh gelu"))
     (judgement,) = found.judgements
     kinds = {finding.name: finding.verdict for finding in judgement.findings}
     assert kinds["blocks.0.attn.softmax"] == "explained"

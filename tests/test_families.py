@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 from polymae.backends.config import Config, MAEConfig
 from polymae.backends.initial import initial_weights, sinusoid_table
 from polymae.backends.presets import model_config
-from polymae.backends.runtime import load_backend
+from polymae.backends.runtime import Recorded, load_backend
 from polymae.backends.spec import encoder_params, loss_taps, params, taps
-from polymae.compare.report import Report
+from polymae.compare.recording.trace import Trace
+from polymae.compare.reporting.report import Report
 from polymae.compare.run import compare
-from polymae.compare.trace import Trace
 from polymae.compare.verdict import Comparison
 from scipy.special import erf
 
@@ -54,7 +54,7 @@ def weights_of(config: Config) -> dict[str, Array]:
     }
 
 
-def ran(framework: str, config: Config, mask_ratio: float = 0.75) -> tuple[dict[str, Array], dict[str, Array]]:
+def ran(framework: str, config: Config, mask_ratio: float = 0.75) -> Recorded:
     runtime = load_backend(framework)
     runtime.setup()
     return runtime.run(runtime.build(config, weights_of(config), dtype="float64"), inputs_of(config), mask_ratio, True)
@@ -66,7 +66,7 @@ def distance(actual: Array, expected: Array) -> float:
 
 def same_as_torch(config: Config, mask_ratio: float = 0.75) -> None:
     """Forward to 1e-13 and hand-derived gradients to 1e-12, the bounds of test_oracle.py."""
-    (actual, actual_gradients), (expected, gradients) = (
+    (actual, actual_gradients, _), (expected, gradients, _) = (
         ran("numpy", config, mask_ratio),
         ran("torch", config, mask_ratio),
     )
@@ -189,7 +189,7 @@ def test_the_loss_is_the_masked_mean_times_the_masked_fraction(framework: str, c
 def test_the_head_is_a_norm_and_a_transposed_convolution() -> None:
     config = model_config(FLYEGLE)
     w = {name: array.astype(np.float64) for name, array in weights_of(config).items()}
-    found, _ = ran("numpy", config)
+    found = ran("numpy", config).taps
     t = found["decoder_blocks.1"][:, 1:] @ w["decoder_pred.weight"].T + w["decoder_pred.bias"]  # no decoder norm
     t = (t - t.mean(-1, keepdims=True)) / np.sqrt(t.var(-1, keepdims=True) + 1e-12)
     t = t * w["patch_norm.weight"] + w["patch_norm.bias"]
@@ -230,7 +230,7 @@ def block_by_hand(x: Array, w: Callable[[str], Array], heads: int, eps: float) -
 def test_libai_has_another_eps_inside_its_blocks() -> None:
     config = model_config(LIBAI)
     weights = weights_of(config)
-    found, _ = ran("numpy", config)
+    found = ran("numpy", config).taps
     x = found["tokens"]
     by_eps = {
         eps: block_by_hand(x, lambda name: weights[f"blocks.0.{name}"].astype(np.float64), 3, eps)

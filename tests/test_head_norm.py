@@ -13,9 +13,9 @@ from polymae.backends.presets import model_config
 from polymae.backends.runtime import load_backend
 from polymae.backends.spec import params, taps
 from polymae.backends.spelling import native_params
-from polymae.compare.introduced import introduced_errors
-from polymae.compare.record import Run, record
-from polymae.compare.trace import Trace
+from polymae.compare.judging.introduced import OwnTaps, introduced, oracle_model
+from polymae.compare.recording.record import Run, record
+from polymae.compare.recording.trace import Trace
 
 MODEL = "img_size=16,patch_size=8,embed_dim=12,depth=1,num_heads=3,num_classes=5,head_norm=True"
 POOLINGS = ("gap", "cls", "mean")
@@ -49,7 +49,7 @@ def test_it_is_the_batch_norm_of_pytorch_in_evaluation(pooling: str) -> None:
     head.double().eval()
     runtime = load_backend("numpy")
     inputs = {"imgs": rng.standard_normal((3, 3, 16, 16)), "labels": np.array([1, 0, 4])}
-    found, gradients = runtime.run(runtime.build(config, weights, dtype="float64"), inputs, gradients=True)
+    found, gradients, _ = runtime.run(runtime.build(config, weights, dtype="float64"), inputs, gradients=True)
     latent = torch.from_numpy(found["latent"])
     np.testing.assert_allclose(found["head_norm"], head[0](latent).numpy(), rtol=1e-13)
     logits = head(latent)
@@ -102,7 +102,7 @@ def test_its_own_error_is_measured(tmp_path: Path) -> None:
     errors = {}
     for fault in (None, "head norm eps ten times larger"):
         record(Run("numpy", tmp_path / "t.npz", tmp_path / "in.npz", model=MODEL, fault=fault))
-        errors[fault] = dict(introduced_errors(Trace(tmp_path / "t.npz"), config, weights))
+        errors[fault] = dict(introduced(OwnTaps(Trace(tmp_path / "t.npz")), oracle_model(config, weights)))
     right, wrong = errors.values()
     assert 0 <= right["head_norm"] < 3
     assert wrong["head_norm"] > 20

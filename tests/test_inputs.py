@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 from polymae.cli import main
-from polymae.compare.trace import Trace
+from polymae.compare.recording.trace import Trace
 from runs import MODEL, inputs, refused
 
 

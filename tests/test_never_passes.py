@@ -14,12 +14,12 @@ from polymae.backends.initial import initial_weights
 from polymae.backends.presets import model_config
 from polymae.backends.runtime import RuntimeProblem, load_backend
 from polymae.cli.convert_weights import main as convert
-from polymae.compare import profile
+from polymae.compare import OF_ONE_RUN, profile
 from polymae.compare.offline import compare_traces
-from polymae.compare.record import Run, record
-from polymae.compare.trace import Trace
+from polymae.compare.recording.record import Run, record
+from polymae.compare.recording.trace import Trace
+from polymae.compare.recording.worker import record_in_process
 from polymae.compare.verdict import Comparison
-from polymae.compare.worker import record_in_process
 from polymae.convert.writing import official_checkpoint
 from polymae.hub import load
 from runs import CONFIG, MODEL, Edited, inputs, judged, oracle, plain, recorded, refused, verdicts
@@ -38,7 +38,7 @@ def test_a_tensor_damaged_on_disk_leaves_the_others_judged(tmp_path: Path) -> No
 
 
 def test_a_mask_that_removes_nothing_has_no_loss_to_compare(tmp_path: Path) -> None:
-    fields = {"mask_ratio": 0.0, "gradients": False}
+    fields = {"mask_ratio": 0.0, "levels": OF_ONE_RUN}
     whole = [recorded("oracle0", dtype="float64", **fields), recorded("plain0", **fields)]
     assert compare_traces(whole, Comparison(levels=("forward", "loss"))).exit_status == 2
     forward = compare_traces([*whole, recorded("twin0", twin=1, **fields)], Comparison(levels=("forward",)))
@@ -61,7 +61,7 @@ def test_a_planted_fault_is_never_the_reference(tmp_path: Path) -> None:
 
 def test_a_level_that_was_asked_for_is_judged_or_refused(capsys: pytest.CaptureFixture[str]) -> None:
     bare = [
-        recorded(f"bare {name}", gradients=False, **run) for name, run in {"o": {"dtype": "float64"}, "p": {}}.items()
+        recorded(f"bare {name}", levels=OF_ONE_RUN, **run) for name, run in {"o": {"dtype": "float64"}, "p": {}}.items()
     ]
     with pytest.raises(Problem, match="holds no gradients"):
         compare_traces(bare, Comparison(levels=("forward", "gradients")))
@@ -72,7 +72,7 @@ def test_a_level_that_was_asked_for_is_judged_or_refused(capsys: pytest.CaptureF
 
 def test_traces_and_recording_options_contradict_each_other(capsys: pytest.CaptureFixture[str]) -> None:
     said = refused(capsys, "compare", "--traces", oracle(), plain(), "-m", MODEL, "--weights", "nosuch.pth")
-    assert "leave out --weights, --model" in said
+    assert "leave out --model" in said
     assert "not allowed with" in refused(capsys, "compare", "-m", MODEL, "--inputs", inputs(), "--images", "a.jpg")
 
 
@@ -186,7 +186,7 @@ def test_a_loader_that_loads_nothing_is_caught(monkeypatch: pytest.MonkeyPatch, 
     official = tmp_path / "official.pth"
     official_checkpoint(official, CONFIG, initial_weights(CONFIG))
     monkeypatch.setattr("polymae.backends.torch.runtime.load_file", lambda model, path: None)
-    record(Run("torch", tmp_path / "t.npz", inputs(), weights=official, gradients=True))
+    record(Run("torch", tmp_path / "t.npz", inputs(), weights=official, levels=(*OF_ONE_RUN, "gradients")))
     judgement = judged(Trace(tmp_path / "t.npz"))
     assert judgement.verdict == "fault"
     assert {found.verdict for found in judgement.findings if found.level == "weights"} == {"fault"}

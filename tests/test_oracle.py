@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from polymae.backends.config import MAEConfig
+from polymae.backends.gradients import gradient_taps
 from polymae.backends.initial import initial_weights
 from polymae.backends.presets import model_config
 from polymae.backends.runtime import load_backend
@@ -43,7 +44,7 @@ def test_forward_and_gradients_equal_autograd(model: str, mask_ratio: float) -> 
         runtime = load_backend(framework)
         runtime.setup()
         found[framework] = runtime.run(runtime.build(config, weights, dtype="float64"), inputs, mask_ratio, True)
-    (actual, actual_gradients), (expected, expected_gradients) = found["numpy"], found["torch"]
+    (actual, actual_gradients, actual_dy), (expected, expected_gradients, expected_dy) = found["numpy"], found["torch"]
     assert list(actual) == list(expected) == [tap.name for tap in (*taps(config), *loss_taps(config))]
     assert set(actual_gradients) == set(expected_gradients) == {param.name for param in params(config)}
     for name, array in expected.items():
@@ -51,6 +52,9 @@ def test_forward_and_gradients_equal_autograd(model: str, mask_ratio: float) -> 
     for name, array in expected_gradients.items():
         assert actual_gradients[name].dtype == np.float64
         assert _distance(actual_gradients[name], array) < 1e-12, name
+    assert list(actual_dy) == list(expected_dy) == [tap.name for tap in gradient_taps(config)]
+    for name, array in expected_dy.items():
+        assert _distance(actual_dy[name], array) < 1e-12, f"dy/{name}"
 
 
 def test_a_wrong_term_in_the_backward_pass_is_seen() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from frameworks import frameworks_under_test
 from polymae.cli import main
+from polymae.compare import LEVELS
 from polymae.compare.run import compare
 from polymae.compare.verdict import Comparison
 
@@ -25,12 +26,13 @@ MODELS = {
 
 @pytest.mark.parametrize("kind", MODELS)
 def test_every_framework_is_within_roundoff(kind: str, tmp_path: Path) -> None:
-    report = compare(Comparison(frameworks=frameworks_under_test(), model=MODELS[kind], keep=tmp_path))
+    # The last two levels train a small model of the family, whatever the size of this one: once for each family.
+    levels = LEVELS if kind in ("autoencoder", "classifier, gap") else LEVELS[:-2]
+    report = compare(Comparison(frameworks=frameworks_under_test(), model=MODELS[kind], levels=levels, keep=tmp_path))
     assert {j.label for j in report.judgements} == set(frameworks_under_test())
     for judgement in report.judgements:
         assert report.verdict(judgement) in ("roundoff", "explained"), report.reason(judgement)
-        levels = {finding.level for finding in judgement.findings}
-        assert levels == {"weights", "inputs", "forward", "loss", "gradients"}
+        assert {finding.level for finding in judgement.findings} == set(levels)
         if judgement.label != "mindspore":  # only its softmax is known to be inaccurate
             assert report.verdict(judgement) == "roundoff", report.reason(judgement)
     assert report.exit_status == 0

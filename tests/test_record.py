@@ -6,18 +6,24 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from polymae.backends.initial import initial_weights
-from polymae.backends.spec import loss_taps, params, taps
+from polymae.backends.spec import params
 from polymae.cli import main
 from polymae.cli.convert_weights import main as convert
-from polymae.compare.trace import Trace
+from polymae.compare import OF_ONE_RUN
+from polymae.compare.judging.levels import expected
+from polymae.compare.offline import compare_traces
+from polymae.compare.recording.trace import Trace, write_trace
+from polymae.compare.verdict import Comparison
 from polymae.convert.checkpoint import content_hash
 from polymae.convert.writing import official_checkpoint
-from runs import CONFIG, MODEL, inputs, refused
+from runs import CONFIG, MODEL, Edited, inputs, refused
 
 N, L, K, D = 2, 16, 4, 48
 SHALLOW = "img_size=32,patch_size=8,embed_dim=48,depth=2,num_heads=3,decoder_embed_dim=32,decoder_num_heads=4"
@@ -45,11 +51,11 @@ def test_a_trace_holds_everything(framework: str, weights: Path, tmp_path: Path)
     assert done.returncode == 0, done.stderr
     assert [file.name for file in out.parent.iterdir()] == ["trace.npz"]
     with np.load(out, allow_pickle=False) as trace:
-        assert set(trace.files) == {
-            "manifest", "input/imgs", "input/noise",
-            *(tap.name for tap in (*taps(CONFIG), *loss_taps(CONFIG))),
-            *(f"grad/{param.name}" for param in params(CONFIG)),
-        }  # fmt: skip
+        levels = (*OF_ONE_RUN, "gradients")
+        assert sorted(trace.files) == sorted(["manifest", *(tap.name for _, tap in expected(CONFIG, levels))])
+        assert {"preprocessed/pixels", "input/noise", "ids_restore", "dy/blocks.0", "grad/cls_token"} <= set(
+            trace.files
+        )
         assert trace["latent"].shape == (N, K + 1, D)
         assert trace["pred"].shape == (N, L, 8 * 8 * 3)
         assert trace["mask"].sum(axis=1).tolist() == [L - K] * N
@@ -83,13 +89,60 @@ def test_options_are_obeyed(tmp_path: Path) -> None:
     assert record("--mask-ratio", 0.5)["latent"].shape == (N, 9, D)
     assert record("--seed", 1).manifest["source"] != plain.manifest["source"]
     assert record("--dtype", "float64")["pred"].dtype == np.float64
-    spoilt = record("--fault", "mask token not added")
-    assert spoilt.manifest["fault"] == "mask token not added"
+    spoilt = record("--fault", "mask token not loaded")
+    assert spoilt.manifest["fault"] == "mask token not loaded"
     assert spoilt.manifest["weights"]["mask_token"] != record().manifest["weights"]["mask_token"]
     twin, noisy = record("--twin", 1)["pred"], record("--kernel-noise", "softmax=5")["pred"]
     plain_pred = record()["pred"]
     assert 0 < np.abs(twin - plain_pred).max() < 1e-5
     assert 0 < np.abs(noisy - plain_pred).max() < 1e-5
+
+
+def test_only_the_tensors_that_were_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def record(name: str, *more: object) -> Path:
+        assert main(arguments("numpy", tmp_path / name, "-m", MODEL, "--gradients", *more)) == 0
+        return tmp_path / name
+
+    patterns = ("--taps", "blocks.?", "pred", "grad/blocks.0.norm1.*")
+    wanted = [
+        *(f"blocks.{i}" for i in range(CONFIG.depth)),
+        "pred",
+        "grad/blocks.0.norm1.bias",
+        "grad/blocks.0.norm1.weight",
+    ]
+    some = record("some.npz", *patterns)
+    assert sorted(Trace(some).names) == sorted(wanted)
+    whole = record("oracle.npz", "--dtype", "float64")
+    twin = record("twin.npz", "--twin", 1)
+    capsys.readouterr()
+    for traces in ((whole, twin, some), (record("o.npz", "--dtype", "float64", *patterns), twin, record("plain.npz"))):
+        found = compare_traces(traces, Comparison(reference=None))
+        (judgement,) = found.judgements
+        assert (judgement.verdict, found.exit_status) == ("roundoff", 0)
+        assert sorted(finding.name for finding in judgement.findings if finding.level != "weights") == sorted(wanted)
+        (notice,) = judgement.notices
+        total = sum(1 for _ in expected(CONFIG, (*OF_ONE_RUN, "gradients")))
+        assert notice.startswith(f"{total - len(wanted)} of {total} tensors were not recorded")
+        assert "--taps blocks.? pred grad/blocks.0.norm1.*" in notice
+    hole = Edited(some, {"blocks.1": None}).save(tmp_path / "hole.npz")  # it was asked for
+    assert compare_traces((whole, twin, hole), Comparison(reference=None)).exit_status == 3
+    said = refused(capsys, *arguments("numpy", tmp_path / "t.npz", "-m", MODEL, "--taps", "pred", "blocks.0.mlp.fc3"))
+    assert "'blocks.0.mlp.fc3' matches none" in said
+    assert "Nearest names: blocks.0.mlp.fc" in said
+    assert not (tmp_path / "t.npz").exists()
+
+
+def test_a_tensor_is_written_before_the_next_is_asked_for(tmp_path: Path) -> None:
+    written = []
+
+    def tensors() -> Iterator[tuple[str, NDArray[np.float32]]]:
+        for name in ("one", "two", "three"):
+            yield name, np.ones(100_000, np.float32)
+            (new,) = tmp_path.glob(".*-new")
+            written.append(new.stat().st_size)
+
+    write_trace(tmp_path / "t.npz", {}, tensors())
+    assert [size // 400_000 for size in written] == [1, 2, 3]
 
 
 def test_what_cannot_be_run_is_told(tmp_path: Path, weights: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,6 @@
 """Hugging Face transformers and timm for real: their files run here, ours run there, and the outputs are the same.
 
-Same means: both are as near to the float64 oracle as float32 can be (compare/tolerance.py).
+Same means: both are as near to the float64 oracle as float32 can be (compare/judging/tolerance.py).
 """
 
 import shutil
@@ -10,8 +10,8 @@ import pytest
 from checkpoints import ENDINGS
 from polymae.backends.numpy.layers import permuted_contractions
 from polymae.cli.convert_weights import main as convert
-from polymae.compare.metrics import error
-from polymae.compare.tolerance import scalar_limit, tensor_limit
+from polymae.compare.judging.metrics import error
+from polymae.compare.judging.tolerance import scalar_limit, tensor_limit
 from polymae.convert.checkpoint import open_checkpoint
 from polymae.convert.choice import model_of
 from polymae.convert.writing import official_checkpoint

@@ -11,16 +11,26 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from polymae.backends.config import ViTConfig
-from polymae.compare.trace import FIELDS, MANIFEST, Trace, TraceProblem, write_trace
+from polymae.compare.recording.trace import MANIFEST, Trace, TraceProblem, write_trace
 from runs import CONFIG, MODEL, inputs, oracle
 
 WHOLE: dict[str, object] = {
-    **dict.fromkeys(FIELDS, ""),
     "framework": "numpy",
     "config": {"kind": "MAEConfig", "img_size": [224, 224]},
-    "environment": {},
-    "inputs": {},
-    "weights": {},
+    "mask_ratio": 0.75,
+    "dtype": "float32",
+    "levels": ["forward"],
+    "taps": None,
+    "environment": {"framework": "numpy", "version": "1", "device": "cpu"},
+    "inputs": {"imgs": "0"},
+    "images": None,
+    "training": None,
+    "source": "0",
+    "weights": {"cls_token": "0"},
+    "seed": 0,
+    "twin": None,
+    "kernel_noise": None,
+    "fault": None,
 }
 
 
@@ -33,11 +43,11 @@ def tensors(count: int, then: BaseException | None = None) -> Iterator[tuple[str
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
     path = tmp_path / "new" / "folder" / "t.npz"
-    manifest = WHOLE | {"environment": {"version": "1", "threads": None}, "mask_ratio": 0.75, "gradients": True}
+    manifest = WHOLE | {"mask_ratio": 0.5, "own": [1, None]}
     odd = {"scalar": np.float64(3), "ids": np.arange(3), "flag": np.array([], bool), "turned": np.eye(3)[:, ::-1].T}
     write_trace(path, manifest, odd.items())
     trace = Trace(path)
-    assert trace.manifest == {"format": 1, **manifest}
+    assert trace.manifest == {"format": 2, **manifest}
     assert trace.names == list(odd)
     assert "ids" in trace
     assert MANIFEST not in trace
@@ -49,6 +59,19 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert [file.name for file in path.parent.iterdir()] == ["t.npz"]
     with pytest.raises(TraceProblem, match="holds no pred"):
         trace["pred"]
+
+
+def test_large_tensors_of_the_oracle_take_less_place(tmp_path: Path) -> None:
+    path, large = tmp_path / "t.npz", np.random.default_rng(0).standard_normal((2, 400, 300))
+    large[0, :3, 0] = np.nan, -np.inf, 1e308
+    tensors = {"large": large.swapaxes(0, 2), "small": large[0, :10], "single": np.float32(large[1])}
+    write_trace(path, WHOLE, tensors.items())
+    with zipfile.ZipFile(path) as archive:
+        assert archive.getinfo("large.npy").compress_size < 0.8 * large.nbytes
+    found = {name: Trace(path)[name] for name in tensors}
+    np.testing.assert_array_equal(found["small"], tensors["small"])
+    np.testing.assert_array_equal(found["single"], tensors["single"])
+    np.testing.assert_allclose(found["large"], tensors["large"], rtol=2.0**-36, atol=0)
 
 
 def test_the_configuration_comes_back(tmp_path: Path) -> None:
@@ -92,12 +115,12 @@ def files(folder: Path) -> dict[str, tuple[Path, str]]:
     whole = folder / "whole.npz"
     write_trace(whole, WHOLE, tensors(3))
     content = whole.read_bytes()
-    text = json.dumps({"format": 1, **WHOLE})
+    text = json.dumps({"format": 2, **WHOLE})
     np.savez(folder / "list.npz", **{MANIFEST: np.array("[1]")})
     np.savez(folder / "words.npz", **{MANIFEST: np.array("no JSON")})
     np.savez(folder / "numbers.npz", **{MANIFEST: np.arange(3)})
-    np.savez(folder / "later.npz", **{MANIFEST: np.array(text.replace('"format": 1', '"format": 2'))})
-    np.savez(folder / "fields.npz", **{MANIFEST: np.array('{"format": 1, "framework": "numpy"}')})
+    np.savez(folder / "later.npz", **{MANIFEST: np.array(text.replace('"format": 2', '"format": 3'))})
+    np.savez(folder / "fields.npz", **{MANIFEST: np.array('{"format": 2, "framework": "numpy"}')})
     np.savez(folder / "objects.npz", **{MANIFEST: np.array([{}])})
     np.save(folder / "array.npy", np.arange(3))
     (folder / "empty.npz").touch()
@@ -108,9 +131,9 @@ def files(folder: Path) -> dict[str, tuple[Path, str]]:
     with zipfile.ZipFile(folder / "archive.npz", "w") as archive:
         archive.writestr("readme.txt", "hello")
     said = {
-        "later.npz": "format 2",
+        "later.npz": "format 3",
         "list.npz": "no JSON object",
-        "fields.npz": "config, mask_ratio",
+        "fields.npz": "does not say its config, mask_ratio",
         "none.npz": "No trace",
     }
     names = [file.name for file in folder.iterdir() if file != whole]

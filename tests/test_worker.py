@@ -6,14 +6,19 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
-from polymae.compare.record import Run
+from polymae.backends.presets import model_config
+from polymae.compare import OF_ONE_RUN
+from polymae.compare.recording.inputs import random_inputs
+from polymae.compare.recording.record import Run
+from polymae.compare.recording.trace import Trace
+from polymae.compare.recording.worker import record_in_process
 from polymae.compare.run import compare
-from polymae.compare.trace import Trace
 from polymae.compare.verdict import Comparison
-from polymae.compare.worker import record_in_process
 from runs import MODEL, inputs
 
 
@@ -62,6 +67,9 @@ def run(tmp_path: Path) -> Run:
         ("exit 7", ["no message (exit status 7)"]),
         ("printf 'polymae record: no such thing.\\n\\n' >&2; exit 2", ["no such thing."]),
         ("printf '\\377\\376' >&2; exit 1", ["exit status 1"]),
+        ("head -c 5000000 /dev/urandom >&2; echo >&2; echo the end >&2; exit 1", ["the end (exit status 1)"]),
+        ("head -c 5000000 /dev/zero | tr '\\0' x >&2; exit 1", ["xxx... (exit status 1)"]),
+        ("sleep 300 & exit 3", ["no message (exit status 3)"]),
     ],
 )
 def test_how_a_worker_ended_is_told(tmp_path: Path, run: Run, script: str, reasons: list[str]) -> None:
@@ -69,6 +77,8 @@ def test_how_a_worker_ended_is_told(tmp_path: Path, run: Run, script: str, reaso
     assert (outcome.label, outcome.trace) == ("torch", None)
     assert all(reason in outcome.reason for reason in reasons), outcome.reason
     assert not outcome.reason.startswith("polymae record:")
+    assert outcome.reason.isprintable()
+    assert len(outcome.reason) < 600
 
 
 def test_a_hanging_worker_is_ended_with_its_children(tmp_path: Path, run: Run) -> None:
@@ -79,6 +89,42 @@ def test_a_hanging_worker_is_ended_with_its_children(tmp_path: Path, run: Run) -
     assert outcome.trace is None
     assert "no result within 1 s" in outcome.reason
     assert gone(int((tmp_path / "child").read_text()))
+
+
+def test_what_a_killed_worker_left_is_removed(tmp_path: Path, run: Run) -> None:
+    begun = f"touch {tmp_path}/.trace.npz.polymae-new {tmp_path}/.trace.npz.polymae-lock"
+    for script in (f"{begun}; exec sleep 300", f"{begun}; kill -KILL $$"):
+        assert record_in_process(run, interpreter(tmp_path, script), time_limit=1).trace is None
+        assert [file.name for file in tmp_path.iterdir()] == ["python"]
+
+
+def test_garbage_beside_a_good_trace(tmp_path: Path, run: Run) -> None:
+    noise = "head -c 3000000 /dev/urandom"
+    python = interpreter(tmp_path, f'{noise}; {noise} >&2; exec {sys.executable} "$@"')
+    outcome = record_in_process(replace(run, framework="numpy"), python)
+    assert outcome.trace, outcome.reason
+    assert "loss" in Trace(run.out)
+
+
+SMALL = """
+import resource, sys
+import polymae.compare.recording.record  # what it needs is loaded
+pages = int(open("/proc/self/statm").read().split()[0])
+resource.setrlimit(resource.RLIMIT_AS, (pages * 4096 + 100_000_000,) * 2)
+from polymae.cli import main
+sys.exit(main(sys.argv[3:]))
+"""
+
+
+def test_a_worker_without_enough_memory(tmp_path: Path, run: Run) -> None:
+    (tmp_path / "small.py").write_text(SMALL)
+    python = interpreter(tmp_path, f'exec {sys.executable} {tmp_path}/small.py "$@"')
+    np.savez(tmp_path / "in.npz", **random_inputs(model_config("mae_vit_base_patch16"), 1))
+    run = replace(run, framework="numpy", inputs=tmp_path / "in.npz", model="mae_vit_base_patch16")
+    outcome = record_in_process(run, python)
+    assert outcome.trace is None
+    assert "out of memory; use a smaller model or batch." in outcome.reason
+    assert not run.out.exists()
 
 
 def test_no_interpreter(tmp_path: Path, run: Run) -> None:
@@ -113,7 +159,7 @@ def test_a_good_worker(tmp_path: Path) -> None:
         tmp_path / "t.npz",
         inputs(),
         model=MODEL,
-        gradients=True,
+        levels=(*OF_ONE_RUN, "gradients"),
         norm_pix_loss=True,
         fault="tanh gelu",
         seed=4,
@@ -121,21 +167,28 @@ def test_a_good_worker(tmp_path: Path) -> None:
     outcome = record_in_process(run)
     assert (outcome.trace, outcome.reason) == (run.out, "")
     trace = Trace(run.out)
-    assert (trace.manifest["fault"], trace.manifest["seed"], trace.manifest["gradients"]) == ("tanh gelu", 4, True)
+    assert (trace.manifest["fault"], trace.manifest["seed"], trace.levels[-1]) == ("tanh gelu", 4, "gradients")
     assert trace["loss"] == trace["norm_pix.loss"]
 
 
 def test_a_failing_framework_is_one_row(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    pythons = {"torch": interpreter(tmp_path, "kill -SEGV $$"), "oneflow": str(tmp_path / "none")}
-    report = compare(
-        Comparison(("torch", "numpy", "oneflow"), model=MODEL, pythons=pythons, levels=("forward", "loss"))
-    )
+    scripts = {
+        "torch": ("kill -SEGV $$", "SIGSEGV"),
+        "megengine": ('while [ "$1" != --out ]; do shift; done; printf "PK\\003\\004half" >"$2"', "not a whole trace"),
+        "mindspore": ("exit 0", "wrote no trace"),
+    }
+    for name in scripts:
+        (tmp_path / name).mkdir()
+    pythons = {name: interpreter(tmp_path / name, script) for name, (script, _) in scripts.items()}
+    pythons["oneflow"] = str(tmp_path / "none")
+    names = (*scripts, "numpy", "oneflow")
+    report = compare(Comparison(names, model=MODEL, pythons=pythons, levels=("forward", "loss")))
     rows = {judgement.label: judgement for judgement in report.judgements}
-    assert list(rows) == ["torch", "numpy", "oneflow"]
-    assert (rows["torch"].verdict, rows["oneflow"].verdict) == ("not comparable", "not comparable")
+    assert tuple(rows) == names
     assert rows["numpy"].verdict == "roundoff"
-    assert "SIGSEGV" in report.reason(rows["torch"])
-    assert "does not start" in report.reason(rows["oneflow"])
+    for name, reason in [*((name, reason) for name, (_, reason) in scripts.items()), ("oneflow", "does not start")]:
+        assert rows[name].verdict == "not comparable"
+        assert reason in report.reason(rows[name])
     assert report.exit_status == 2
     assert "FAILED       torch" in capfd.readouterr().err
 

@@ -14,9 +14,13 @@ from megengine.autodiff import GradManager
 from numpy.typing import NDArray
 
 from ..config import Config, MAEConfig
-from ..runtime import RuntimeProblem, denormals, forward
+from ..gradients import gradient_taps
+from ..optimization import Settings
+from ..runtime import Recorded, RuntimeProblem, WatchedTaps, forward, objective
 from ..spelling import to_spec
 from .model import MAE, ViT
+from .optimizer import AdamW, trained
+from .start import use
 from .weights import Weights, load_file, load_weights, weights
 
 __all__ = [
@@ -26,14 +30,15 @@ __all__ = [
     "from_numpy",
     "load_file",
     "load_weights",
+    "optimizer",
     "run",
     "setup",
     "to_numpy",
+    "train_step",
     "weights",
 ]
 
 DTYPES = {"float32": "float32"}
-NATIVE_DEVICES = {"cpu": "cpu0", "cuda": "gpu0"}
 
 
 def devices() -> list[str]:
@@ -45,28 +50,31 @@ def devices() -> list[str]:
     return ["cpu"] + (["cuda"] if mge.is_cuda_available() else [])
 
 
-def setup(device: str = "cpu", threads: int | None = None, seed: int = 0) -> None:
-    """Prepare the process for exact work: TF32 off, deterministic kernels, a seed.
+def setup(device: str = "cpu", threads: int | None = None, seed: int = 0, allow_tf32: bool = False) -> None:
+    """Prepare the process for exact work: TF32 off (unless allowed), deterministic kernels, a seed.
 
     MegEngine has no setting for its threads. Raises RuntimeProblem for a device that is not there.
     """
     if device not in devices():
         raise RuntimeProblem(f"MegEngine {mge.__version__} sees no {device!r} here; it has {', '.join(devices())}.")
-    os.environ["NVIDIA_TF32_OVERRIDE"] = "0"  # cuBLAS and cuDNN read it when they start
+    if allow_tf32:
+        os.environ.pop("NVIDIA_TF32_OVERRIDE", None)
+    else:
+        os.environ["NVIDIA_TF32_OVERRIDE"] = "0"  # cuBLAS and cuDNN read it when they start
     mge.config.deterministic_kernel = True
-    mge.set_default_device(NATIVE_DEVICES[device])
+    use(mge, device)
     mge.random.seed(seed)
 
 
 def environment(device: str) -> dict[str, Any]:
-    """What numbers may depend on: version, device name, threads (MegEngine does not tell), TF32, denormals."""
+    """What numbers may depend on: version, device name, threads, TF32, whether every run gives the same bits."""
     return {
         "framework": "megengine",
         "version": mge.__version__,
         "device": mge.get_cuda_device_property(0).name if device == "cuda" else "cpu",
-        "threads": None,
+        "threads": None if device == "cuda" else 1,  # that of the caller; a device of more has another name
         "tf32": device == "cuda" and os.environ.get("NVIDIA_TF32_OVERRIDE") != "0",
-        "denormals": denormals(),
+        "deterministic": bool(mge.config.deterministic_kernel),
     }
 
 
@@ -74,7 +82,7 @@ def build(config: Config, weights: Weights | None = None, device: str = "cpu", d
     """A model on a device, which becomes MegEngine's default. weights: arrays by spec name; None gives initial ones."""
     if dtype not in DTYPES:
         raise RuntimeProblem(f"MegEngine runs {', '.join(DTYPES)} here, not {dtype!r}; it has no float64 tensors.")
-    mge.set_default_device(NATIVE_DEVICES[device])
+    use(mge, device)
     model = MAE(config, weights) if isinstance(config, MAEConfig) else ViT(config, weights)
     model.eval()
     return model
@@ -94,23 +102,48 @@ def to_numpy(tensor: Tensor) -> NDArray[Any]:
 
 def run(
     model: MAE | ViT, inputs: Mapping[str, NDArray[Any]], mask_ratio: float = 0.75, gradients: bool = False
-) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]]]:
+) -> Recorded:
     """Run a model on NumPy inputs and return its taps and, if asked, the loss's gradients by spec name.
 
     The frozen position tables get a gradient too: it costs nothing and shows more.
     """
     tensors = {name: from_numpy(array, model) for name, array in inputs.items()}
-    out: dict[str, Tensor] = {}
     if not gradients:
+        out: dict[str, Tensor] = {}
         forward(model, tensors, mask_ratio, out)
-        return {name: to_numpy(tensor) for name, tensor in out.items()}, {}
+        return Recorded({name: to_numpy(out.pop(name)) for name in list(out)}, {}, {})
     names, parameters = zip(*model.named_parameters())
     manager = GradManager().attach(list(parameters))
+    watched = [tap.name for tap in gradient_taps(model.config)]
+    out = WatchedTaps(watched, lambda name, tensor: manager.attach(tensor))
     with manager:
         loss = forward(model, tensors, mask_ratio, out)
         manager.backward(loss)
-    taps = {name: to_numpy(tensor) for name, tensor in out.items()}
     native = {name: to_numpy(parameter.grad) for name, parameter in zip(names, parameters)}
     for parameter in parameters:
         parameter.grad = None  # another backward would add to it
-    return taps, to_spec("megengine", model.config, native)
+    dy = {name: to_numpy(out[name].grad) for name in watched}
+    taps = {name: to_numpy(out.pop(name)) for name in list(out)}  # a tensor goes when its copy is made
+    return Recorded(taps, to_spec("megengine", model.config, native), dy)
+
+
+def optimizer(model: MAE | ViT, settings: Settings) -> AdamW:
+    """An AdamW for the model's parameters."""
+    return AdamW(model, settings)
+
+
+def train_step(
+    model: MAE | ViT, optimizer: AdamW, inputs: Mapping[str, NDArray[Any]], mask_ratio: float, lr: float
+) -> float:
+    """One step of training from NumPy inputs, at this learning rate. Returns the loss before it."""
+    tensors = {name: from_numpy(array, model) for name, array in inputs.items()}
+    parameters = trained(model)
+    manager = GradManager().attach(list(parameters.values()))
+    with manager:
+        loss = objective(model, tensors, mask_ratio)
+        manager.backward(loss)
+    found = [parameter.grad for parameter in parameters.values()]
+    for parameter in parameters.values():
+        parameter.grad = None  # another backward would add to it
+    optimizer.step(dict(zip(parameters, found)), lr)
+    return float(to_numpy(loss))

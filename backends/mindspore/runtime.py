@@ -12,9 +12,12 @@ from mindspore import ParameterTuple, Tensor
 from numpy.typing import NDArray
 
 from ..config import Config, MAEConfig
-from ..runtime import RuntimeProblem, denormals, forward
+from ..gradients import gradient_taps
+from ..optimization import Settings
+from ..runtime import Recorded, RuntimeProblem, WatchedTaps, forward, objective
 from ..spelling import to_spec
 from .model import MAE, ViT
+from .optimizer import AdamW, trained
 from .weights import Weights, load_file, load_weights, weights
 
 __all__ = [
@@ -24,15 +27,18 @@ __all__ = [
     "from_numpy",
     "load_file",
     "load_weights",
+    "optimizer",
     "run",
     "setup",
     "to_numpy",
+    "train_step",
     "weights",
 ]
 
 DTYPES = {"float32": ms.float32, "float64": ms.float64}
 TARGETS = {"cpu": "CPU", "cuda": "GPU", "ascend": "Ascend"}  # our name of a device, and MindSpore's
 
+_tf32 = False
 _threads: int | None = None  # what was asked for: MindSpore takes it once in a process and cannot be asked
 
 
@@ -43,13 +49,14 @@ def devices() -> list[str]:
     return ["cpu"] + [device for device, there in available.items() if there()]
 
 
-def setup(device: str = "cpu", threads: int | None = None, seed: int = 0) -> None:
-    """Prepare the process for exact work: TF32 off, deterministic kernels, each error where it happens, a seed.
+def setup(device: str = "cpu", threads: int | None = None, seed: int = 0, allow_tf32: bool = False) -> None:
+    """Prepare the process for exact work: TF32 (Ascend: HF32) off unless allowed, deterministic kernels, each error
+    where it happens, a seed.
 
     Raises RuntimeProblem for a device that is not there, or for a second device or number of threads.
     """
     _select(device)
-    _exact(device)
+    _exact(device, allow_tf32)
     if threads:
         _limit(threads)
     ms.set_seed(seed)
@@ -74,15 +81,17 @@ def _select(device: str) -> None:
 
 
 @functools.cache  # MindSpore refuses to be told twice
-def _exact(device: str) -> None:
+def _exact(device: str, allow_tf32: bool) -> None:
+    global _tf32
     ms.set_deterministic(True)
     ms.runtime.launch_blocking()  # otherwise an operation's error surfaces at a later one
     if device == "cuda":
-        ms.device_context.gpu.op_precision.matmul_allow_tf32(False)
-        ms.device_context.gpu.op_precision.conv_allow_tf32(False)
+        ms.device_context.gpu.op_precision.matmul_allow_tf32(allow_tf32)
+        ms.device_context.gpu.op_precision.conv_allow_tf32(allow_tf32)
     elif device == "ascend":
-        ms.device_context.ascend.op_precision.matmul_allow_hf32(False)
-        ms.device_context.ascend.op_precision.conv_allow_hf32(False)
+        ms.device_context.ascend.op_precision.matmul_allow_hf32(allow_tf32)
+        ms.device_context.ascend.op_precision.conv_allow_hf32(allow_tf32)
+    _tf32 = allow_tf32
 
 
 def _limit(threads: int) -> None:
@@ -96,14 +105,14 @@ def _limit(threads: int) -> None:
 
 
 def environment(device: str) -> dict[str, Any]:
-    """What numbers may depend on: version, device name, threads, TF32, denormal numbers."""
+    """What numbers may depend on: version, device name, threads, TF32 (or HF32), whether every run gives the same bits."""
     return {
         "framework": "mindspore",
         "version": ms.__version__,
         "device": "cpu" if device == "cpu" else ms.hal.get_device_name(0, TARGETS[device]),
         "threads": _threads,
-        "tf32": False,
-        "denormals": denormals(),
+        "tf32": device != "cpu" and _tf32,
+        "deterministic": ms.get_context("deterministic") == "ON",
     }
 
 
@@ -131,16 +140,19 @@ def to_numpy(tensor: Tensor) -> NDArray[Any]:
 
 def run(
     model: MAE | ViT, inputs: Mapping[str, NDArray[Any]], mask_ratio: float = 0.75, gradients: bool = False
-) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]]]:
+) -> Recorded:
     """Run a model on NumPy inputs and return its taps and, if asked, the loss's gradients by spec name.
 
     The frozen position tables get a gradient too: it costs nothing and shows more.
     """
     tensors = {name: from_numpy(array, model) for name, array in inputs.items()}
-    out: dict[str, Tensor] = {}
     if not gradients:
+        out: dict[str, Tensor] = {}
         forward(model, tensors, mask_ratio, out)
-        return {name: to_numpy(tensor) for name, tensor in out.items()}, {}
+        return Recorded({name: to_numpy(out.pop(name)) for name in list(out)}, {}, {})
+    passed: dict[str, Tensor] = {}
+    watched = [tap.name for tap in gradient_taps(model.config)]
+    out = WatchedTaps(watched, lambda name, tensor: tensor.register_hook(functools.partial(passed.__setitem__, name)))
     names, parameters = zip(*model.parameters_and_names())
     frozen = [parameter for parameter in parameters if not parameter.requires_grad]
     for parameter in frozen:
@@ -153,6 +165,26 @@ def run(
     finally:
         for parameter in frozen:
             parameter.requires_grad = False
-    taps = {name: to_numpy(tensor) for name, tensor in out.items()}
     native = {name: to_numpy(gradient) for name, gradient in zip(names, found)}
-    return taps, to_spec("mindspore", model.config, native)
+    dy = {name: to_numpy(passed.pop(name)) for name in watched}
+    taps = {name: to_numpy(out.pop(name)) for name in list(out)}  # a tensor goes when its copy is made
+    return Recorded(taps, to_spec("mindspore", model.config, native), dy)
+
+
+def optimizer(model: MAE | ViT, settings: Settings) -> AdamW:
+    """An AdamW for the model's parameters."""
+    return AdamW(model, settings)
+
+
+def train_step(
+    model: MAE | ViT, optimizer: AdamW, inputs: Mapping[str, NDArray[Any]], mask_ratio: float, lr: float
+) -> float:
+    """One step of training from NumPy inputs, at this learning rate. Returns the loss before it."""
+    tensors = {name: from_numpy(array, model) for name, array in inputs.items()}
+    parameters = trained(model)
+    differentiated = ms.value_and_grad(
+        lambda: objective(model, tensors, mask_ratio), None, ParameterTuple(parameters.values())
+    )
+    loss, found = differentiated()
+    optimizer.step(dict(zip(parameters, found)), lr)
+    return float(to_numpy(loss))

@@ -10,10 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..config import Config, MAEConfig
-from ..runtime import RuntimeProblem, denormals, forward
+from ..gradients import gradient_taps
+from ..optimization import Settings
+from ..runtime import Recorded, RuntimeProblem, forward, objective
 from ..spelling import to_spec
 from .backward import gradients as hand_derived
 from .model import MAE, ViT
+from .optimizer import AdamW
 from .weights import Weights, load_file, load_weights, weights
 
 __all__ = [
@@ -23,9 +26,11 @@ __all__ = [
     "from_numpy",
     "load_file",
     "load_weights",
+    "optimizer",
     "run",
     "setup",
     "to_numpy",
+    "train_step",
     "weights",
 ]
 
@@ -37,7 +42,7 @@ def devices() -> list[str]:
     return ["cpu"]
 
 
-def setup(device: str = "cpu", threads: int | None = None, seed: int = 0) -> None:
+def setup(device: str = "cpu", threads: int | None = None, seed: int = 0, allow_tf32: bool = False) -> None:
     """Prepare the process for exact work. NumPy has nothing to switch: its threads are those of its BLAS.
 
     Raises RuntimeProblem for a device that is not there.
@@ -47,14 +52,14 @@ def setup(device: str = "cpu", threads: int | None = None, seed: int = 0) -> Non
 
 
 def environment(device: str) -> dict[str, Any]:
-    """What numbers may depend on: version, device name, threads, TF32, denormal numbers."""
+    """What numbers may depend on: version, device name, threads, TF32, whether every run gives the same bits."""
     return {
         "framework": "numpy",
         "version": np.__version__,
         "device": "cpu",
         "threads": int(os.environ["OPENBLAS_NUM_THREADS"]) if "OPENBLAS_NUM_THREADS" in os.environ else None,
         "tf32": False,
-        "denormals": denormals(),
+        "deterministic": True,
     }
 
 
@@ -84,13 +89,34 @@ def run(
     mask_ratio: float = 0.75,
     gradients: bool = False,
     out: dict[str, NDArray[Any]] | None = None,
-) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]]]:
+    dy: dict[str, NDArray[Any]] | None = None,
+) -> Recorded:
     """Run a model on NumPy inputs and return its taps and, if asked, the loss's gradients by spec name.
 
-    The frozen position tables get a gradient too: it costs nothing and shows more. out: a dictionary to record in,
-    which may spoil what it is given (compare/kernels.py).
+    The frozen position tables get a gradient too: it costs nothing and shows more. out, dy: dictionaries to
+    record in, which may spoil what they are given (compare/judging/kernels.py).
     """
     tensors = {name: from_numpy(array, model) for name, array in inputs.items()}
     out = {} if out is None else out
     forward(model, tensors, mask_ratio, out)
-    return out, to_spec("numpy", model.config, hand_derived(model, tensors, out)) if gradients else {}
+    if not gradients:
+        return Recorded(out, {}, {})
+    native, dy = hand_derived(model, tensors, out, dy)
+    dy = {tap.name: dy[tap.name] for tap in gradient_taps(model.config)}
+    return Recorded(out, to_spec("numpy", model.config, native), dy)
+
+
+def optimizer(model: MAE | ViT, settings: Settings) -> AdamW:
+    """An AdamW for the model's parameters."""
+    return AdamW(model, settings)
+
+
+def train_step(
+    model: MAE | ViT, optimizer: AdamW, inputs: Mapping[str, NDArray[Any]], mask_ratio: float, lr: float
+) -> float:
+    """One step of training from NumPy inputs, at this learning rate. Returns the loss before it."""
+    tensors = {name: from_numpy(array, model) for name, array in inputs.items()}
+    out: dict[str, NDArray[Any]] = {}
+    loss = objective(model, tensors, mask_ratio, out)
+    optimizer.step(hand_derived(model, tensors, out)[0], lr)
+    return float(to_numpy(loss))

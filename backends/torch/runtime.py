@@ -12,9 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..config import Config, MAEConfig
-from ..runtime import RuntimeProblem, denormals, forward
+from ..gradients import gradient_taps
+from ..optimization import Settings
+from ..runtime import Recorded, RuntimeProblem, forward, objective
 from ..spelling import to_spec
 from .model import MAE, ViT
+from .optimizer import AdamW, trained
 from .weights import Weights, load_file, load_weights, to_numpy, weights
 
 __all__ = [
@@ -24,9 +27,11 @@ __all__ = [
     "from_numpy",
     "load_file",
     "load_weights",
+    "optimizer",
     "run",
     "setup",
     "to_numpy",
+    "train_step",
     "weights",
 ]
 
@@ -38,8 +43,8 @@ def devices() -> list[str]:
     return ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
 
 
-def setup(device: str = "cpu", threads: int | None = None, seed: int = 0) -> None:
-    """Prepare the process for exact work: TF32 off, deterministic kernels, a seed.
+def setup(device: str = "cpu", threads: int | None = None, seed: int = 0, allow_tf32: bool = False) -> None:
+    """Prepare the process for exact work: TF32 off (unless allowed), deterministic kernels, a seed.
 
     Raises RuntimeProblem for a device that is not there.
     """
@@ -48,23 +53,25 @@ def setup(device: str = "cpu", threads: int | None = None, seed: int = 0) -> Non
     if device == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what deterministic cuBLAS asks for
         torch.use_deterministic_algorithms(True, warn_only=True)  # kernels for the cpu are, and this would slow them
-    torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.cudnn.allow_tf32 = False
-    torch.set_float32_matmul_precision("highest")
+    torch.set_float32_matmul_precision("high" if allow_tf32 else "highest")
+    torch.backends.cuda.matmul.allow_tf32 = allow_tf32
+    torch.backends.cudnn.allow_tf32 = allow_tf32
     torch.manual_seed(seed)
     if threads:
         torch.set_num_threads(threads)
 
 
 def environment(device: str) -> dict[str, Any]:
-    """What numbers may depend on: version, device name, threads, TF32, denormals."""
+    """What numbers may depend on: version, device name, threads, TF32, whether every run gives the same bits, oneDNN."""
     return {
         "framework": "torch",
         "version": torch.__version__,
         "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
         "threads": torch.get_num_threads(),
         "tf32": bool(torch.backends.cuda.matmul.allow_tf32 or torch.backends.cudnn.allow_tf32),
-        "denormals": denormals(),
+        "deterministic": device == "cpu" or torch.are_deterministic_algorithms_enabled(),
+        "float32_matmul_precision": torch.get_float32_matmul_precision(),
+        "onednn": torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled,
     }
 
 
@@ -85,7 +92,7 @@ def from_numpy(array: NDArray[Any], like: Any) -> Tensor:
 
 def run(
     model: MAE | ViT, inputs: Mapping[str, NDArray[Any]], mask_ratio: float = 0.75, gradients: bool = False
-) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]]]:
+) -> Recorded:
     """Run a model on NumPy inputs and return its taps and, if asked, the loss's gradients by spec name.
 
     The frozen position tables get a gradient too: it costs nothing and shows more.
@@ -96,10 +103,30 @@ def run(
     model.requires_grad_(gradients)
     with torch.set_grad_enabled(gradients):
         loss = forward(model, tensors, mask_ratio, out)
-    taps = {name: to_numpy(tensor) for name, tensor in out.items()}
     names, parameters = zip(*model.named_parameters())
-    found = torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True) if gradients else ()
+    watched = [tap.name for tap in gradient_taps(model.config)]
+    wanted = (*parameters, *(out[name] for name in watched))
+    found = torch.autograd.grad(loss, wanted, allow_unused=True, materialize_grads=True) if gradients else ()
     for parameter, before in zip(parameters, trainable):
         parameter.requires_grad_(before)
     native = {name: to_numpy(gradient) for name, gradient in zip(names, found)}
-    return taps, to_spec("torch", model.config, native) if gradients else {}
+    dy = {name: to_numpy(gradient) for name, gradient in zip(watched, found[len(names) :])}
+    taps = {name: to_numpy(out.pop(name)) for name in list(out)}  # a tensor goes when its copy is made
+    return Recorded(taps, to_spec("torch", model.config, native) if gradients else {}, dy)
+
+
+def optimizer(model: MAE | ViT, settings: Settings) -> AdamW:
+    """An AdamW for the model's parameters."""
+    return AdamW(model, settings)
+
+
+def train_step(
+    model: MAE | ViT, optimizer: AdamW, inputs: Mapping[str, NDArray[Any]], mask_ratio: float, lr: float
+) -> float:
+    """One step of training from NumPy inputs, at this learning rate. Returns the loss before it."""
+    tensors = {name: from_numpy(array, model) for name, array in inputs.items()}
+    parameters = trained(model)
+    loss = objective(model, tensors, mask_ratio)
+    found = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True, materialize_grads=True)
+    optimizer.step(dict(zip(parameters, found)), lr)
+    return float(to_numpy(loss))

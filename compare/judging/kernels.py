@@ -1,0 +1,105 @@
+"""Kernels known to be less accurate than others, as measured by `polymae profile`, and what they explain.
+
+An error above its limit is explained where the oracle, run again in float64 with noise of the kernel's measured size
+behind each of its calls, predicts it. The measurements are data: kernels.json, by framework, version and device.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Collection, Mapping
+from importlib import resources
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...backends.config import Config
+from ...backends.errors import Problem
+from ...backends.gradients import backward_taps
+from ...backends.spec import taps
+from ..recording.trace import Trace
+from .findings import Finding, Judgement
+from .metrics import U, error
+from .tolerance import scalar_limit, tensor_limit
+
+
+def known_kernels(environment: Mapping[str, Any], config: Config | None = None) -> dict[str, float]:
+    """Operation and error in units of roundoff of the inaccurate kernels of a recorded environment.
+
+    config: only those that this model uses.
+    """
+    rows = json.loads(resources.files(__package__).joinpath("kernels.json").read_text())
+    same = ("framework", "version", "device")
+    known = (row for row in rows if all(row[key] == environment.get(key) for key in same))
+    used = set(operations(config).values()) if config else ()
+    return {row["operation"]: row["error"] for row in known if config is None or row["operation"] in used}
+
+
+def operations(config: Config) -> dict[str, str]:
+    """The operation behind every tap that is not exact, and behind every `dy/<tap>` ("gelu backward")."""
+    forward = {tap.name: tap.operation for tap in taps(config) if not tap.exact}
+    return forward | {tap.name: tap.operation for tap in backward_taps(config) if tap.name.startswith("dy/")}
+
+
+def parse_noise(text: str, operations: Collection[str] = ()) -> dict[str, float]:
+    """ "softmax=10.9,gelu=3" as a dictionary. Raises Problem for anything else, or for none of these operations."""
+    try:
+        noise = {name: float(size) for name, size in (part.split("=") for part in text.split(","))}
+        if not all(0 <= size < math.inf for size in noise.values()):
+            raise ValueError
+    except ValueError:
+        raise Problem(f"--kernel-noise {text!r} is not OPERATION=SIZE,...; sizes are in units of roundoff.") from None
+    for name in noise:
+        if operations and name not in operations:
+            raise Problem(f"--kernel-noise {text!r}: this model has no {name!r}, but {', '.join(sorted(operations))}.")
+    return noise
+
+
+class NoisyTaps(dict[str, NDArray[Any]]):
+    """A tap dictionary that spoils what is recorded in it, in place: relative noise behind every call of some operations.
+
+    prefix: what its names lack to be those of `operations`.
+    """
+
+    def __init__(self, noise: Mapping[str, float], operations: Mapping[str, str], prefix: str = ""):
+        super().__init__()
+        self.noise, self.operations, self.prefix = noise, operations, prefix
+        self.rng = np.random.default_rng(0)
+
+    def __setitem__(self, name: str, value: NDArray[Any]) -> None:
+        size = self.noise.get(self.operations.get(self.prefix + name, ""))
+        if size:
+            value *= 1 + size * U * self.rng.standard_normal(value.shape)
+        super().__setitem__(name, value)
+
+
+def explain(judgement: Judgement, oracle: Trace, noisy: Trace, noise: Mapping[str, float]) -> None:
+    """Turn the faults that the named kernels account for into "explained", with the limit that they raise."""
+    kernels = ", ".join(f"{operation} kernel ({size:.3g} u)" for operation, size in noise.items())
+    judgement.explained_by = f"{kernels} of {judgement.environment['framework']} {judgement.environment['version']}"
+    for finding in judgement.findings:
+        if finding.verdict == "fault" and finding.limit and finding.name in noisy:
+            extra = error(noisy[finding.name], oracle[finding.name])
+            if extra:  # none where the noise does not reach, as in the levels with inputs of their own
+                _explain_one(finding, extra, judgement.explained_by)
+
+
+def unexplained(noise: Mapping[str, float]) -> str:
+    """What to do where these kernels might explain a fault, and no noisy oracle is there to say so."""
+    text = ",".join(f"{operation}={size:g}" for operation, size in noise.items())
+    return (
+        f"its {', '.join(noise)} kernel is known to be inaccurate; to see whether that explains the fault, add a trace of "
+        f"the oracle with it: polymae record --framework numpy --dtype float64 --kernel-noise {text} ..."
+    )
+
+
+def _explain_one(finding: Finding, extra: float, kernels: str) -> None:
+    size = finding.size
+    floor = float(np.hypot(finding.floor, extra))
+    limit = scalar_limit([floor], 0) if size == 1 else tensor_limit(size, [floor], 0)
+    finding.limit = limit.value
+    if finding.error <= limit.value:
+        finding.verdict = "explained"
+        finding.reason = f"{kernels} adds {extra:.2f} to the floor {finding.floor:.2f} (in quadrature)"

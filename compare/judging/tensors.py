@@ -1,0 +1,91 @@
+"""One tensor of a run against the float64 oracle's. NumPy only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...backends.spec import Tap
+from .curves import judge_curve
+from .findings import Finding
+from .metrics import U, coherence, error, not_finite, unequal, worst_row
+from .tolerance import HIGHEST_FLOOR, NULL, null_limit, scalar_limit, tensor_limit
+
+
+def judge_tensor(
+    level: str, tap: Tap, actual: NDArray[Any], oracle: NDArray[Any], twins: Sequence[NDArray[Any]], blocks: int
+) -> Finding:
+    """One tensor against the oracle's."""
+    if tap.operation == "training":
+        return judge_curve(tap, actual, oracle, twins, level)
+    finding = Finding(tap.name, level, tap.operation, "fault", size=oracle.size)
+    if why := _unlike(actual, oracle):
+        finding.verdict, finding.error, finding.reason = "not comparable", float("inf"), why
+    elif tap.exact:
+        finding.error = unequal(actual, oracle)
+        finding.reason = f"{finding.error:.0f} of {oracle.size} elements differ; all must be equal"
+        finding.verdict = "fault" if finding.error else "exact"
+    else:
+        _measure(finding, actual, oracle, twins, blocks)
+    return finding
+
+
+def _unlike(actual: NDArray[Any], oracle: NDArray[Any]) -> str:
+    """Why there is no distance between two tensors, and what to do; nothing where there is one."""
+    if actual.shape != oracle.shape:
+        return (
+            f"shape {actual.shape}, the oracle's is {oracle.shape}; mend what gives another shape and record it again"
+        )
+    if (actual.dtype.kind == "f") != (oracle.dtype.kind == "f"):
+        return f"type {actual.dtype}, the oracle's is {oracle.dtype}; record it again in a type of that kind"
+    if not np.isfinite(oracle).all():
+        return "the oracle's is not finite itself (a mask that removes no patch has no loss)"
+    if wrong := not_finite(actual, oracle):
+        return f"{wrong} of {oracle.size} elements are NaN or infinite; mend what makes them and record it again"
+    return ""
+
+
+def _measure(
+    finding: Finding, actual: NDArray[Any], oracle: NDArray[Any], twins: Sequence[NDArray[Any]], blocks: int
+) -> None:
+    null = np.abs(oracle) <= NULL * np.abs(oracle).max(initial=0) if finding.level == "gradients" else None
+    if null is not None and null.any():
+        _measure_null(finding, actual, oracle, twins, null)
+        if (finding.verdict == "fault" and finding.reason) or null.all():
+            return
+        actual, oracle, twins = actual[~null], oracle[~null], [twin[~null] for twin in twins]
+    actual = actual.astype(np.float64)  # once, for all the measures below
+    finding.error = error(actual, oracle)
+    errors = [error(twin, oracle) for twin in twins]
+    limit = scalar_limit(errors, blocks) if oracle.ndim == 0 else tensor_limit(oracle.size, errors, blocks)
+    finding.limit, finding.floor, finding.reason = limit.value, limit.floor, limit.reason
+    finding.worst_row, finding.worst_row_error = worst_row(actual, oracle)
+    finding.coherence = coherence(actual, oracle, finding.error)
+    if finding.error == 0:
+        finding.verdict = "exact"
+    elif not finding.floor <= HIGHEST_FLOOR:
+        finding.verdict = "not comparable"
+        finding.reason = "float32 says nothing about it on these inputs: its twins are as far from the oracle"
+    else:
+        finding.verdict = "roundoff" if finding.error <= finding.limit else "fault"
+
+
+def _measure_null(
+    finding: Finding, actual: NDArray[Any], oracle: NDArray[Any], twins: Sequence[NDArray[Any]], null: NDArray[np.bool_]
+) -> None:
+    """Judge the elements whose gradient is zero in exact arithmetic by their size beside that of their siblings."""
+    sibling = _rms(oracle[~null])
+    sizes = [_rms(twin[null]) / (U * sibling) if sibling else 0.0 for twin in twins]
+    limit = null_limit(int(null.sum()), sizes)
+    size = _rms(actual[null]) / (U * sibling) if sibling else float("inf") if actual[null].any() else 0.0
+    finding.verdict = "roundoff"
+    if size > limit.value:
+        finding.verdict, finding.error, finding.limit, finding.floor = "fault", size, limit.value, limit.floor
+        finding.reason = limit.reason
+
+
+def _rms(array: NDArray[Any]) -> float:
+    return float(np.sqrt(np.mean(array.astype(np.float64) ** 2))) if array.size else 0.0

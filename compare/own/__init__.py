@@ -1,0 +1,1 @@
+"""The same judgement for models other than ours."""

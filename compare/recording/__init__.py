@@ -1,0 +1,1 @@
+"""Recording: one run of one framework, in a process of its own, as a trace."""

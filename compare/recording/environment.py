@@ -1,0 +1,101 @@
+"""What the numbers of a run may depend on beside the model: recorded, set to be exact where it can be, and told."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...backends.denormals import denormals, tiny
+from ...backends.runtime import Runtime
+
+# Variables that libraries read for threads, precision and order of summation begin with these.
+VARIABLES = (
+    "CUBLAS_", "CUDNN_", "DNNL_", "KMP_", "MEGENGINE_", "MGB_", "MKL_", "MS_", "NVIDIA_TF32", "OMP_", "ONEDNN_", "ONEFLOW_",
+    "OPENBLAS_", "TORCH_",
+)  # fmt: skip
+# Both names of oneDNN's switch that lets it round float32 to bfloat16 or TF32; read when the library is loaded.
+MATH_MODES = ("ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE")
+
+
+def neutralise() -> None:
+    """Have libraries compute float32 in float32, whatever this process was started with. Before any of them is loaded."""
+    for name in MATH_MODES:
+        os.environ[name] = "STRICT"
+
+
+def recorded_environment(runtime: Runtime, device: str, model: Any, dtype: str = "float32") -> dict[str, Any]:
+    """What the backend says of itself, its denormal numbers as they come out of its kernels, and this machine."""
+    return runtime.environment(device) | {
+        "denormals": _denormals(runtime, model, dtype),
+        "numpy": np.__version__,
+        "polymae": _version("polymae"),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "blas": _blas(),
+        "variables": {name: value for name, value in sorted(os.environ.items()) if name.startswith(VARIABLES)},
+    }
+
+
+def suspects(environment: Mapping[str, Any]) -> list[str]:
+    """What may have changed a recorded run's numbers and was not neutralised, a sentence each."""
+    found = []
+    if environment.get("tf32"):
+        found.append("TF32 was on, which rounds what is multiplied to 11 bits; record without --allow-tf32")
+    said = str(environment.get("denormals", "kept"))
+    if said != "kept":
+        found.append(f"denormal numbers (below 1.2e-38) were {said}")
+    threads = environment.get("threads")
+    if isinstance(threads, int) and threads > 1:
+        found.append(f"{threads} threads: sums may be taken in another order than with one")
+    if environment.get("deterministic") is False:
+        found.append("its kernels are not deterministic: another run may give other bits")
+    variables = environment.get("variables")
+    if isinstance(variables, Mapping):
+        modes = {name: str(variables.get(name, "STRICT")) for name in MATH_MODES}
+        loose = [f"{name}={mode}" for name, mode in modes.items() if mode.upper() != "STRICT"]
+        found += [f"{setting} lets oneDNN round float32 to fewer bits" for setting in loose]
+    return found
+
+
+def _denormals(runtime: Runtime, model: Any, dtype: str) -> str:
+    """Whether sums and products of denormal numbers come out of the framework's kernels, or zeros."""
+    if denormals() != "kept":
+        return "flushed to zero"
+    given = tiny(dtype)
+    tensor, one = runtime.from_numpy(given, model), runtime.from_numpy(np.eye(len(given), dtype=given.dtype), model)
+    kernels = {"sum": tensor + tensor, "matrix product": tensor @ one}
+    flushing = [name for name, found in kernels.items() if not runtime.to_numpy(found).all()]
+    return f"flushed to zero by its kernels ({', '.join(flushing)})" if flushing else "kept"
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:  # used from a folder, without being installed
+        return "not installed"
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith(("model name", "Model"))]
+    return named[0] if named else platform.processor() or platform.machine()
+
+
+def _blas() -> str:
+    """The library behind NumPy's matrix products."""
+    try:
+        describe: Any = np.show_config
+        blas = describe(mode="dicts")["Build Dependencies"]["blas"]
+        return f"{blas['name']} {blas['version']}"
+    except (TypeError, LookupError):  # NumPy before 1.25
+        return "unknown"

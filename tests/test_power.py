@@ -1,0 +1,120 @@
+"""The power of a comparison: how margins are taken, what fails the gate, and how it is told."""
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from polymae.cli import main
+from polymae.compare.faults import power as module
+from polymae.compare.faults.elsewhere import PASSING, USUAL, side_by_side
+from polymae.compare.faults.power import EXACT, Power, Row, margin, power
+from polymae.compare.faults.power_table import complaints, markdown
+from polymae.compare.judging.findings import Finding, Judgement
+
+FEW = (
+    "last norm eps ten times larger", "mask of the kept", "attention scale off by 1e-5", "q and k swapped",
+    "denormal numbers flushed", "twice the decoder's heads",
+)  # fmt: skip
+
+
+def finding(**fields: object) -> Finding:
+    return replace(Finding("pred", "forward", "linear", "fault", error=10.0, limit=4.0), **fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({}, 2.5),
+        ({"verdict": "roundoff"}, 0.0),
+        ({"verdict": "explained"}, 0.0),
+        ({"introduced": 12.0, "introduced_limit": 3.0}, 4.0),
+        ({"introduced": 3.0, "introduced_limit": 3.0}, 2.5),
+        ({"limit": 0.0, "error": 1.0}, EXACT),
+        ({"error": math.inf}, EXACT),
+        ({"verdict": "not comparable", "error": math.inf, "limit": 0.0}, EXACT),
+        ({"verdict": "not comparable"}, 0.0),
+    ],
+)
+def test_a_margin_is_error_over_limit(fields: dict[str, object], expected: float) -> None:
+    assert margin(finding(**fields)) == expected
+
+
+@pytest.fixture(scope="module")
+def found() -> Power:
+    return power(("numpy",), FEW, time_limit=300)
+
+
+def test_rows_say_where_and_by_how_much(found: Power) -> None:
+    rows = {row.name: row for row in found.rows}
+    assert rows.keys() == set(FEW)
+    assert found.exit_status == 0, complaints(found)
+    assert rows["mask of the kept"].margin == rows["twice the decoder's heads"].margin == EXACT
+    assert rows["q and k swapped"].level == "weights"
+    assert rows["denormal numbers flushed"].located_at == "environment/denormals"
+    assert rows["denormal numbers flushed"].smallest is None
+    scale = rows["attention scale off by 1e-5"]
+    assert scale.smallest == pytest.approx(1e-5 / scale.margin)
+    assert rows["q and k swapped"].smallest == pytest.approx(
+        1 / max(m for m in rows["q and k swapped"].margins.values() if m < EXACT)
+    )
+
+
+def test_what_fails_the_gate_is_told(found: Power) -> None:
+    row, alarm = found.rows[0], Judgement("none", [finding()])
+    for bad, words in (
+        (replace(row, margin=1.9), "which is below 2"),
+        (replace(row, located_at="pred"), "found at pred, planted at"),
+        (replace(row, margin=0.0, margins={}, problem="it crashed"), "not judged: it crashed"),
+    ):
+        spoilt = replace(found, rows=[bad, *found.rows[1:]])
+        assert spoilt.exit_status == 1
+        assert any(words in sentence for sentence in complaints(spoilt))
+        assert words in markdown(spoilt)
+    spoilt = replace(found, correct=[("numpy", "a model", alarm)])
+    assert spoilt.exit_status == 1
+    assert complaints(spoilt) == ["numpy, correct run of a model: fault at pred (2.5 of its limit)"]
+
+
+def test_the_command_prints_machines_their_numbers(
+    found: Power, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    asked: list[object] = []
+    monkeypatch.setattr(module, "power", lambda frameworks, **options: asked.append(frameworks) or found)
+    assert main(["compare", "--power", "--frameworks", "numpy", "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out, parse_constant=lambda text: pytest.fail(f"{text} is not JSON"))
+    assert asked == [("numpy",)]
+    assert list(printed) == ["faults"]
+    assert {"name", "framework", "level", "margin", "located_at"} <= printed["faults"][0].keys()
+    assert all(2 <= row["margin"] <= EXACT for row in printed["faults"])
+    page = tmp_path / "power.md"
+    assert main(["compare", "--power", "--frameworks", "numpy", "--markdown", str(page)]) == 0
+    said = capsys.readouterr().out
+    for row in found.rows:
+        assert f"| {row.name} |" in page.read_text()
+        assert row.expected in page.read_text()
+    assert "6 of 6 planted faults" in " ".join(said.split())
+    spoilt = replace(found, rows=[Row("tanh gelu", "numpy", "a model", problem="it crashed")])
+    monkeypatch.setattr(module, "power", lambda frameworks, **options: spoilt)
+    assert main(["compare", "--power", "--json"]) == 1
+    assert "it crashed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--weights=a.pth", "--model=mae_vit_base_patch16", "--batch=3", "--traces=a.npz"])
+def test_what_has_no_meaning_there_is_refused(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compare", "--power", option]) == 2
+    assert option.partition("=")[0] in capsys.readouterr().err
+
+
+def test_faults_that_pass_elsewhere_do_not_pass_here() -> None:
+    correct, eps, scale, gelu = side_by_side(port="numpy", reference="torch")
+    assert [eps.name, scale.name, gelu.name] == list(PASSING)
+    assert all(correct.passes.values())
+    assert correct.judgement.verdict == "roundoff"
+    assert all(eps.passes.values())
+    assert all(scale.passes.values())
+    assert gelu.passes == dict.fromkeys(USUAL, False) | {"cosine above 0.9999": True}
+    first = [line.judgement.first_wrong for line in (eps, scale, gelu)]
+    assert [wrong and wrong.name for wrong in first] == ["latent", "blocks.0.attn.softmax", "blocks.0.mlp.gelu"]
+    assert all(line.judgement.verdict == "fault" for line in (eps, scale, gelu))
