@@ -155,6 +155,11 @@ class MAEConfig(Encoder):
         self._require_choice("masking", Masking)
         self._require_choice("loss_over", LossOver)
         self._require_bool("norm_pix_loss", "decoder_norm", "train_positions")
+        if self.patch_dim < 2:
+            raise ConfigError(
+                "patch_size=1 with in_chans=1 has patches of one value, and the variance of a patch, which the loss needs, "
+                "that of at least two; give a larger patch_size or more in_chans."
+            )
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,6 @@
-"""The one kind of error a person can act on."""
+"""The one kind of error a person can act on, and what is said of every other."""
+
+REPORT_IT = "This should not happen: please report it"
 
 
 class Problem(Exception):

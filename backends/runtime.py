@@ -93,7 +93,7 @@ def forward(model: Any, inputs: Mapping[str, Any], mask_ratio: float, out: dict[
     `pixel.*` and `norm_pix.*`; a classifier takes imgs and labels.
     """
     if isinstance(model.config, ViTConfig):
-        return model.forward_loss(model(inputs["imgs"], out), inputs["labels"], out)
+        return objective(model, inputs, mask_ratio, out)
     loss, pred, mask = model(inputs["imgs"], inputs["noise"], mask_ratio, out)
     for kind, norm_pix_loss in (("pixel", False), ("norm_pix", True)):
         scored: dict[str, Any] = {}

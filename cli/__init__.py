@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from typing import NoReturn
 
-from ..backends.errors import Problem
+from ..backends.errors import REPORT_IT, Problem
 
 # Subcommand, and what `polymae --help` says of it. Each lives in the module of its name.
 COMMANDS = {
@@ -97,7 +97,7 @@ def run_safely(prog: str, work: Callable[[], int]) -> int:
         if os.environ.get("POLYMAE_DEBUG"):
             raise
         print(f"{prog}: {type(bug).__name__}: {bug}", file=sys.stderr)
-        print("This should not happen: please report it, with what POLYMAE_DEBUG=1 adds to it.", file=sys.stderr)
+        print(f"{REPORT_IT}, with what POLYMAE_DEBUG=1 adds to it.", file=sys.stderr)
         return 2
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -15,7 +15,11 @@ from ..compare import LEVELS, TIME_LIMIT
 from .choices import above_zero, chosen, whole
 
 # What says how to record, and means nothing for traces that are recorded already.
-RECORDING = ("model", "images", "inputs", "keep", "python", "norm_pix_loss", "allow_tf32")
+RECORDING = (
+    "frameworks", "model", "images", "inputs", "device", "mask_ratio", "norm_pix_loss", "batch", "allow_tf32", "seed",
+    "threads", "time_limit", "keep", "python",
+)  # fmt: skip
+OF_POWER = ("power", "frameworks", "time_limit", "out", "json", "markdown")  # what means something for --power
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--time-limit", type=above_zero, default=TIME_LIMIT, help="seconds for each framework's process"
     )
-    parser.add_argument("--out", type=Path, help="folder for report.html and report.json")
+    parser.add_argument("--out", type=Path, help="folder for report.html and report.json, or power.json")
     parser.add_argument("--keep", type=Path, help="folder in which converted files and traces stay")
     parser.add_argument(
         "--python", action="append", default=[], metavar="FRAMEWORK=PATH", help="record in another interpreter"
@@ -78,6 +82,8 @@ def run(args: argparse.Namespace) -> int:
     from ..compare.reporting.terminal import print_report
     from ..compare.verdict import Comparison
 
+    if args.traces:
+        _refuse(args, RECORDING, "--traces judges what was recorded before")
     fields = {name: value for name, value in vars(args).items() if name in Comparison.__dataclass_fields__}
     fields |= {
         "frameworks": chosen(args.frameworks, FRAMEWORKS, "framework"),
@@ -89,11 +95,11 @@ def run(args: argparse.Namespace) -> int:
         "pythons": dict(_interpreter(text) for text in args.python),
     }
     comparison = Comparison(**fields)
-    if args.traces and (given := [name for name in RECORDING if getattr(args, name)]):
-        options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
-        raise Problem(f"--traces judges what was recorded before; leave out {options}.")
-    if args.batch and (args.images or args.inputs or args.traces):
-        raise Problem("--batch is for random images; leave it out, or leave out --images, --inputs or --traces.")
+    for name in comparison.pythons:
+        if name not in (*comparison.frameworks, "numpy"):  # the oracle is NumPy's in any case
+            raise Problem(f"--python is given for {name}, which is not compared; leave it out, or add to --frameworks.")
+    if args.batch and (args.images or args.inputs):
+        raise Problem("--batch is for random images; leave it out, or leave out --images or --inputs.")
     require_places(args.out, args.junit, args.markdown)
     older = read_report(args.against) if args.against else None
     with _folder(args.out):
@@ -124,22 +130,43 @@ def _power(args: argparse.Namespace) -> int:
     from ..compare.faults.power import power
     from ..compare.faults.power_table import complaints, markdown, print_power
     from ..compare.reporting.files import require_places
+    from ..convert.atomic import replacing
 
-    others = (*RECORDING, "weights", "traces", "batch", "out", "junit", "against")
-    if given := [name for name in others if getattr(args, name)]:
-        options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
-        raise Problem(f"--power plants faults in small models of its own; leave out {options}.")
-    require_places(None, None, args.markdown)
-    found = power(chosen(args.frameworks, FRAMEWORKS, "framework"), time_limit=args.time_limit)
+    others = [name for name in vars(_defaults()) if name not in OF_POWER]
+    _refuse(args, others, "--power plants faults in small models of its own")
+    require_places(args.out, None, args.markdown)
+    with _folder(args.out):
+        found = power(chosen(args.frameworks, FRAMEWORKS, "framework"), time_limit=args.time_limit)
+        as_json = json.dumps(found.as_dict(), allow_nan=False)
+        if args.out:
+            with replacing(args.out / "power.json") as new:
+                new.write_text(f"{as_json}\n", encoding="utf-8")
     if args.markdown:
         args.markdown.write_text(markdown(found), encoding="utf-8")
     if args.json:
-        print(json.dumps(found.as_dict(), allow_nan=False))
+        print(as_json)
         for sentence in complaints(found):
             print(sentence, file=sys.stderr)
     else:
         print_power(found)
+        if args.out:
+            print(args.out / "power.json")
     return found.exit_status
+
+
+def _defaults() -> argparse.Namespace:
+    """What every option is where it is not given."""
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    return parser.parse_args([])
+
+
+def _refuse(args: argparse.Namespace, names: Sequence[str], why: str) -> None:
+    """Raise Problem where one of these options was given."""
+    defaults = _defaults()
+    if given := [name for name in names if getattr(args, name) != getattr(defaults, name)]:
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise Problem(f"{why}; leave out {options}.")
 
 
 @contextmanager

@@ -22,21 +22,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the table and return 0."""
-    from rich.console import Console
-    from rich.table import Table
-
-    from ..compare.profile import notable, profile, remember
+    from ..compare.profile import NOTABLE, notable, profile, remember
+    from ..compare.reporting.terminal import terminal_printer
 
     rows = profile(chosen(args.frameworks, FRAMEWORKS, "framework"), args.model, args.device)
-    table = Table(title=f"Error that each operation adds by itself, in units of roundoff ({args.model}, {args.device})")
-    operations = list(dict.fromkeys(row["operation"] for row in rows))
-    for column in ("framework", "version", *operations):
-        table.add_column(column)
-    for framework in dict.fromkeys(row["framework"] for row in rows):
-        own = {row["operation"]: row for row in rows if row["framework"] == framework}
-        cells = [f"[red]{row['error']}[/]" if notable([row]) else str(row["error"]) for row in own.values()]
-        table.add_row(framework, next(iter(own.values()))["version"], *cells)
-    Console().print(table)
+    frameworks = list(dict.fromkeys(row["framework"] for row in rows))
+    by_place = {(row["framework"], row["operation"]): row for row in rows}
+    table = []  # an operation in every line: there are more of them than fit beside each other
+    for operation in dict.fromkeys(row["operation"] for row in rows):
+        own = [by_place.get((framework, operation)) for framework in frameworks]
+        cells = ["-" if row is None else f"{row['error']}{' *' if notable([row]) else ''}" for row in own]
+        table.append([operation, *cells])
+    printer = terminal_printer()
+    title = f"error that each operation adds by itself, in units of roundoff ({args.model}, {args.device})"
+    versions = {row["framework"]: row["version"] for row in rows}
+    printer.table(title, ("operation", *(f"{name} {versions[name]}" for name in frameworks)), table)
+    printer.words("", f"*: more than {NOTABLE:g} times that of NumPy's float32")
     if args.remember:
         remember(rows)
     return 0

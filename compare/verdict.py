@@ -10,7 +10,7 @@ from ..backends import FRAMEWORKS
 from ..backends.errors import Problem
 from ..backends.spelling import Arrays
 from . import LEVELS, TIME_LIMIT
-from .judging.coverage import not_compared
+from .judging.coverage import not_compared, suspect_oracle
 from .judging.findings import Judgement
 from .judging.judge import against, judge
 from .judging.kernels import explain, known_kernels, unexplained
@@ -81,6 +81,7 @@ def judge_traces(
                 judgement.notices.append(unexplained(noise))
     _localise(judged, opened, oracle, twins, weights)
     judgements = [(judged | failed)[outcome.label] for outcome in outcomes]
+    suspect_oracle(oracle, judgements)
     name = f"{oracle.label} {oracle.manifest['dtype']}" + ("" if twins else ", limits a priori")
     reference = _reference(oracle, opened, judged, comparison)
     return Report(
@@ -111,6 +112,8 @@ def _localise(
 
         if (found := weights()) is None:
             lacking = "the weights of the traces, which --weights gives"
+        elif not twins and any(_computed(judgement) for judgement in judged.values()):
+            lacking = "float32 twins of the oracle: polymae record --framework numpy --twin 1 ..."
         else:
             localise(list(judged.values()), opened, twins, oracle.config, found)
     except ImportError as problem:
@@ -119,10 +122,19 @@ def _localise(
         judgement.notices.append(f"What each operation introduces by itself was not computed: that needs {lacking}.")
 
 
+def _computed(judgement: Judgement) -> bool:
+    return any(finding.level in ("forward", "loss", "gradients") for finding in judgement.findings)
+
+
 def require_reference(comparison: Comparison, oracle: str, candidates: Sequence[str]) -> None:
-    """Raise Problem where a tolerance was given, but no two runs that it would be for."""
+    """Raise Problem where a tolerance was given, but no two runs or no tensors that it would be for."""
     if comparison.rtol is None and comparison.atol is None:
         return
+    if not {"forward", "loss", "gradients"} & set(comparison.levels):
+        raise Problem(
+            "--rtol and --atol are for the levels forward, loss and gradients, and only "
+            f"{', '.join(comparison.levels)} is judged; ask for one of those with --level, or leave them out."
+        )
     label = comparison.reference
     if label not in (oracle, *candidates) or all(candidate == label for candidate in candidates):
         raise Problem(

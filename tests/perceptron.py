@@ -61,7 +61,12 @@ def edited(name: str, edit: Callable[[Any], Any]) -> Callable[[Arrays], dict[str
     return run
 
 
-def judged(candidate: Callable[[Arrays], Any] = model, **options: Any) -> Parity:
+def port(inputs: Arrays) -> dict[str, Any]:
+    """The model again: a candidate may not be the reference itself."""
+    return model(inputs)
+
+
+def judged(candidate: Callable[[Arrays], Any] = port, **options: Any) -> Parity:
     return parity(model, candidate, INPUTS, **{"gradients": GRADIENTS} | options)
 
 

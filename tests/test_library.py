@@ -17,6 +17,7 @@ from perceptron import (
     float64_always,
     judged,
     model,
+    port,
     with_nan,
 )
 from polymae.compare import Problem, Tap, assert_parity, parity
@@ -24,7 +25,7 @@ from polymae.compare.reporting.report import Report
 
 
 def test_a_right_model_passes_in_full():
-    for candidate in (model, another_order):
+    for candidate in (port, another_order):
         result = judged(candidate)
         assert result.ok
         assert (result.exit_status, result.verdict, result.first_wrong) == (0, "roundoff", None)
@@ -45,7 +46,7 @@ def test_a_gradient_that_is_zero_in_exact_arithmetic_is_judged_by_its_siblings()
     # Inside a tensor with others that are not zero, and alone, where there is nothing to hold it against.
     part = lambda found: np.vstack([found["grad/hidden"], found["grad/shift"]])  # noqa: E731
     assert parity(lambda i: {"g": part(model(i))}, lambda i: {"g": part(another_order(i))}, INPUTS, gradients=["g"]).ok
-    alone = parity(model, model, INPUTS, FORWARD, gradients=["grad/shift"])
+    alone = parity(model, port, INPUTS, FORWARD, gradients=["grad/shift"])
     assert alone["grad/shift"].verdict == "not comparable"
 
 
@@ -155,7 +156,7 @@ def test_a_displaced_twin_that_decides_otherwise_is_left_out():
         x = inputs["x"]
         return {"flags": x == INPUTS["x"].astype(np.float32).astype(x.dtype), "sums": x @ x.T}
 
-    result = parity(brittle, brittle, INPUTS)
+    result = parity(brittle, lambda inputs: brittle(inputs), INPUTS)
     assert result.ok
     assert "1 float32 run(s)" in str(result)
     assert "left out: it decides otherwise than the oracle at flags" in str(result)
@@ -164,24 +165,26 @@ def test_a_displaced_twin_that_decides_otherwise_is_left_out():
 
 
 def test_what_is_asked_for_wrongly_is_a_problem():
+    with pytest.raises(Problem, match="is the reference itself"):
+        parity(model, model, INPUTS)
     for options, said in (
         ({"taps": []}, "nothing to compare"),
         ({"taps": "logits"}, "lists of names"),
         ({"taps": ["logits", "logits"]}, "logits is listed twice"),
         ({"taps": ["logits"], "gradients": ["logits"]}, "logits is listed twice"),
-        ({"twins": [model]}, "may not set its own limit"),
+        ({"twins": [port]}, "may not set its own limit"),
     ):
         with pytest.raises(Problem, match=said):
-            parity(model, model, INPUTS, **{"gradients": ()} | options)
+            parity(model, port, INPUTS, **{"gradients": ()} | options)
     with pytest.raises(Problem, match="float32 cannot"):
-        parity(model, model, INPUTS | {"x": np.full((8, 64), 1e300)})
+        parity(model, port, INPUTS | {"x": np.full((8, 64), 1e300)})
     with pytest.raises(KeyError, match="absent was not compared"):
         judged()["absent"]
 
 
 def test_an_exact_tap_and_operations_are_listed_by_tap():
     taps = [Tap(name, "norm" if name == "normed" else "", exact=name == "hidden") for name in FORWARD]
-    result = parity(model, model, INPUTS, taps, gradients=GRADIENTS)
+    result = parity(model, port, INPUTS, taps, gradients=GRADIENTS)
     assert result.first_wrong is not None
     assert result.first_wrong.name == "hidden"  # float32 sums are not bit for bit those of float64
     assert "elements differ; all must be equal" in result.reason

@@ -72,6 +72,14 @@ def test_closeness_with_nan_fails_in_every_term() -> None:
     assert (found.share, found.passed) == (0.75, False)
 
 
+def test_the_same_nan_and_infinity_are_equal() -> None:
+    same = np.array([np.nan, np.inf, -np.inf, 4.0])
+    found = closeness(same, same, rtol=0, atol=0)
+    assert (found.max_abs, found.max_rel, found.atol_needed, found.passed) == (0, 0, 0, True)
+    assert not closeness(same, -same, rtol=1, atol=1).passed
+    assert not closeness(same, np.array([1.0, np.inf, -np.inf, 4.0]), rtol=1, atol=1).passed
+
+
 def test_metrics_of_zero() -> None:
     zero = np.zeros((2, 3))
     assert error(zero, zero) == 0

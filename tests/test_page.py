@@ -7,10 +7,13 @@ from pathlib import Path
 import html5lib
 import pytest
 from made_reports import made_report
+from polymae.backends.errors import Problem
 from polymae.compare import LEVELS
+from polymae.compare.faults import FAULTS
+from polymae.compare.faults.measured import main, remember, remembered
 from polymae.compare.reporting.against import against
-from polymae.compare.reporting.page import write_page
-from polymae.compare.reporting.report import Report
+from polymae.compare.reporting.page import _power, write_page
+from polymae.compare.reporting.report import Reference, Report
 
 WRONG = "blocks.1.norm2"
 ODD = 'a "b" <i>c</i> [red]d[/] $e$ \\f &amp;'  # a name that is neither HTML nor markup nor a pattern
@@ -111,20 +114,62 @@ def test_a_base_model_with_five_frameworks_is_small(tmp_path: Path) -> None:
 
 def test_what_is_not_there_leaves_no_heading(tmp_path: Path) -> None:
     found = made_report()
+    row = {"max_abs": 1.0, "max_rel": 1.0, "atol_needed": 1.0, "tensor": "pred", "share": 0.5, "passed": False}
+    found.reference = Reference("torch", 1e-4, 1e-5, False, stored={"numpy": row})
     full = written(found, tmp_path)
     for judgement in found.judgements:
         judgement.findings = [finding for finding in judgement.findings if finding.level in ("weights", "inputs")]
-    found.pictures, found.power, found.not_compared = None, None, []
+    found.pictures, found.power, found.not_compared, found.reference = None, [], [], None
     bare = written(found, tmp_path)
     elements(bare)
     headings = [re.findall('<h2 id="([^"]+)"', text) for text in (full, bare)]
     assert headings[1] == ["verdicts", "environment", "frameworks"]
     assert set(headings[0]) - set(headings[1]) == {
-        "not-compared", "depth", "introduced", "gradients", "curves", "histogram", "images", "power",
+        "not-compared", "depth", "introduced", "gradients", "curves", "histogram", "images", "power", "reference",
     }  # fmt: skip
     links = [set(re.findall('<a href="#([^"]+)"', text)) for text in (full, bare)]
-    assert links[0] <= set(headings[0])
-    assert links[1] <= set(headings[1])
+    assert links == [set(headings[0]), set(headings[1])]
+
+
+def test_where_something_is_wrong_it_is_marked(tmp_path: Path) -> None:
+    assert "✕" not in written(made_report(), tmp_path)
+    captions = re.findall("<figcaption>(E of every.*?)</figcaption>", written(made_report(wrong=WRONG), tmp_path))
+    assert ["✕" in caption for caption in captions] == [True, False, False, False]  # the forward pass's
+
+
+def test_patches_are_counted_as_images_are(tmp_path: Path) -> None:
+    found = made_report()
+    assert found.pictures
+    found.pictures.patch_errors["torch"][1][0] = 99.0
+    said = html5lib.parse(written(found, tmp_path), namespaceHTMLElements=False).itertext()
+    assert "torch: 99 u at row 1, column 1" in list(said)
+
+
+def test_without_a_measured_power_the_page_shows_that_of_this_version(tmp_path: Path) -> None:
+    found, place = made_report(), tmp_path / "power.json"
+    measured = remembered()
+    assert measured
+    assert {row["name"] for row in measured["faults"]} == set(FAULTS)  # else measure it again (measured.py)
+    assert _power(measured["faults"]) == {**(_power(None) or {}), "source": ""}
+    found.power = None
+    text = written(found, tmp_path)
+    elements(text)
+    assert f"Measured on small models with version {measured['version']}" in text
+    rows = [
+        {"name": "a", "framework": "numpy", "level": "forward", "margin": 2.34567, "located_at": "x", "expected": "x",
+         "size": None, "smallest": 0.5, "problem": "", "margins": {}},
+        {"name": "b", "framework": "numpy", "level": "loss", "margin": 1e9, "located_at": "x", "expected": "y",
+         "size": 2.0, "smallest": None, "problem": "", "margins": {}, "notice": True},
+    ]  # fmt: skip
+    remember(rows, place)
+    assert (remembered(place) or {})["faults"] == [
+        {"name": "a", "framework": "numpy", "level": "forward", "margin": 2.35, "located_at": "x", "smallest": 0.5},
+        {"name": "b", "framework": "numpy", "level": "loss", "margin": 1e9, "located_at": "x", "smallest": None,
+         "size": 2.0, "notice": True, "expected": "y"},
+    ]  # fmt: skip
+    (tmp_path / "printed.json").write_text("[]")
+    with pytest.raises(Problem, match="is not what polymae compare --power --out wrote"):
+        main([str(tmp_path / "printed.json")])
 
 
 def test_the_heat_map_says_which_is_over(tmp_path: Path) -> None:

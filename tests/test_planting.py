@@ -64,6 +64,9 @@ def test_every_weight_of_a_subject_shows_a_fault() -> None:
 def test_an_unknown_fault_offers_the_nearest() -> None:
     with pytest.raises(Problem, match="tanh gelu"), plant("tanh glu", "numpy", CONFIG):
         pass
+    with pytest.raises(Problem, match="--power` lists all") as told, plant("zzz", "numpy", CONFIG):
+        pass
+    assert 1 < sum(name in str(told.value) for name in FAULTS) < 6
 
 
 def test_an_edit_that_no_longer_fits_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,7 +121,28 @@ def test_a_run_at_which_the_process_dies_is_a_row(tmp_path: Path) -> None:
     first, second, third = runs(tmp_path, 3)
     found = record_batch([first, replace(second, seed=1), third], python(tmp_path, "os.kill(os.getpid(), 11)"))
     assert [bool(outcome.trace) for outcome in found] == [True, False, True]
-    assert "status -11" in found[1].reason
+    assert "SIGSEGV" in found[1].reason
+
+
+def test_the_last_words_at_a_run_are_kept(tmp_path: Path) -> None:
+    first, second, third = runs(tmp_path, 3)
+    how = "print('not a line of ours'); print('{}'); sys.exit('Killed by the cat')"
+    found = record_batch([first, replace(second, seed=1), third], python(tmp_path, how))
+    assert [bool(outcome.trace) for outcome in found] == [True, False, True]
+    assert found[1].reason == "Killed by the cat (exit status 1)"
+
+
+def test_an_interpreter_without_polymae_is_started_once(tmp_path: Path) -> None:
+    (tmp_path / "python").write_text(f"""#!/bin/sh
+echo >>{tmp_path}/starts
+echo hello
+echo "python: No module named 'polymae'" >&2
+exit 1
+""")
+    (tmp_path / "python").chmod(0o755)
+    found = record_batch(runs(tmp_path, 3), str(tmp_path / "python"))
+    assert all("has no polymae" in outcome.reason for outcome in found)
+    assert len((tmp_path / "starts").read_text()) == 1
 
 
 def test_what_hangs_is_ended(tmp_path: Path) -> None:

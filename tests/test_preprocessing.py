@@ -17,8 +17,6 @@ from polymae.compare.judging.tensors import judge_tensor
 from polymae.compare.recording import preprocessing
 from polymae.compare.recording.inputs import photographs
 from polymae.compare.recording.preprocessing import (
-    MEAN,
-    STD,
     centre_crop,
     demo_photographs,
     evaluation_pixels,
@@ -41,7 +39,9 @@ def official(image: Image.Image, size: int) -> tuple[Any, Any]:
     bicubic = transforms.InterpolationMode.BICUBIC
     steps = [transforms.Resize(shorter, interpolation=bicubic), transforms.CenterCrop(size)]
     cropped = transforms.Compose(steps)(image)
-    to_imgs = transforms.Compose([transforms.ToTensor(), transforms.Normalize(MEAN, STD)])
+    to_imgs = transforms.Compose(
+        [transforms.ToTensor(), transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))]
+    )
     return np.array(cropped), to_imgs(cropped).numpy()
 
 
@@ -101,7 +101,7 @@ def test_what_is_recorded() -> None:
     ("name", "value", "where"),
     [
         ("MEAN", (0.5, 0.5, 0.5), "imgs"),
-        ("MEAN", MEAN[::-1], "imgs"),
+        ("MEAN", (0.406, 0.456, 0.485), "imgs"),
         ("STD", (0.229, 0.224, 0.2250005), "imgs"),
         ("resize", lambda image, sides: image.resize(sides[::-1], Image.Resampling.BILINEAR), "pixels"),
         ("resized_sides", lambda image, size: size, "pixels"),

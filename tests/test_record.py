@@ -103,12 +103,14 @@ def test_only_the_tensors_that_were_asked_for(tmp_path: Path, capsys: pytest.Cap
         assert main(arguments("numpy", tmp_path / name, "-m", MODEL, "--gradients", *more)) == 0
         return tmp_path / name
 
-    patterns = ("--taps", "blocks.?", "pred", "grad/blocks.0.norm1.*")
+    patterns = ("--taps", "blocks.?", "pred", "grad/blocks.0.norm1.*", "loss", "input/imgs")  # something of every level
     wanted = [
         *(f"blocks.{i}" for i in range(CONFIG.depth)),
         "pred",
         "grad/blocks.0.norm1.bias",
         "grad/blocks.0.norm1.weight",
+        "loss",
+        "input/imgs",
     ]
     some = record("some.npz", *patterns)
     assert sorted(Trace(some).names) == sorted(wanted)

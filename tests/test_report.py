@@ -13,6 +13,8 @@ from made_reports import made_report
 from polymae.backends.errors import Problem
 from polymae.cli import main
 from polymae.compare import LEVELS
+from polymae.compare.judging.coverage import not_compared
+from polymae.compare.judging.findings import Finding, Judgement
 from polymae.compare.offline import compare_traces
 from polymae.compare.recording.trace import Trace
 from polymae.compare.reporting.report import Report
@@ -91,6 +93,29 @@ def test_without_an_oracle_the_reference_takes_its_place(tmp_path: Path) -> None
         compare_traces([Edited(oracle(), {"pred": None}).save(tmp_path / "part.npz"), right], Comparison())
 
 
+def test_what_all_runs_share_is_said(tmp_path: Path) -> None:
+    alone = "whether the NumPy model is right: oracle and candidate are the same code"
+    assert alone in report(plain()).not_compared
+    said = report(plain(), as_framework(tmp_path, "torch")).not_compared
+    assert alone not in said
+    assert "mask ratios other than 0.75 (the losses also at 0.5, 0.9)" in said
+    assert any("every framework runs PolyMAE's" in words for words in said)
+    assert not any("decay groups" in words for words in said)  # the optimizer was not recorded
+    optimizer = Judgement("torch", [Finding("optimizer/lr", "optimizer", "schedule", "exact")])
+    assert any("decay groups" in words for words in not_compared(Trace(oracle()), {}, [optimizer], LEVELS))
+
+
+def test_frameworks_that_are_wrong_at_the_same_tensor_make_the_oracle_suspect(tmp_path: Path) -> None:
+    wrong = {"pred": Trace(plain())["pred"] * 2}
+    one, two = as_framework(tmp_path, "torch", wrong), as_framework(tmp_path, "oneflow", wrong)
+    said = "oneflow, torch are first wrong at pred: the oracle itself is suspect"
+    rows = {judgement.label: judgement for judgement in report(one, two, plain()).judgements}
+    assert [said in rows[name].notices for name in ("torch", "oneflow", "numpy")] == [True, True, False]
+    elsewhere = as_framework(tmp_path, "oneflow", {"latent": Trace(plain())["latent"] * 2})
+    for others in ([one, elsewhere], [one, one], [one, as_framework(tmp_path, "numpy", wrong)]):
+        assert not any("suspect" in " ".join(judgement.notices) for judgement in report(*others).judgements)
+
+
 def test_a_tolerance_counts_only_where_it_is_given(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     torch = as_framework(tmp_path, "torch")
     words = ["compare", "--traces", *map(str, (oracle(), *twins(), recorded("third", twin=3), torch))]
@@ -160,6 +185,9 @@ def test_the_table_in_a_pipe(
     assert "denormals are flushed to zero" in said
     assert "not compared: the levels optimizer, curve; the frameworks mindspore; anything of " in " ".join(said.split())
     assert "reports/report.html" in said
+    lines = said.splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith("not compared: "))
+    assert lines[start + 1].startswith(" " * len("not compared: "))
 
 
 @pytest.mark.parametrize("columns", [60, 80, 100, 160])

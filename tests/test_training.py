@@ -12,6 +12,7 @@ from frameworks import run_in
 from PIL import Image
 from polymae.backends.config import MAEConfig, ViTConfig
 from polymae.backends.numpy.layers import permuted_contractions
+from polymae.backends.optimization import Settings, decay_of
 from polymae.backends.presets import model_config
 from polymae.backends.runtime import load_backend
 from polymae.compare.judging.curves import judge_curve
@@ -162,6 +163,7 @@ def test_a_hundred_steps_and_what_a_fault_does_to_them(monkeypatch: pytest.Monke
 
 SCRIPT = """
 import numpy as np
+from polymae.backends.optimization import Settings, decay_of
 from polymae.backends.presets import model_config
 from polymae.backends.runtime import load_backend
 from polymae.compare.recording import training
@@ -187,3 +189,14 @@ def test_every_framework_trains_alike(framework: str, tmp_path: Path, monkeypatc
             assert np.array_equal(found["curve/lr"], oracle["curve/lr"])
             finding = judged(found["curve/loss"], oracle["curve/loss"], [twin["curve/loss"]])
         assert finding.verdict == "roundoff", (model, finding)
+
+
+def test_decay_groups_are_timms() -> None:
+    """timm's own function on PyTorch's model, not on a rule of ours."""
+    optim = pytest.importorskip("timm.optim")
+    for config in (CONFIG, model_config("vit_test_patch8")):
+        model = load_backend("torch").build(config)
+        names = {id(parameter): name for name, parameter in model.named_parameters()}
+        groups = optim.param_groups_weight_decay(model, 0.05)
+        theirs = {names[id(parameter)]: group["weight_decay"] for group in groups for parameter in group["params"]}
+        assert decay_of(config, Settings(weight_decay=0.05)) == theirs

@@ -66,6 +66,10 @@ def run(tmp_path: Path) -> Run:
         ("exit 0", ["wrote no trace", "no message"]),
         ("exit 7", ["no message (exit status 7)"]),
         ("printf 'polymae record: no such thing.\\n\\n' >&2; exit 2", ["no such thing."]),
+        (
+            "printf 'polymae record: KeyError: 7\\nThis should not happen: please report it, with...\\n' >&2; exit 2",
+            ["KeyError: 7 This should not happen"],
+        ),
         ("printf '\\377\\376' >&2; exit 1", ["exit status 1"]),
         ("head -c 5000000 /dev/urandom >&2; echo >&2; echo the end >&2; exit 1", ["the end (exit status 1)"]),
         ("head -c 5000000 /dev/zero | tr '\\0' x >&2; exit 1", ["xxx... (exit status 1)"]),

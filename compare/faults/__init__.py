@@ -32,8 +32,9 @@ def plant(name: str | None, framework: str, config: Config) -> Iterator[Fault]:
         yield Fault("none", "", "", "")
         return
     if name not in FAULTS:
-        near = get_close_matches(name, FAULTS, n=3) or list(FAULTS)
-        raise Problem(f"Unknown fault {name!r}. Nearest names: {', '.join(near)}.")
+        near = get_close_matches(name, FAULTS, n=3)
+        hint = f"Nearest names: {', '.join(near)}" if near else f"There are {', '.join(list(FAULTS)[:3])} and others"
+        raise Problem(f"Unknown fault {name!r}. {hint}; `polymae compare --power` lists all {len(FAULTS)}.")
     fault = FAULTS[name]
     if not fault.fits(config):
         settings = "".join(f" with {key}={value}" for key, value in fault.needs.items())

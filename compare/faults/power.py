@@ -30,7 +30,8 @@ ENOUGH = 2.0  # the margin that every fault must have
 class Row:
     """One fault in one framework.
 
-    level: where its margin is largest. located_at: the first tensor found wrong; expected: where it was planted.
+    level: where its margin is largest. located_at: what a report calls wrong first; expected: where it was planted.
+    notice: no tensor is wrong, and it is told in a notice under the verdict only; there is no error, the margin is EXACT.
     margins: the largest of each level where it is noticed. size: of the fault, where it is a number. smallest: the
     size, or else the fraction of this fault, that would still be noticed, if the error is proportional to it; None
     for a fault that shows in exact comparisons only.
@@ -46,6 +47,7 @@ class Row:
     margins: dict[str, float] = field(default_factory=dict)
     size: float | None = None
     smallest: float | None = None
+    notice: bool = False
     problem: str = ""
 
     @property
@@ -125,9 +127,10 @@ def _row(fault: Fault, judgement: Judgement, correct: Judgement, framework: str,
     for level in LEVELS:
         if there := [margin(finding) for finding in wrong if finding.level == level]:
             row.margins[level] = max(there)
-    row.located_at = wrong[0].name if wrong else ""
-    if told := _told(judgement, correct):
-        row.margins = {"environment": EXACT} | row.margins
+    if first := judgement.first_wrong or next(iter(wrong), None):
+        row.located_at = first.name
+    elif told := _told(judgement, correct):
+        row.notice, row.margins = True, {"environment": EXACT}
         row.located_at = f"environment/{told}"
     row.level = max(row.margins, key=lambda level: row.margins[level], default="")
     row.margin = row.margins.get(row.level, 0.0)

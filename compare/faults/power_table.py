@@ -37,9 +37,10 @@ def markdown(found: Power) -> str:
         "Written by `polymae compare --power --markdown docs/power.md`. Every fault is planted in every framework's own",
         "code, recorded on a small model, and judged as anybody's run is. The number is its margin: its error over the",
         "limit, at the level where that is largest, end to end or of its operation alone. *exact*: what has to be equal and",
-        f"is not, or a margin above {EXACT:.0e}. The last column is the smallest part of the fault (or of its size, where it",
-        "has one) that would still be noticed in the worst framework, if the error is proportional to it; any: there is no",
-        "limit below which it would pass.",
+        f"is not, or a margin above {EXACT:.0e}. *notice*: no number of the run is wrong, the exit status is 0, and the report",
+        "tells of it in a notice under the verdict, because it may spoil other runs. The last column is the smallest part of",
+        "the fault (or of its size, where it has one) that would still be noticed in the worst framework, if the error is",
+        "proportional to it; any: there is no limit below which it would pass.",
         "",
         summary(found),
         "",
@@ -57,9 +58,12 @@ def summary(found: Power) -> str:
     """One sentence with the counts."""
     caught = sum(row.passed for row in found.rows)
     right = len(found.correct) - len(found.false_alarms)
+    told = sum(row.notice for row in found.rows)
+    notices = f" ({told} of them by a notice alone)" if told else ""
     return (
         f"{caught} of {len(found.rows)} planted faults ({len(_by_name(found))} kinds) were noticed by at least "
-        f"{ENOUGH:g} times their limit and at the right tensor; {right} of {len(found.correct)} correct runs were found correct."
+        f"{ENOUGH:g} times their limit and at the right place{notices}; {right} of {len(found.correct)} correct runs "
+        "were found correct."
     )
 
 
@@ -100,6 +104,8 @@ def _cell(row: Row | None) -> str:
         return "-"  # it cannot be planted there
     if row.located_at != row.expected:
         return "misplaced" if row.located_at else "missed"
+    if row.notice:
+        return "notice"
     return "exact" if row.margin >= EXACT else short(row.margin)
 
 

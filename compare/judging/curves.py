@@ -17,12 +17,18 @@ A_PRIORI = 8 * U  # the envelope where no twin was recorded: of 25 measured, the
 CHAOTIC = 1e-3  # a relative distance of the twins from which on their curves only tell how chaotic training is
 
 
+def furthest(losses: NDArray[Any], oracle: NDArray[Any]) -> float:
+    """The largest distance of a curve from the oracle's at any step, in units of roundoff."""
+    return float(_distance(losses, oracle).max(initial=0) / U)
+
+
 def judge_curve(
     tap: Tap, actual: NDArray[Any], oracle: NDArray[Any], twins: Sequence[NDArray[Any]], level: str = "curve"
 ) -> Finding:
     """Losses [steps] against the oracle's: |actual - oracle| / |oracle| <= 4 (envelope + u) at every step.
 
     The envelope is the largest distance of a twin from the oracle up to that step, and at least u, as for one loss.
+    Where float32 leaves less than half of the steps to judge, and none of them is over, it is not comparable.
     The finding has the error, limit and floor, in u, of the step that is nearest to its limit or furthest over it.
     """
     finding = Finding(tap.name, level, tap.operation, "fault", size=oracle.size)
@@ -51,6 +57,8 @@ def judge_curve(
         finding.reason += f"furthest at step {worst + 1}: "
     else:
         finding.verdict = "roundoff" if distance.any() else "exact"
+        if judged < oracle.size / 2:
+            finding.verdict = "not comparable"
         finding.reason = f"nearest to its limit at step {worst + 1} of {oracle.size}: "
     finding.reason += f"{FACTOR:.0f} x (envelope {finding.floor:.2f} + 1)"
     finding.reason += f" (worst of {len(twins)} twins)" if twins else " (a priori)"

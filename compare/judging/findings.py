@@ -92,12 +92,19 @@ class Judgement:
         """What is wrong first, in the order of computation (for gradients, of the backward pass).
 
         Weights and inputs come before all; then a tensor whose own operation is wrong; then any that is not right.
+        Where a tensor before it has another shape or holds NaN, that one is: no operation on it could be judged.
         """
         wrong = [finding for finding in self.findings if finding.verdict == "fault"]
         given = [finding for finding in wrong if finding.level in ("weights", "inputs")]
         to_blame = [finding for finding in wrong if finding.introduces]
         computed = [finding for finding in wrong if finding.level in ("forward", "loss")]
-        return next(iter(given or to_blame or computed or wrong), None)
+        first = next(iter(given or to_blame or computed or wrong), None)
+        for finding in self.findings if first else ():
+            # Not where the oracle has no number itself, for which nobody is to blame.
+            unlike = finding.verdict == "not comparable" and finding.error == float("inf")
+            if finding is first or (unlike and not finding.reason.startswith("the oracle's is not finite")):
+                return finding
+        return None
 
     def worst(self, level: str) -> Finding | None:
         """The finding of a level that comes nearest to its limit, or is furthest over it."""

@@ -9,10 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...backends.config import Config
+from ...backends.spec import Tap
 from .. import LEVELS
 from ..recording.environment import suspects
 from ..recording.trace import Trace, TraceProblem
 from .findings import Finding, Judgement
+from .floors import Floors
 from .levels import expected
 from .metrics import Closeness, U, closeness, error
 from .tensors import judge_tensor
@@ -21,11 +23,15 @@ from .tensors import judge_tensor
 def judge(
     oracle: Trace, twins: Sequence[Trace], candidates: Mapping[str, Trace], levels: Sequence[str] = LEVELS
 ) -> list[Judgement]:
-    """Judge every candidate tensor by tensor, holding one tensor of each trace in memory at a time."""
+    """Judge every candidate tensor by tensor, holding one tensor of each trace in memory at a time.
+
+    Raises TraceProblem for a twin whose tensor has another shape than the oracle's.
+    """
     judgements = [Judgement(label, environment=c.manifest["environment"]) for label, c in candidates.items()]
     config = oracle.config
     levels = [level for level in levels if level in oracle.levels]
     blocks = config.depth + getattr(config, "decoder_depth", 0)
+    floors = Floors(blocks)
     comparable = []
     for judgement, candidate in zip(judgements, candidates.values()):
         judgement.problem = incomparable(oracle, candidate, levels)
@@ -35,12 +41,14 @@ def judge(
         comparable.append((judgement, candidate))
         if "weights" in levels:
             judgement.findings += _weights(oracle, candidate)
-        judgement.coverage = _coverage(config, candidate, levels)
+        judgement.coverage = _coverage(oracle, candidate, levels)
     for level, tap in expected(config, levels):
         if not oracle.selects(tap.name):
             continue
         reference = oracle[tap.name]
-        twin_tensors = [] if tap.exact else _twins(twins, tap.name, reference)
+        twin_tensors = {} if tap.exact else _twins(twins, tap.name, reference)
+        overflowing = _overflowing(tap, reference, twin_tensors)
+        fit = [] if overflowing else floors.fit(level, tap, reference, twin_tensors)
         for judgement, candidate in comparable:
             if tap.name not in candidate:
                 continue
@@ -49,17 +57,44 @@ def judge(
             except TraceProblem as problem:
                 judgement.problem = judgement.problem or str(problem)
                 continue
-            judgement.findings.append(judge_tensor(level, tap, actual, reference, twin_tensors, blocks))
+            if overflowing:
+                finding = Finding(tap.name, level, tap.operation, "not comparable", size=reference.size)
+                finding.reason = overflowing
+            else:
+                finding = judge_tensor(level, tap, actual, reference, fit, blocks)
+            judgement.findings.append(finding)
+    for judgement, _ in comparable:
+        judgement.notices += floors.notices
+        judgement.coverage += _nothing_of(judgement, config, levels)
     return judgements
 
 
-def _twins(twins: Sequence[Trace], name: str, oracle: NDArray[Any]) -> list[NDArray[Any]]:
-    """A tensor of every twin that recorded it. Raises TraceProblem for one that cannot set a limit."""
-    found = {twin.path: twin[name] for twin in twins if twin.selects(name)}
-    for path, tensor in found.items():
-        if tensor.shape != oracle.shape or not (np.isfinite(tensor).all() or not np.isfinite(oracle).all()):
-            raise TraceProblem(f"{name} in {path} cannot set a limit (its shape, or NaN in it); record it again.")
-    return list(found.values())
+def _twins(twins: Sequence[Trace], name: str, oracle: NDArray[Any]) -> dict[str, NDArray[Any]]:
+    """A tensor of every twin that recorded it, by the twin's file. Raises TraceProblem for one of another shape."""
+    found = {}
+    for twin in twins:
+        if twin.selects(name):
+            label = twin.path.stem if twin.path.stem not in found else str(twin.path)
+            found[label] = twin[name]
+            if found[label].shape != oracle.shape:
+                raise TraceProblem(f"{name} in {twin.path} cannot set a limit: its shape; record it again.")
+    return found
+
+
+def _overflowing(tap: Tap, oracle: NDArray[Any], twins: Mapping[str, NDArray[Any]]) -> str:
+    """Why float32 has no number where float64 has one, and what to do; nothing where it has. A curve ends there."""
+    if tap.operation == "training" or not np.isfinite(oracle).all():
+        return ""
+    if lost := [label for label, tensor in twins.items() if not np.isfinite(tensor).all()]:
+        return f"float32 overflows here in the twins ({', '.join(lost)}), float64 does not; scale the inputs"
+    return ""
+
+
+def _nothing_of(judgement: Judgement, config: Config, levels: Sequence[str]) -> list[str]:
+    """The levels that were asked for and of which nothing was compared, be it that --taps left all of it out."""
+    there = {finding.level for finding in judgement.findings}
+    wanted = dict.fromkeys(level for level, _ in expected(config, levels))
+    return [f"nothing of the level {level} was compared" for level in wanted if level not in there]
 
 
 def notices(oracle: Trace, candidate: Trace, levels: Sequence[str]) -> list[str]:
@@ -126,12 +161,15 @@ def _shortened(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _coverage(config: Config, candidate: Trace, levels: Sequence[str]) -> list[str]:
-    """Tensors that a trace of these levels should hold and does not, and those that no level knows."""
+def _coverage(oracle: Trace, candidate: Trace, levels: Sequence[str]) -> list[str]:
+    """Tensors that a trace of these levels should hold and does not, and those and weights that no level knows."""
+    config = oracle.config
     known = dict.fromkeys(tap.name for _, tap in expected(config))
     wanted = [tap.name for _, tap in expected(config, levels)]
     missing = [f"{name} is missing" for name in wanted if name not in candidate and candidate.selects(name)]
-    return missing + [f"{name} is unknown" for name in candidate.names if name not in known]
+    ours, theirs = oracle.manifest["weights"], candidate.manifest["weights"]
+    strange = [f"weights/{name}" for name in theirs if "weights" in levels and name not in ours]
+    return missing + [f"{name} is unknown" for name in (*strange, *(n for n in candidate.names if n not in known))]
 
 
 def _weights(oracle: Trace, candidate: Trace) -> list[Finding]:

@@ -22,7 +22,7 @@ from ...backends.spec import taps
 from ..recording.trace import Trace
 from .findings import Finding, Judgement
 from .metrics import U, error
-from .tolerance import scalar_limit, tensor_limit
+from .tolerance import SPREAD, scalar_limit, tensor_limit
 
 
 def known_kernels(environment: Mapping[str, Any], config: Config | None = None) -> dict[str, float]:
@@ -83,7 +83,8 @@ def explain(judgement: Judgement, oracle: Trace, noisy: Trace, noise: Mapping[st
         if finding.verdict == "fault" and finding.limit and finding.name in noisy:
             extra = error(noisy[finding.name], oracle[finding.name])
             if extra:  # none where the noise does not reach, as in the levels with inputs of their own
-                _explain_one(finding, extra, judgement.explained_by)
+                scalar = oracle[finding.name].ndim == 0
+                _explain_one(finding, extra, judgement.explained_by, scalar)
 
 
 def unexplained(noise: Mapping[str, float]) -> str:
@@ -95,10 +96,10 @@ def unexplained(noise: Mapping[str, float]) -> str:
     )
 
 
-def _explain_one(finding: Finding, extra: float, kernels: str) -> None:
-    size = finding.size
+def _explain_one(finding: Finding, extra: float, kernels: str, scalar: bool) -> None:
     floor = float(np.hypot(finding.floor, extra))
-    limit = scalar_limit([floor], 0) if size == 1 else tensor_limit(size, [floor], 0)
+    spread = SPREAD.get(finding.level, 1.0)
+    limit = scalar_limit([floor], 0) if scalar else tensor_limit(finding.size, [floor], 0, spread)
     finding.limit = limit.value
     if finding.error <= limit.value:
         finding.verdict = "explained"

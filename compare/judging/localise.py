@@ -17,10 +17,11 @@ from ..recording.trace import Trace
 from .findings import Finding, Judgement
 from .introduced import OwnTaps, introduced, oracle_model
 from .kernels import known_kernels
-from .tolerance import Limit, scalar_limit, tensor_limit
+from .tolerance import Limit, outliers, scalar_limit, tensor_limit
 
 # What an accurate kernel may cost where NumPy's is better than most: PyTorch's gelu backward has 2.3 u, the twins 0.8.
 FLOORS = {"gelu": 2.0, "gelu backward": 2.0}
+FIT = 3.0  # times that: what a twin may introduce without being held against the others
 # A kernel sums the terms of a product in the order it likes: MindSpore's over 2048 terms has twice the error of the twins'.
 SUMS = 2.0
 PRODUCTS = (
@@ -46,12 +47,12 @@ def localise(
     if not twins or not levels & {"forward", "loss", "gradients"}:
         return
     model = oracle_model(config, weights)
-    floors: dict[str, list[float]] = {}
+    floors: dict[str, dict[str, float]] = {}  # by tensor, by twin
     shapes: dict[str, Shape] = {}
     for twin in twins:
         own = OwnTaps(twin)
         for name, size in introduced(own, model, "gradients" in levels):
-            floors.setdefault(name, []).append(size)
+            floors.setdefault(name, {})[str(twin.path.stem)] = size
         shapes |= own.shapes
     exact = {tap.name for tap in taps(config) if tap.exact}
     for judgement in judged:
@@ -60,16 +61,33 @@ def localise(
         # What cannot be compared (it holds NaN, say) is nobody's input: who would be to blame for what it makes of that?
         without = {name for name, finding in found.items() if finding.verdict == "not comparable"}
         own = OwnTaps(traces[judgement.label], shapes, without)
+        left: dict[str, str] = {}  # twins that set no limit somewhere, and where first
         for name, size in introduced(own, model, "gradients" in levels):
             if name not in found or name not in floors or name in without:
                 continue
             finding = found[name]
             finding.introduced = size
-            limit = Limit(0.0, 0.0, "it must be exact") if name in exact else _limit(finding, floors[name])
+            if name in exact:
+                limit = Limit(0.0, 0.0, "it must be exact")
+            else:
+                fit = _fit(finding, floors[name])
+                left |= {twin: name for twin in floors[name] if twin not in fit and twin not in left}
+                limit = _limit(finding, list(fit.values()))
             finding.introduced_limit = limit.value
             if size > limit.value:
                 _blame(judgement, finding, limit, kernels.get(finding.operation, 0.0))
+        judgement.notices += [
+            f"{twin}'s {name} is {floors[name][twin]:.3g} u off on its own inputs, far beyond the other twins': "
+            "it sets no limit for what its operation introduces"
+            for twin, name in left.items()
+        ]
         _amplify(found, config)
+
+
+def _fit(finding: Finding, twins: Mapping[str, float]) -> dict[str, float]:
+    """The twins that may set a limit: not one that introduces far more than the others."""
+    out = outliers(list(twins.values()), finding.size, FIT * FLOORS.get(finding.operation, 1.0))
+    return {twin: size for index, (twin, size) in enumerate(twins.items()) if index not in out}
 
 
 def _limit(finding: Finding, twins: Sequence[float]) -> Limit:

@@ -72,14 +72,19 @@ class Closeness:
 
 
 def closeness(actual: NDArray[Any], expected: NDArray[Any], rtol: float, atol: float) -> Closeness:
-    """max |a - e|, max |a - e| / |e| where e is not 0, and whether |a - e| <= atol + rtol |e| everywhere."""
+    """max |a - e|, max |a - e| / |e| where e is not 0, and whether |a - e| <= atol + rtol |e| everywhere.
+
+    What is NaN in both, or the same infinity, is equal.
+    """
     a, e = actual.astype(np.float64, copy=False).ravel(), expected.astype(np.float64, copy=False).ravel()
     if a.size == 0:
         return Closeness(0.0, 0.0, 0.0, 1.0, True)
-    distance, size = np.abs(a - e), np.abs(e)
-    relative = np.divide(distance, size, out=np.zeros_like(distance), where=size > 0)
-    needed = distance - rtol * size
-    share = float(np.mean(needed <= atol))  # a NaN is not within any tolerance
+    special = ~np.isfinite(e) & ((a == e) | (np.isnan(a) & np.isnan(e)))
+    distance, size = np.abs(np.where(special, 0, a) - np.where(special, 0, e)), np.where(special, 0, np.abs(e))
+    with np.errstate(invalid="ignore"):  # other infinities have no relative distance
+        relative = np.divide(distance, size, out=np.zeros_like(distance), where=size > 0)
+        needed = distance - rtol * size
+    share = float(np.mean(needed <= atol))  # a NaN in one of them is not within any tolerance
     top = float(np.max(distance))
     lacking = float(np.maximum(0.0, np.max(needed)))  # NumPy's maximum keeps a NaN, Python's max does not
     return Closeness(top, float(np.max(relative)), lacking, share, share == 1.0)

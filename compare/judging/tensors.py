@@ -12,7 +12,7 @@ from ...backends.spec import Tap
 from .curves import judge_curve
 from .findings import Finding
 from .metrics import U, coherence, error, not_finite, unequal, worst_row
-from .tolerance import HIGHEST_FLOOR, NULL, null_limit, scalar_limit, tensor_limit
+from .tolerance import HIGHEST_FLOOR, NULL, SPREAD, null_limit, scalar_limit, tensor_limit
 
 
 def judge_tensor(
@@ -51,16 +51,17 @@ def _unlike(actual: NDArray[Any], oracle: NDArray[Any]) -> str:
 def _measure(
     finding: Finding, actual: NDArray[Any], oracle: NDArray[Any], twins: Sequence[NDArray[Any]], blocks: int
 ) -> None:
-    null = np.abs(oracle) <= NULL * np.abs(oracle).max(initial=0) if finding.level == "gradients" else None
+    null = null_elements(oracle) if finding.level == "gradients" else None
     if null is not None and null.any():
-        _measure_null(finding, actual, oracle, twins, null)
-        if (finding.verdict == "fault" and finding.reason) or null.all():
+        measure_null(finding, actual[null], [twin[null] for twin in twins], rms(oracle[~null]))
+        if finding.verdict == "fault" or null.all():
             return
         actual, oracle, twins = actual[~null], oracle[~null], [twin[~null] for twin in twins]
     actual = actual.astype(np.float64)  # once, for all the measures below
     finding.error = error(actual, oracle)
     errors = [error(twin, oracle) for twin in twins]
-    limit = scalar_limit(errors, blocks) if oracle.ndim == 0 else tensor_limit(oracle.size, errors, blocks)
+    spread = SPREAD.get(finding.level, 1.0)
+    limit = scalar_limit(errors, blocks) if oracle.ndim == 0 else tensor_limit(oracle.size, errors, blocks, spread)
     finding.limit, finding.floor, finding.reason = limit.value, limit.floor, limit.reason
     finding.worst_row, finding.worst_row_error = worst_row(actual, oracle)
     finding.coherence = coherence(actual, oracle, finding.error)
@@ -73,19 +74,22 @@ def _measure(
         finding.verdict = "roundoff" if finding.error <= finding.limit else "fault"
 
 
-def _measure_null(
-    finding: Finding, actual: NDArray[Any], oracle: NDArray[Any], twins: Sequence[NDArray[Any]], null: NDArray[np.bool_]
-) -> None:
-    """Judge the elements whose gradient is zero in exact arithmetic by their size beside that of their siblings."""
-    sibling = _rms(oracle[~null])
-    sizes = [_rms(twin[null]) / (U * sibling) if sibling else 0.0 for twin in twins]
-    limit = null_limit(int(null.sum()), sizes)
-    size = _rms(actual[null]) / (U * sibling) if sibling else float("inf") if actual[null].any() else 0.0
-    finding.verdict = "roundoff"
-    if size > limit.value:
-        finding.verdict, finding.error, finding.limit, finding.floor = "fault", size, limit.value, limit.floor
-        finding.reason = limit.reason
+def null_elements(oracle: NDArray[Any]) -> NDArray[np.bool_]:
+    """Which elements of a gradient are zero in exact arithmetic."""
+    found: NDArray[np.bool_] = np.abs(oracle) <= NULL * np.abs(oracle).max(initial=0)
+    return found
 
 
-def _rms(array: NDArray[Any]) -> float:
+def measure_null(finding: Finding, actual: NDArray[Any], twins: Sequence[NDArray[Any]], typical: float) -> None:
+    """Judge elements whose gradient is zero in exact arithmetic by their size beside the rms of their siblings."""
+    size, *sizes = (
+        rms(array) / (U * typical) if typical else float("inf") if array.any() else 0.0 for array in (actual, *twins)
+    )
+    limit = null_limit(actual.size, sizes if typical else [])
+    finding.error, finding.limit, finding.floor, finding.reason = size, limit.value, limit.floor, limit.reason
+    finding.verdict = "roundoff" if size <= limit.value else "fault"
+
+
+def rms(array: NDArray[Any]) -> float:
+    """The root mean square; of nothing, 0."""
     return float(np.sqrt(np.mean(array.astype(np.float64) ** 2))) if array.size else 0.0

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
+from types import MethodType
 from typing import Any
 
 from ...backends.errors import Problem
@@ -56,9 +57,13 @@ def parity(
     integer tap) is left out. Where the reference cannot run in float32 the limit is a priori, and the result says so.
 
     What fails while it runs (a callable raises, an array is half precision) is "not comparable" with the reason.
-    Raises Problem where there is nothing to compare, a name comes twice, or the candidate is its own twin.
+    Raises Problem where there is nothing to compare, a name comes twice, or the candidate is its own twin or reference.
     """
-    if twins is not None and any(twin is candidate for twin in twins):
+    if _same(reference, candidate):
+        raise Problem(
+            "The candidate is the reference itself, which agrees with itself in any case; give the other one."
+        )
+    if twins is not None and any(_same(twin, candidate) for twin in twins):
         raise Problem("The candidate is among the twins; a subject may not set its own limit.")
     narrow = rounded(inputs)
     judgement = Judgement(label, environment=dict(environment or {}))
@@ -74,6 +79,11 @@ def parity(
         return _result([judgement], narrow, 0)
     judge([(judgement, run)], oracle, floor, listed, depth)
     return _result([judgement], narrow, len(floor.runs))
+
+
+def _same(one: Function, other: Function) -> bool:
+    """Whether two callables are one. A method is a new object each time that it is asked for."""
+    return one is other or (isinstance(one, MethodType) and one == other)
 
 
 def assert_parity(

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from ...backends.errors import Problem
 from ...backends.spec import Tap
 from ..judging.findings import Finding, Judgement
+from ..judging.floors import Floors
 from ..judging.kernels import known_kernels
-from ..judging.metrics import U
-from ..judging.tensors import judge_tensor
-from ..judging.tolerance import NULL, null_limit
+from ..judging.tensors import judge_tensor, measure_null
+from ..judging.tolerance import NULL
 from .calls import Floor, Listed, Source, is_exact
 
 Taps = Iterable["Tap | str"]
@@ -69,17 +69,23 @@ def judge(
         judgement.coverage += [f"{name} is unknown" for name in run.names if name not in names]
     siblings = _gradients(oracle, listed)
     blocks = depth or max(1, sum(level == "forward" for level, _ in listed))
+    floors = Floors(blocks)
     for level, tap in listed:
         if tap.name not in oracle:
             continue
         expected = oracle[tap.name]
         tap = replace(tap, exact=is_exact(tap, expected))
-        twins = [] if tap.exact else [run[tap.name] for run in floor.runs]
+        level = "loss" if level == "forward" and expected.ndim == 0 else level
+        null = level == "gradients" and not tap.exact and _is_null(expected, siblings[0])
+        found = {} if tap.exact else {f"float32 run {i}": run[tap.name] for i, run in enumerate(floor.runs, 1)}
+        twins = list(found.values()) if null else floors.fit(level, tap, expected, found)
         for judgement, run in candidates:
             if tap.name in run:
-                judgement.findings.append(_finding(level, tap, run, expected, twins, blocks, siblings))
+                judgement.findings.append(
+                    _finding(level, tap, run, expected, twins, blocks, siblings[1] if null else 0)
+                )
     for judgement, run in candidates:
-        judgement.notices += _notices(judgement, run)
+        judgement.notices += [*floors.notices, *_notices(judgement, oracle, run)]
 
 
 def _gradients(oracle: Source, listed: Listed) -> tuple[float, float]:
@@ -104,9 +110,9 @@ def _finding(
     expected: NDArray[Any],
     twins: Sequence[NDArray[Any]],
     blocks: int,
-    siblings: tuple[float, float],
+    siblings: float,
 ) -> Finding:
-    level = "loss" if level == "forward" and expected.ndim == 0 else level
+    """siblings: the rms of all gradients, for one that is zero in exact arithmetic; else 0."""
     finding = Finding(tap.name, level, tap.operation, "not comparable", size=expected.size)
     try:
         actual = run[tap.name]
@@ -117,32 +123,24 @@ def _finding(
         finding.reason = "it has no elements"
     elif not tap.exact and not np.isfinite(expected).all():
         finding.reason = "the reference's is not finite itself"
-    elif level == "gradients" and not tap.exact and _is_null(expected, actual, siblings[0]):
-        _measure_null(finding, actual, twins, siblings[1])
+    elif siblings and actual.shape == expected.shape and np.isfinite(actual).all():
+        measure_null(finding, actual, twins, siblings)
     else:
         oracle = expected if tap.exact else expected.astype(np.float64)
         finding = judge_tensor(level, tap, actual, oracle, twins, blocks)
     return finding
 
 
-def _is_null(expected: NDArray[Any], actual: NDArray[Any], largest: float) -> bool:
+def _is_null(expected: NDArray[Any], largest: float) -> bool:
     """Whether a whole gradient is zero in exact arithmetic (a bias before a batch norm), so that no sibling is inside."""
-    null = largest > 0 and float(np.abs(expected).max()) <= NULL * largest
-    return null and actual.shape == expected.shape and bool(np.isfinite(actual).all())
+    return largest > 0 and expected.size > 0 and float(np.abs(expected).max()) <= NULL * largest
 
 
-def _measure_null(finding: Finding, actual: NDArray[Any], twins: Sequence[NDArray[Any]], typical: float) -> None:
-    """Judge it by its size beside that of all gradients."""
-    size, *sizes = (
-        float(np.sqrt(np.mean(array.astype(np.float64) ** 2))) / (U * typical) for array in (actual, *twins)
-    )
-    limit = null_limit(finding.size, sizes)
-    finding.error, finding.limit, finding.floor, finding.reason = size, limit.value, limit.floor, limit.reason
-    finding.verdict = "roundoff" if size <= limit.value else "fault"
-
-
-def _notices(judgement: Judgement, run: Source) -> list[str]:
+def _notices(judgement: Judgement, oracle: Source, run: Source) -> list[str]:
     notices = []
+    right = [finding.name for finding in judgement.findings if finding.verdict in ("exact", "roundoff")]
+    if zero := [name for name in right if not oracle[name].any() and not run[name].any()]:
+        notices.append(f"{', '.join(zero)}: zero everywhere on both sides, which proves nothing; give other inputs")
     judged = [run[finding.name] for finding in judgement.findings if finding.limit and finding.size > 1]
     if judged and all(array.dtype.itemsize > 4 for array in judged):
         notices.append(

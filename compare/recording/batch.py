@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -19,7 +15,7 @@ from typing import Any
 from .. import TIME_LIMIT
 from .record import Run, record
 from .trace import Outcome
-from .worker import POLL
+from .worker import finished
 
 _PATHS = ("out", "inputs", "weights")
 
@@ -53,45 +49,25 @@ def _outcome(run: Run, reason: str) -> Outcome:
 
 def _process(runs: Sequence[Run], python: str, time_limit: float, stop: threading.Event) -> tuple[list[str], str, bool]:
     """What one process said of the runs that it finished ("" or a reason), how it ended, and not to start another."""
-    threads = {f"{library}_NUM_THREADS": str(runs[0].threads) for library in ("OMP", "OPENBLAS", "MKL")}
-    environment = os.environ | threads | {"GLOG_v": "3", "GLOG_minloglevel": "3"}
-    hopeless = False
-    with tempfile.TemporaryFile("w+") as heard:  # a pipe would have to be emptied while it fills
-        try:
-            worker = subprocess.Popen(
-                [python, "-m", "polymae.compare.recording.batch"],
-                stdin=subprocess.PIPE, stdout=heard, stderr=subprocess.DEVNULL, text=True,
-                env=environment, cwd=runs[0].out.parent, start_new_session=True,
-            )  # fmt: skip
-        except OSError as problem:
-            return [], f"the interpreter {python} does not start: {problem}", True
-        try:
-            hopeless = not _finishes(worker, json.dumps([asdict(run) for run in runs], default=str), time_limit, stop)
-            ending = f"the process ended with status {worker.returncode} at this run"
-            if hopeless:
-                why = "stopped" if stop.is_set() else f"no result within {time_limit:.0f} s"
-                ending = f"{why}; the process was ended"
-        finally:
-            with suppress(OSError):
-                os.killpg(worker.pid, signal.SIGKILL)
-            worker.wait()
+    # Files, and not pipes, which would have to be filled and emptied at the same time.
+    with tempfile.TemporaryFile() as told, tempfile.TemporaryFile() as heard:
+        told.write(json.dumps([asdict(run) for run in runs], default=str).encode())
+        told.seek(0)
+        command = [python, "-m", "polymae.compare.recording.batch"]
+        process = finished(command, runs[0], time_limit, stop, told, heard)
         heard.seek(0)
-        return [json.loads(line) for line in heard if line.endswith("\n")], ending, hopeless
+        said = [reason for line in heard if (reason := _said(line)) is not None]
+    # One that says nothing at all would say nothing a second time.
+    return said, process.reason, not process.in_time or not said
 
 
-def _finishes(worker: subprocess.Popen[str], text: str, time_limit: float, stop: threading.Event) -> bool:
-    """Whether a worker that is told a text ends by itself before its time is up."""
-    until = time.monotonic() + time_limit
-    told: str | None = text
-    while True:
-        try:
-            worker.communicate(told, timeout=max(0.0, min(POLL, until - time.monotonic())))
-        except subprocess.TimeoutExpired:
-            if stop.is_set() or time.monotonic() >= until:
-                return False
-            told = None
-        else:
-            return True
+def _said(line: bytes) -> str | None:
+    """What a worker says of one run; None for a line of anybody else's, or one that was cut."""
+    try:
+        reason = json.loads(line) if line.endswith(b"\n") else None
+    except ValueError:
+        return None
+    return reason if isinstance(reason, str) else None
 
 
 def main() -> None:

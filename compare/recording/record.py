@@ -56,7 +56,7 @@ class Run:
     seed: int = 0
     twin: int | None = None  # NumPy only: sum every matrix product in the order of this seed
     kernel_noise: str | None = None  # NumPy only: relative noise behind operations, in u: "softmax=10.9"
-    fault: str | None = None  # plant this fault of compare/faults.py
+    fault: str | None = None  # plant this fault of compare/faults/
 
 
 def chosen_config(weights: Path | None, model: str | None, norm_pix_loss: bool = False) -> Config:

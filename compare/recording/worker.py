@@ -8,8 +8,12 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
+from typing import IO
 
+from ...backends.errors import REPORT_IT
 from ...convert.atomic import remove_leftovers
 from .. import TIME_LIMIT
 from .record import Run
@@ -28,34 +32,60 @@ def record_in_process(
     stop: set by another thread, it ends the worker.
     """
     run.out.unlink(missing_ok=True)  # an older trace must not pass for this run's
+    try:
+        process = finished([python, "-m", "polymae.cli", *_arguments(run)], run, time_limit, stop)
+    except BaseException:
+        remove_leftovers(run.out)
+        raise
+    if process.status or not run.out.exists():
+        remove_leftovers(run.out)  # of a writer that was killed
+    if process.in_time and process.status == 0 and run.out.is_file():
+        return Outcome(run.framework, run.out)
+    return Outcome(run.framework, None, process.reason)
+
+
+@dataclass(frozen=True)
+class Process:
+    """How a worker ended. in_time: by itself, before its time was up. reason: what to say where it left no trace."""
+
+    in_time: bool
+    status: int
+    reason: str
+
+
+def finished(
+    command: Sequence[str],
+    run: Run,
+    time_limit: float,
+    stop: threading.Event | None = None,
+    stdin: IO[bytes] | int = subprocess.DEVNULL,
+    stdout: IO[bytes] | int = subprocess.DEVNULL,
+) -> Process:
+    """Run a worker's command, with a run's threads and in its folder, until it ends or has to be ended."""
     threads = {f"{library}_NUM_THREADS": str(run.threads) for library in ("OMP", "OPENBLAS", "MKL")}
-    environment = os.environ | threads | {"GLOG_v": "3", "GLOG_minloglevel": "3"}
+    stop = stop or threading.Event()
     try:
         worker = subprocess.Popen(
-            [python, "-m", "polymae.cli", *_arguments(run)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
+            command,
+            stdin=stdin,
+            stdout=stdout,
             stderr=subprocess.PIPE,
-            env=environment,
+            env=os.environ | threads | {"GLOG_v": "3", "GLOG_minloglevel": "3"},
             cwd=run.out.parent,  # not the caller's: `-m` puts it on the path, where a folder called torch would win
             start_new_session=True,  # so that a worker's own children end with it
         )
     except OSError as problem:
-        return Outcome(run.framework, None, f"the interpreter {python} does not start: {problem}")
+        return Process(False, 1, f"the interpreter {command[0]} does not start: {problem}")
     words = _LastWords(worker)
     try:
-        ended = _wait(worker, words, time.monotonic() + time_limit, stop or threading.Event())
+        in_time = _wait(worker, words, time.monotonic() + time_limit, stop)
     finally:
         status = _end(worker)
         words.join(POLL)
-        if status or not run.out.exists():
-            remove_leftovers(run.out)  # of a writer that was killed
-    if not ended:
-        why = "stopped" if stop and stop.is_set() else f"no result within {time_limit:.0f} s"
-        return Outcome(run.framework, None, f"{why}; the process was ended")
-    if status == 0 and run.out.is_file():
-        return Outcome(run.framework, run.out)
-    return Outcome(run.framework, None, _reason(status, words.text(), python))
+    if in_time:
+        return Process(True, status, _reason(status, words.text(), command[0]))
+    why = "stopped" if stop.is_set() else f"no result within {time_limit:.0f} s"
+    return Process(False, status, f"{why}; the process was ended")
 
 
 class _LastWords(threading.Thread):
@@ -126,8 +156,10 @@ def _reason(status: int, said: str, python: str) -> str:
         name = named.get(-status, f"signal {-status}")
         hint = " (out of memory?)" if name == "SIGKILL" else ""
         return f"the process was killed by {name}{hint}"
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
-    last = next((line for line in reversed(lines) if not line.startswith("usage:")), "no message")
+    lines = [line.strip() for line in said.splitlines() if line.strip() and not line.strip().startswith("usage:")]
+    last = lines[-1] if lines else "no message"
+    if last.startswith(REPORT_IT):
+        last = " ".join(lines[-2:])  # the problem itself is the line before
     last = last if len(last) <= LONGEST else last[: LONGEST - 3] + "..."
     if "No module named" in last and "polymae" in last:
         return f"{python} has no polymae; install it there: {python} -m pip install -e FOLDER"

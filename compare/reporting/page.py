@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import LEVELS
+from ..faults.measured import remembered
 from ..judging.findings import Finding, Judgement
 from .pictures import Pictures
 from .plots import block_of, curve_plots, depth_plot, histogram_plot, introduced_plot
@@ -26,6 +27,7 @@ SHOWN = 8  # are not folded away
 HEAT = (232, 89, 12)  # of the patches; report.css has it as --heat
 NEEDED = ("jinja2", "matplotlib", "PIL")
 ENOUGH = 2.0  # the margin that every planted fault must have
+EXACT = 1e9  # that of what has to be the same bits, and is not
 # The marks beside the verdicts: nobody has to tell colours apart.
 MARKS = {"exact": "✓", "roundoff": "✓", "explained": "✓", "fault": "✗", "not comparable": "?", "coverage hole": "?"}
 
@@ -61,7 +63,7 @@ def write_page(report: Report, path: Path) -> None:
         histogram=histogram_plot(pictures, "h-"),
         images=_images(pictures),
         changes=report.against.changes[:CHANGES] if report.against else [],
-        power=_power(report.power or []),
+        power=_power(report.power),
         environment=_environment(report.judgements),
     )
     path.write_text(text, encoding="utf-8")
@@ -144,7 +146,7 @@ def _heat_of(ratio: float) -> int:
     return round(100 * min(1.0, _number(ratio)))
 
 
-def _depths(judgements: list[Judgement]) -> Iterable[dict[str, str]]:
+def _depths(judgements: list[Judgement]) -> Iterable[dict[str, Any]]:
     """The plots of E along the depth, each with its title."""
     plots: dict[str, tuple[Callable[[Finding], bool], str]] = {
         "Forward pass": (
@@ -158,7 +160,7 @@ def _depths(judgements: list[Judgement]) -> Iterable[dict[str, str]]:
     for i, (title, (chosen, along)) in enumerate(plots.items()):
         measured = lambda finding, chosen=chosen: bool(finding.limit) and chosen(finding)  # noqa: E731
         if svg := depth_plot(judgements, measured, along, f"d{i}-"):
-            yield {"title": title, "svg": svg}
+            yield {"title": title, "svg": svg, "marked": "var(--bad)" in svg}
 
 
 def _images(pictures: Pictures) -> list[dict[str, Any]]:
@@ -177,7 +179,7 @@ def _images(pictures: Pictures) -> list[dict[str, Any]]:
             row, column = divmod(int(errors.argmax()), width)
             heat = np.minimum(1, errors / worst).reshape(height, width)
             drawn.append({
-                "label": label, "worst": errors.max(), "row": row, "column": column, "uri": _data_uri(_overlay(heat), "PNG")
+                "label": label, "worst": errors.max(), "at": (row, column), "uri": _data_uri(_overlay(heat), "PNG")
             })  # fmt: skip
         masked = [divmod(j, width) for j, removed in enumerate(pictures.masks[i]) if removed]
         outline = "".join(f"M{x}.06 {y}.06h.88v.88h-.88z" for y, x in masked)
@@ -204,18 +206,30 @@ def _data_uri(pixels: NDArray[np.uint8], kind: str) -> str:
     return f"data:image/{kind.lower()};base64," + base64.b64encode(file.getvalue()).decode()
 
 
-def _power(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """A row for each planted fault, with its margin in every framework."""
+def _power(rows: list[dict[str, Any]] | None) -> dict[str, Any] | None:
+    """A row for each planted fault, with its margin in every framework. None: those that came with this version."""
+    source = ""
+    if rows is None and (measured := remembered()):
+        rows = measured["faults"]
+        source = f"Measured on small models with version {measured['version']}, by polymae compare --power. "
     found: dict[str, dict[str, Any]] = {}
-    for row in rows:
-        fault = found.setdefault(row["name"], {"name": row["name"], "level": {}, "located_at": {}, "margins": {}})
+    for row in rows or []:
+        new = {"name": row["name"], "level": {}, "located_at": {}, "margins": {}, "seen": 0.0, "unit": ""}
+        fault = found.setdefault(row["name"], new)
+        fault["seen"] = max(fault["seen"], row.get("smallest") or 0.0)  # in the worst framework
+        fault["unit"] = "" if row.get("size") else " of it"
         for name in ("level", "located_at"):
             fault[name][row[name] or "-"] = None  # a set in the order of its items
         right = row["located_at"] == row.get("expected", row["located_at"])
-        tile = {"margin": row["margin"], "passed": right and row["margin"] >= ENOUGH}
+        said = "notice" if row.get("notice") else _margin(row["margin"])
+        tile = {"margin": said, "passed": right and row["margin"] >= ENOUGH}
         fault["margins"][row.get("framework", "")] = tile
-    names = list(dict.fromkeys(row.get("framework", "") for row in rows))
-    return {"frameworks": names, "rows": list(found.values())} if rows else None
+    names = list(dict.fromkeys(row.get("framework", "") for row in rows or []))
+    return {"frameworks": names, "rows": list(found.values()), "source": source} if found else None
+
+
+def _margin(value: float) -> str:
+    return "exact" if value >= EXACT else short(value)
 
 
 def _environment(judgements: list[Judgement]) -> dict[str, list[str]]:

@@ -215,14 +215,15 @@ def _figure(draw: Callable[[Any], None], prefix: str, columns: int, words: str) 
     style = {"svg.hashsalt": "polymae", "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 9, **colours,
              "text.parse_math": False, "axes.unicode_minus": False}  # fmt: skip
     with mpl.rc_context(style):
-        figure, axes = plt.subplots(figsize=(9.5, 3.1), layout="constrained")
+        figure, axes = plt.subplots(figsize=(9.5, 3.3), layout="constrained")
         draw(axes)
         if axes.get_yscale() == "log":
             axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axes.grid(axis="y", color=GRID, linewidth=0.5)
         for side in ("top", "right"):
             axes.spines[side].set_visible(False)
-        figure.legend(loc="outside upper center", fontsize=8, frameon=False, ncols=min(columns, 7), handlelength=3.2)
+        # At the left and three in a row: there it is seen on a phone too, where the rest is scrolled to.
+        figure.legend(loc="outside upper left", fontsize=8, frameon=False, ncols=min(columns, 3), handlelength=3.2)
         text = io.StringIO()
         figure.savefig(text, format="svg", metadata={"Date": None}, transparent=True)
         plt.close(figure)

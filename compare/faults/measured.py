@@ -1,0 +1,63 @@
+"""The measured power that every page shows, power.json: what planted faults did on small models, in this version.
+
+To measure it again: `polymae compare --power --out DIR`, then `python -m polymae.compare.faults.measured DIR/power.json`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from ...backends.errors import Problem
+
+PLACE = Path(__file__).with_name("power.json")
+KEPT = ("name", "framework", "level", "margin", "located_at", "smallest")
+
+
+def remember(rows: Sequence[Mapping[str, Any]], path: Path = PLACE) -> None:
+    """Write the rows of `polymae compare --power`, without what the page does not show.
+
+    Of what few have, it stays where it says something: the size of a fault, that a notice alone told of it, and where
+    it was planted if it was found elsewhere.
+    """
+    kept = []
+    for row in rows:
+        extra = [name for name in ("size", "notice") if row.get(name)]
+        extra += ["expected"] if row["expected"] != row["located_at"] else []
+        kept.append({name: _rounded(row[name]) for name in (*KEPT, *extra)})
+    lines = ",\n".join(
+        json.dumps(row, allow_nan=False) for row in kept
+    )  # a line each, so that a diff says what changed
+    path.write_text(f'{{"version": "{metadata.version("polymae")}", "faults": [\n{lines}\n]}}\n', encoding="utf-8")
+
+
+def remembered(path: Path = PLACE) -> dict[str, Any] | None:
+    """The version that was measured, and a row for every fault and framework; None where nothing was."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def _rounded(value: Any) -> Any:
+    return float(f"{value:.3g}") if isinstance(value, float) else value
+
+
+def main(words: Sequence[str]) -> int:
+    """Remember the rows of this file."""
+    if len(words) != 1:
+        raise Problem("Give one file: the power.json that polymae compare --power --out wrote.")
+    try:
+        rows = json.loads(Path(words[0]).read_text(encoding="utf-8"))["faults"]
+        remember(rows)
+    except (OSError, ValueError, LookupError, TypeError) as problem:
+        raise Problem(f"{words[0]} is not what polymae compare --power --out wrote ({problem!r}).") from None
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except Problem as problem:
+        sys.exit(str(problem))

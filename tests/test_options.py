@@ -1,0 +1,70 @@
+"""Options of `polymae compare` and `profile` that would be ignored are refused, and what they print can be piped."""
+
+import pytest
+from polymae.backends.config import ConfigError, MAEConfig, ViTConfig
+from polymae.backends.errors import Problem
+from polymae.cli import main
+from polymae.compare import profile
+from polymae.compare.offline import compare_traces
+from polymae.compare.verdict import Comparison, require_reference
+from runs import MODEL, oracle, plain, recorded, refused
+
+IGNORED = (
+    "--frameworks=torch", "--model=mae_vit_base_patch16", "--mask-ratio=0.5", "--seed=1", "--device=cuda", "--threads=2",
+    "--batch=3", "--norm-pix-loss", "--allow-tf32", "--time-limit=5", "--images=a.jpg", "--inputs=a.npz", "--keep=a",
+    "--python=torch=python3",
+)  # fmt: skip
+OF_COMPARE = (
+    "--weights=a.pth", "--traces=a.npz", "--level=loss", "--reference=numpy", "--rtol=0", "--atol=0", "--junit=a.xml",
+    "--against=a.json", *IGNORED[1:9], *IGNORED[10:],
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("option", IGNORED)
+def test_what_says_how_to_record_is_refused_with_traces(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    said = refused(capsys, "compare", option, "--traces", oracle(), plain())
+    assert said.endswith(f"leave out --{option[2:].partition('=')[0]}.\n")
+
+
+@pytest.mark.parametrize("option", OF_COMPARE)
+def test_what_has_no_meaning_for_power_is_refused(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    said = refused(capsys, "compare", "--power", option)
+    assert said.endswith(f"leave out --{option[2:].partition('=')[0]}.\n")
+
+
+def test_an_interpreter_for_nobody_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("compare", "-m", MODEL, "--frameworks", "torch", "--python")
+    assert "oneflow, which is not compared" in refused(capsys, *words, "oneflow=/bin/true")
+    assert "oracle could not be recorded" in refused(capsys, *words, "numpy=/no/such/python")
+
+
+@pytest.mark.parametrize("tolerance", [{"rtol": 1e-30}, {"atol": 1e-30}])
+def test_a_tolerance_for_no_tensor_is_refused(tolerance: dict[str, float]) -> None:
+    traces = (oracle(), recorded("other", twin=1), plain())
+    for levels in (("weights",), ("inputs", "weights")):
+        with pytest.raises(Problem, match="levels forward, loss and gradients"):
+            compare_traces(traces, Comparison(levels=levels, reference="numpy", **tolerance))
+    require_reference(Comparison(levels=("weights", "loss"), **tolerance), "numpy", ["torch", "numpy"])
+
+
+def test_patches_of_one_value_are_refused() -> None:
+    with pytest.raises(ConfigError, match="variance of a patch"):
+        MAEConfig(img_size=8, patch_size=1, in_chans=1)
+    assert MAEConfig(img_size=8, patch_size=1, in_chans=2).patch_dim == 2
+    assert ViTConfig(img_size=8, patch_size=1, in_chans=1).patch_dim == 1  # a classifier has no such loss
+
+
+def test_a_profile_can_be_piped(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    row = {"version": "1.13.4+cu118", "device": "cpu", "twin": 1.0, "model": MODEL}
+    rows = [
+        row | {"framework": framework, "operation": f"transposed convolution backward {i}", "error": 10.9 if i else 0.5}
+        for framework in ("torch", "megengine", "mindspore", "oneflow")
+        for i in range(9)
+    ]
+    monkeypatch.setattr(profile, "profile", lambda *_: rows)
+    assert main(["profile"]) == 0
+    said = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    (line,) = [line for line in said if line.startswith("transposed convolution backward 8")]
+    assert line.split()[4:] == ["10.9", "*"] * 4
+    (line,) = [line for line in said if line.startswith("transposed convolution backward 0")]
+    assert line.split()[4:] == ["0.5"] * 4
