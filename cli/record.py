@@ -34,7 +34,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--gradients", action="store_true", help="also the level gradients: of the loss, for every parameter"
     )
     parser.add_argument(
-        "--taps", nargs="+", metavar="PATTERN", help="write only these tensors: 'blocks.*' 'grad/blocks.0.*' loss"
+        "--taps",
+        nargs="+",
+        metavar="PATTERN",
+        help="write only these tensors: 'blocks.*' 'grad/blocks.0.*' loss (of every level at least one)",
     )
     parser.add_argument(
         "--images",

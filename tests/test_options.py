@@ -1,13 +1,17 @@
 """Options of `polymae compare` and `profile` that would be ignored are refused, and what they print can be piped."""
 
+from pathlib import Path
+
 import pytest
 from polymae.backends.config import ConfigError, MAEConfig, ViTConfig
 from polymae.backends.errors import Problem
 from polymae.cli import main
 from polymae.compare import profile
+from polymae.compare.judging.levels import expected
 from polymae.compare.offline import compare_traces
+from polymae.compare.recording.trace import Trace
 from polymae.compare.verdict import Comparison, require_reference
-from runs import MODEL, oracle, plain, recorded, refused
+from runs import CONFIG, MODEL, Edited, oracle, plain, recorded, refused, report, verdicts
 
 IGNORED = (
     "--frameworks=torch", "--model=mae_vit_base_patch16", "--mask-ratio=0.5", "--seed=1", "--device=cuda", "--threads=2",
@@ -45,6 +49,16 @@ def test_a_tolerance_for_no_tensor_is_refused(tolerance: dict[str, float]) -> No
         with pytest.raises(Problem, match="levels forward, loss and gradients"):
             compare_traces(traces, Comparison(levels=levels, reference="numpy", **tolerance))
     require_reference(Comparison(levels=("weights", "loss"), **tolerance), "numpy", ["torch", "numpy"])
+
+
+def test_a_tolerance_for_tensors_that_one_trace_lacks_is_not_comparable(tmp_path: Path) -> None:
+    wanted = tuple(tap.name for _, tap in expected(CONFIG, ("forward", "loss", "gradients")))
+    kept = [name for name in Trace(plain()).names if name not in wanted]
+    bare = {name: None for name in Trace(plain()).names if name not in kept or name.startswith("input/")}
+    path = Edited(plain(), bare, framework="torch", taps=["injected/*"]).save(tmp_path / "bare.npz")
+    found = report(path, reference="numpy", atol=1e-5)
+    assert verdicts(found) == {"torch": "not comparable"}
+    assert "no tensor in common with numpy" in found.judgements[0].problem
 
 
 def test_patches_of_one_value_are_refused() -> None:

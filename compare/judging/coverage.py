@@ -42,7 +42,7 @@ def not_compared(
         if not judgement.findings:
             said.append(f"anything of {judgement.label}")
         elif judgement.coverage:
-            said.append(f"{len(judgement.coverage)} tensor(s) of {judgement.label} that are missing or unknown")
+            said.append(f"{len(judgement.coverage)} tensors or levels of {judgement.label} that are missing or unknown")
     manifests = [trace.manifest for trace in traces.values()] or [oracle.manifest]
     used = {
         str(manifest["environment"].get("device", manifest.get("device", "cpu"))).split(":")[0]

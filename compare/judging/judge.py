@@ -187,7 +187,7 @@ def _weights(oracle: Trace, candidate: Trace) -> list[Finding]:
 def against(reference: Trace, candidate: Trace, rtol: float, atol: float) -> dict[str, Closeness]:
     """A candidate beside a reference of the same precision, in the terms of allclose, for what one run of both gives."""
     rows = {}
-    for _, tap in expected(reference.config, ("inputs", "forward", "loss", "gradients")):
+    for _, tap in expected(reference.config, ("forward", "loss", "gradients")):
         name = tap.name
         if name in reference and name in candidate and candidate[name].shape == reference[name].shape:
             rows[name] = closeness(candidate[name], reference[name], rtol, atol)
