@@ -22,6 +22,7 @@ from polymae.backends.initial import initial_weights, sinusoid_table
 from polymae.backends.presets import model_config
 from polymae.backends.runtime import Recorded, load_backend
 from polymae.backends.spec import encoder_params, loss_taps, params, taps
+from polymae.compare import LEVELS
 from polymae.compare.recording.trace import Trace
 from polymae.compare.reporting.report import Report
 from polymae.compare.run import compare
@@ -158,7 +159,8 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[
     @cache
     def run(model: str) -> tuple[Report, Path]:
         folder = tmp_path_factory.mktemp("compared")
-        return compare(Comparison(frameworks=frameworks_under_test(), model=model, keep=folder)), folder
+        levels = LEVELS[:-2]  # tests/test_training.py trains the families
+        return compare(Comparison(frameworks=frameworks_under_test(), model=model, levels=levels, keep=folder)), folder
 
     return run
 

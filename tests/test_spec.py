@@ -117,7 +117,7 @@ def test_initial_weights_are_a_function_of_the_seed() -> None:
 
 @given(
     heads=st.integers(1, 4), depth=st.integers(1, 3), grid=st.tuples(st.integers(1, 3), st.integers(1, 3)),
-    patch=st.integers(1, 4), chans=st.integers(1, 5), head=st.sampled_from(["linear", "conv"]),
+    patch=st.integers(1, 4), chans=st.integers(2, 5), head=st.sampled_from(["linear", "conv"]),
     framework=st.sampled_from(FRAMEWORKS),
 )  # fmt: skip
 def test_every_spelling_is_a_bijection(heads, depth, grid, patch, chans, head, framework) -> None:  # type: ignore[no-untyped-def]
