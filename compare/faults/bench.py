@@ -25,8 +25,8 @@ from . import FAULTS
 from .subjects import MODELS, planted_in, write_subject
 
 # The levels that are recorded for a fault of each; all of them have inputs of their own.
-OF_ONE_RUN = ("weights", "forward", "loss", "gradients")
-RECORDED = dict.fromkeys((*OF_ONE_RUN, "environment"), OF_ONE_RUN) | {
+OF_ONE_PASS = ("weights", "forward", "loss", "gradients")
+RECORDED = dict.fromkeys((*OF_ONE_PASS, "environment"), OF_ONE_PASS) | {
     level: (level,) for level in ("inputs", "optimizer", "curve")
 }
 CORRECT = "none"  # the name of the run without a fault
