@@ -11,7 +11,8 @@ from polymae.backends.presets import model_config
 from polymae.backends.runtime import installed
 from polymae.compare.faults import FAULTS
 from polymae.compare.faults.bench import Bench
-from polymae.compare.faults.power import ENOUGH, Power, Row, powers
+from polymae.compare.faults.measured import ENOUGH
+from polymae.compare.faults.power import Power, Row, powers
 from polymae.compare.faults.subjects import MODELS, model_of_fault
 
 Found = Callable[[str], Power]

@@ -10,7 +10,8 @@ from polymae.cli import main
 from polymae.compare.faults import FAULTS
 from polymae.compare.faults import power as module
 from polymae.compare.faults.elsewhere import PASSING, USUAL, side_by_side
-from polymae.compare.faults.power import EXACT, Power, Row, margin, power
+from polymae.compare.faults.measured import EXACT
+from polymae.compare.faults.power import Power, Row, margin, power
 from polymae.compare.faults.power_table import complaints, markdown
 from polymae.compare.judging.findings import Finding, Judgement
 

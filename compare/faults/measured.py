@@ -14,6 +14,9 @@ from typing import Any
 
 from ...backends.errors import Problem
 
+# The margin of what must be equal and is not, and of what is not even of the right shape. (JSON knows no infinity.)
+EXACT = 1e9
+ENOUGH = 2.0  # the margin that every fault must have
 PLACE = Path(__file__).with_name("power.json")
 KEPT = ("name", "framework", "level", "margin", "located_at", "smallest")
 

@@ -20,10 +20,7 @@ from ..judging.findings import Finding, Judgement
 from ..recording.environment import suspects
 from . import FAULTS, Fault
 from .bench import CORRECT, Bench
-
-# The margin of what must be equal and is not, and of what is not even of the right shape. (JSON knows no infinity.)
-EXACT = 1e9
-ENOUGH = 2.0  # the margin that every fault must have
+from .measured import ENOUGH, EXACT
 
 
 @dataclass

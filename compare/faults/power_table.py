@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from ..reporting.terminal import terminal_printer
 from ..reporting.words import short
 from . import FAULTS
-from .power import ENOUGH, EXACT, Power, Row
+from .measured import ENOUGH, EXACT
+from .power import Power, Row
 
 COLUMNS = ("fault", "where it is", "level", "smallest seen")
 

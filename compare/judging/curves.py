@@ -19,7 +19,7 @@ CHAOTIC = 1e-3  # a relative distance of the twins from which on their curves on
 
 def furthest(losses: NDArray[Any], oracle: NDArray[Any]) -> float:
     """The largest distance of a curve from the oracle's at any step, in units of roundoff."""
-    return float(_distance(losses, oracle).max(initial=0) / U)
+    return float(distance(losses, oracle).max(initial=0) / U)
 
 
 def judge_curve(
@@ -39,24 +39,23 @@ def judge_curve(
     if lost.any():
         finding.error, finding.reason = float("inf"), f"the loss is not finite at step {int(np.argmax(lost)) + 1}"
         return finding
-    envelope = np.maximum(_envelope(oracle, twins), U)
-    chaotic = ~(np.isfinite(oracle) & (envelope <= CHAOTIC))
-    judged = int(np.argmax(chaotic)) if chaotic.any() else oracle.size
+    limit = curve_limit(oracle, twins)
+    judged = limit.size
     if not judged:
         finding.verdict = "not comparable"
         finding.reason = _stopped(0)
         return finding
-    distance, limit = _distance(actual, oracle)[:judged], FACTOR * (envelope[:judged] + U)
-    ratio = distance / limit
+    off = distance(actual, oracle)[:judged]
+    ratio = off / limit
     worst = int(np.argmax(ratio))
-    finding.error, finding.limit = float(distance[worst] / U), float(limit[worst] / U)
-    finding.floor = float(envelope[worst] / U)
+    finding.error, finding.limit = float(off[worst] / U), float(limit[worst] / U)
+    finding.floor = finding.limit / FACTOR - 1  # the envelope
     over = ratio > 1
     if over.any():
         finding.reason = f"first over its limit at step {int(np.argmax(over)) + 1} of {oracle.size}, "
         finding.reason += f"furthest at step {worst + 1}: "
     else:
-        finding.verdict = "roundoff" if distance.any() else "exact"
+        finding.verdict = "roundoff" if off.any() else "exact"
         if judged < oracle.size / 2:
             finding.verdict = "not comparable"
         finding.reason = f"nearest to its limit at step {worst + 1} of {oracle.size}: "
@@ -71,14 +70,22 @@ def _stopped(judged: int) -> str:
     return f"from step {judged + 1} on float32 says nothing: its twins are more than {CHAOTIC:g} from the oracle"
 
 
+def curve_limit(oracle: NDArray[Any], twins: Sequence[NDArray[Any]]) -> NDArray[np.float64]:
+    """How far a curve may be from the oracle's, relatively, at every step that can be judged [steps or fewer]."""
+    envelope = np.maximum(_envelope(oracle, twins), U)
+    chaotic = ~(np.isfinite(oracle) & (envelope <= CHAOTIC))
+    judged = int(np.argmax(chaotic)) if chaotic.any() else oracle.size
+    return FACTOR * (envelope[:judged] + U)
+
+
 def _envelope(oracle: NDArray[Any], twins: Sequence[NDArray[Any]]) -> NDArray[np.float64]:
     """The running maximum [steps] of the twins' distances from the oracle."""
     if not twins:
         return np.full(oracle.shape, A_PRIORI)
-    return np.maximum.accumulate(np.max([_distance(twin, oracle) for twin in twins], axis=0))
+    return np.maximum.accumulate(np.max([distance(twin, oracle) for twin in twins], axis=0))
 
 
-def _distance(losses: NDArray[Any], oracle: NDArray[Any]) -> NDArray[np.float64]:
+def distance(losses: NDArray[Any], oracle: NDArray[Any]) -> NDArray[np.float64]:
     """|losses - oracle| / |oracle| [steps]; infinite where either is not finite."""
     with np.errstate(invalid="ignore", divide="ignore"):
         relative = np.abs(losses.astype(np.float64) - oracle) / np.abs(oracle)

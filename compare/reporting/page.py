@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import LEVELS
-from ..faults.measured import remembered
+from ..faults.measured import ENOUGH, EXACT, remembered
 from ..judging.findings import Finding, Judgement
 from .pictures import Pictures
 from .plots import block_of, curve_plots, depth_plot, histogram_plot, introduced_plot
@@ -26,8 +26,6 @@ CHANGES = 200  # since the older report, of which
 SHOWN = 8  # are not folded away
 HEAT = (232, 89, 12)  # of the patches; report.css has it as --heat
 NEEDED = ("jinja2", "matplotlib", "PIL")
-ENOUGH = 2.0  # the margin that every planted fault must have
-EXACT = 1e9  # that of what has to be the same bits, and is not
 # The marks beside the verdicts: nobody has to tell colours apart.
 MARKS = {"exact": "✓", "roundoff": "✓", "explained": "✓", "fault": "✗", "not comparable": "?", "coverage hole": "?"}
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...backends.config import MAEConfig
-from ..judging.curves import CHAOTIC, FACTOR
+from ..judging.curves import curve_limit, distance
 from ..judging.levels import expected
 from ..judging.metrics import U
 from ..recording.preprocessing import MEAN, STD
@@ -133,15 +133,13 @@ def _curves(found: Pictures, oracle: Trace, twins: Sequence[Trace], traces: Mapp
         return
     reference = np.asarray(oracle[name], np.float64)
     found.oracle_curve = _rounded(reference, 9)
-    distances = [_distance(twin[name], reference) for twin in twins if name in twin]
-    if distances:
-        envelope = np.maximum.accumulate(np.max(distances, axis=0))
-        found.curve_limit = _rounded(FACTOR * (envelope + U)[envelope <= CHAOTIC])
+    curves = [twin[name] for twin in twins if name in twin]
+    found.curve_limit = _rounded(curve_limit(reference, curves))
     for label, trace in traces.items():
         losses = _same(trace, name, reference.shape)
         if losses is not None:
             found.curves[label] = _rounded(losses, 9)
-            found.distances[label] = _rounded(_distance(losses, reference))
+            found.distances[label] = _rounded(distance(losses, reference))
 
 
 def _same(trace: Trace, name: str, shape: tuple[int, ...]) -> NDArray[Any] | None:
@@ -153,11 +151,6 @@ def _same(trace: Trace, name: str, shape: tuple[int, ...]) -> NDArray[Any] | Non
     except TraceProblem:
         return None  # the verdict says so
     return actual if actual.shape == shape else None
-
-
-def _distance(losses: NDArray[Any], oracle: NDArray[np.float64]) -> NDArray[np.float64]:
-    with np.errstate(all="ignore"):
-        return np.asarray(np.abs(losses - oracle) / np.abs(oracle), np.float64)
 
 
 def _rounded(values: NDArray[Any], digits: int = 4) -> list[float]:
