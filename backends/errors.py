@@ -1,5 +1,8 @@
 """The one kind of error a person can act on, and what is said of every other."""
 
+import shlex
+from pathlib import Path
+
 REPORT_IT = "This should not happen: please report it"
 
 
@@ -8,3 +11,11 @@ class Problem(Exception):
 
     The command line prints it without a traceback and exits with status 2.
     """
+
+
+def install_line(what: str) -> str:
+    """What to type for a missing package: pip with requirements/<what>.txt, wherever this repository lies."""
+    listed = Path(__file__).resolve().parents[1] / "requirements" / f"{what}.txt"
+    if listed.is_file():
+        return f"pip install -r {shlex.quote(str(listed))}"
+    return f'pip install "polymae[{what}]"' if what != "core" else "pip install polymae"  # installed from a wheel

@@ -69,6 +69,7 @@ def model_config(model: str, **overrides: Any) -> Config:
     """
     name = ALIASES.get(model, model)
     if name in NAMED:
+        _require_settings(type(NAMED[name]), overrides)
         return replace(NAMED[name], **overrides)
     if "=" in model:
         parts = re.split(r",(?![^\[(]*[\])])", model)  # commas outside brackets
@@ -122,11 +123,8 @@ def config_of(values: Mapping[str, Any]) -> Config:
     kinds = {f.name: float if f.default is None else type(f.default) for f in fields(kind)}
     optional = {f.name for f in fields(kind) if f.default is None}
     found = dict(values)
+    _require_settings(kind, values)
     for key, value in values.items():
-        if key not in kinds:
-            near = get_close_matches(key, kinds, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"the names are {', '.join(kinds)}."
-            raise ConfigError(f"Unknown model setting {key!r}; {hint}")
         if value is None and key in optional:
             continue
         if kinds[key] is float and isinstance(value, int) and not isinstance(value, bool):
@@ -139,6 +137,15 @@ def config_of(values: Mapping[str, Any]) -> Config:
         elif key == "img_size" and not _is_size(value):
             raise ConfigError(f"img_size is {shortened(value)}; it must be one number or [height, width], in pixels.")
     return kind(**found)
+
+
+def _require_settings(kind: type[Config], names: Iterable[str]) -> None:
+    known = [f.name for f in fields(kind)]
+    for name in names:
+        if name not in known:
+            near = get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"the names are {', '.join(known)}."
+            raise ConfigError(f"Unknown model setting {name!r}; {hint}")
 
 
 def _is_size(value: Any) -> bool:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from . import FRAMEWORKS
 from .config import Config, ViTConfig
-from .errors import Problem
+from .errors import Problem, install_line
 from .optimization import Optimizer, Settings
 from .spec import NoTaps
 from .spelling import Arrays
@@ -71,7 +71,7 @@ def load_backend(framework: str) -> Runtime:
     """Import one backend. Raises RuntimeProblem, saying what to type, where its framework is missing or broken."""
     if framework not in FRAMEWORKS:
         raise RuntimeProblem(f"Unknown framework {framework!r}; there are {', '.join(FRAMEWORKS)}.")
-    fix = f'pip install -e ".[{framework}]"   (or: pip install -r requirements/{framework}.txt)'
+    fix = install_line("core" if framework == "numpy" else framework)  # NumPy's needs SciPy
     if not installed(framework):
         raise RuntimeProblem(f"{framework} is not installed in this environment. To install it: {fix}")
     try:

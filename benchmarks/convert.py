@@ -163,7 +163,7 @@ def main() -> None:
     versions = ", ".join(f"{name} {version(name)}" for name in packages)
     text = (
         "# Conversion speed\n\nMeasured by `benchmarks/convert.py` "
-        f"({args.repetitions} repetitions, taking turns; the fastest counts, the slowest is shown) on {_processor()}, "
+        f"({args.repetitions} repetitions, taking turns; the fastest counts, the slowest is shown) on {processor()}, "
         f"{os.cpu_count()} cores, {platform.system()} {platform.release().split('-')[0]}, files in the page cache. "
         f"Python {platform.python_version()}, {versions}. PolyMAE's times include hashing, the search for NaN, fsync and "
         "reading the result back; the others' do not.\n"
@@ -181,7 +181,7 @@ def main() -> None:
         args.out.write_text(text)
 
 
-def _processor() -> str:
+def processor() -> str:
     names = [
         line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
     ]

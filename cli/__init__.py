@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from typing import NoReturn
 
-from ..backends.errors import REPORT_IT, Problem
+from ..backends.errors import REPORT_IT, Problem, install_line
 
 # Subcommand, and what `polymae --help` says of it. Each lives in the module of its name.
 COMMANDS = {
@@ -25,6 +25,7 @@ COMMANDS = {
     "compare": "judge every framework against the float64 oracle",
     "profile": "measure how accurate each framework's kernels are",
     "models": "list the named models",
+    "weights": "list, download and verify published weights, and what is kept of them",
     "doctor": "say which frameworks work here, and how to mend those that do not",
 }
 
@@ -75,7 +76,7 @@ def run_safely(prog: str, work: Callable[[], int]) -> int:
         print(f"{prog}: {problem}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stopped:
-        print(f"{prog}: stopped; nothing half-written is left behind.", file=sys.stderr)
+        print(f"{prog}: stopped; every file is as it was before, or complete.", file=sys.stderr)
         return 143 if isinstance(stopped, Terminated) else 130
     except BrokenPipeError:
         sys.stderr.close()
@@ -89,7 +90,7 @@ def run_safely(prog: str, work: Callable[[], int]) -> int:
         return 2
     except ModuleNotFoundError as missing:
         print(
-            f"{prog}: {missing.name} is not installed in this environment: pip install -r requirements/core.txt",
+            f"{prog}: {missing.name} is not installed in this environment: {install_line('core')}",
             file=sys.stderr,
         )
         return 2

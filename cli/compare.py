@@ -28,7 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--frameworks", default="all", help=f"comma-separated, of {', '.join(FRAMEWORKS)} (default: all)"
     )
-    parser.add_argument("--weights", type=Path, help="checkpoint of any framework (default: seeded, official layout)")
+    parser.add_argument(
+        "--weights", help="checkpoint of any framework, or a published one by name (default: seeded, official layout)"
+    )
     parser.add_argument("-m", "--model", help="preset, JSON file or img_size=...,... (default: from the file's shapes)")
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--images", type=Path, nargs="+", metavar="IMAGE", help="photographs to run on")
@@ -81,9 +83,11 @@ def run(args: argparse.Namespace) -> int:
     from ..compare.reporting.files import read_report, require_places, write_files
     from ..compare.reporting.terminal import print_report
     from ..compare.verdict import Comparison
+    from ..hub.sources import local
 
     if args.traces:
         _refuse(args, RECORDING, "--traces judges what was recorded before")
+    args.weights = args.weights and local(args.weights)
     fields = {name: value for name, value in vars(args).items() if name in Comparison.__dataclass_fields__}
     fields |= {
         "frameworks": chosen(args.frameworks, FRAMEWORKS, "framework"),

@@ -51,7 +51,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments that all frameworks share, with the names that the upstream converters gave them."""
     parser.add_argument(
         "-c", "--checkpoint", "--ckpt", "--torch_path", "--torch_pth_path", metavar="FILE", required=True, nargs="+",
-        help="what to convert; several files go into one folder",
+        help="what to convert: a file or folder, a published one by name (`polymae weights list`), a URL or hf://owner/name; "
+        "several go into one folder",
     )  # fmt: skip
     parser.add_argument(
         "-o", "--output", "--mindspore_path", "--ms_ckpt_path", metavar="PATH",
@@ -80,6 +81,7 @@ def run(args: argparse.Namespace) -> int:
     from ..convert.identify import dialect_named
     from ..convert.targets import TARGETS as ROWS
     from ..convert.targets import format_for, require_format
+    from ..hub.sources import local
 
     if "-" in (*args.checkpoint, args.output):
         raise Problem(
@@ -95,7 +97,7 @@ def run(args: argparse.Namespace) -> int:
         format_for(args.framework, Path(args.output), args.format)
     elif args.output and Path(args.output).is_file():
         raise Problem(f"{args.output} is a file; several checkpoints go into a folder.")
-    sources = [Path(source) for source in args.checkpoint]
+    sources = [local(source) for source in args.checkpoint]
     if several:
         _check_several(args, sources)
     for source in sources:

@@ -22,8 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print what differs; return 0 for the same weights and 1 for different ones."""
     from ..convert.difference import compare_files
+    from ..hub.sources import local
 
-    found = compare_files(args.a, args.b, args.model, args.source, args.from_b)
+    found = compare_files(local(args.a), local(args.b), args.model, args.source, args.from_b)
     if args.json:
         facts = {"same": found.same, "a": args.a, "b": args.b, "hashes": found.hashes, "tensors": found.count}
         print(json.dumps(facts | {"differences": [asdict(one) for one in found.differences]}, indent=2))

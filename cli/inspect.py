@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `polymae inspect`."""
-    parser.add_argument("file", help="a .pth, .safetensors, .npz, .pkl or .ckpt file, or a OneFlow or Hugging "
-                        "Face folder")  # fmt: skip
+    parser.add_argument("file", help="a .pth, .safetensors, .npz, .pkl or .ckpt file, or a OneFlow or Hugging Face folder, "
+                        "or what is published: a name of `polymae weights list`, a URL, hf://owner/name")  # fmt: skip
     parser.add_argument("--tensors", action="store_true", help="list every tensor")
     parser.add_argument("--from", "--dialect", dest="dialect", metavar="DIALECT", help="the spelling of the file")
     parser.add_argument("-m", "--model", help="which model it is, where the file does not tell (as convert_weights)")
@@ -32,8 +32,9 @@ def run(args: argparse.Namespace) -> int:
     from ..convert.choice import model_of
     from ..convert.formats import FORMATS
     from ..convert.hashing import hash_tensors
+    from ..hub.sources import local
 
-    checkpoint = open_checkpoint(args.file, args.dialect)
+    checkpoint = open_checkpoint(local(args.file), args.dialect)
     problems, misfit = list(checkpoint.identified.problems.values()), list[str]()
     if args.model:
         model, config = model_of(checkpoint, args.model)
@@ -42,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
             checkpoint = replace(checkpoint, model=model, config=config)
     tensors = checkpoint.tensors
     # Where the place of a value depends on the model, or a tensor is derived, what lies in the file is not what is hashed.
-    whole = checkpoint.config is not None or not _depends_on_model(checkpoint)
+    whole = checkpoint.placed
     hashed = hash_tensors(tensors if whole else checkpoint.stored)
     problems = list(dict.fromkeys([*problems, *misfit, *hashed.not_finite]))
     facts: dict[str, Any] = {
@@ -106,9 +107,3 @@ def _misfit(checkpoint: Checkpoint, config: Config) -> list[str]:
     except CheckpointProblem as problem:
         return list(problem.problems) or [str(problem)]
     return []
-
-
-def _depends_on_model(checkpoint: Checkpoint) -> bool:
-    """Whether the sizes of the model say where some values lie, or what is derived."""
-    found = checkpoint.identified
-    return found.dialect.derive is not None or any("(" in (r.layout or "") for r in found.readings.values())

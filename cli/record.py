@@ -18,7 +18,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--out", required=True, type=Path, help="the trace to write, .npz")
     parser.add_argument(
-        "--weights", type=Path, help="checkpoint of any framework (default: initial weights from --seed)"
+        "--weights",
+        help="checkpoint of any framework, or a published one by name (default: initial weights from --seed)",
     )
     parser.add_argument("-m", "--model", help="preset, JSON file or img_size=...,... (default: from the file's shapes)")
     parser.add_argument("--device", default="cpu", choices=DEVICES)
@@ -66,7 +67,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Record and return 0."""
     from ..compare.recording.record import Run, record
+    from ..hub.sources import local
 
+    args.weights = args.weights and local(args.weights)
     levels = chosen(args.level, LEVELS, "level")
     if args.gradients:
         levels = tuple(level for level in LEVELS if level in (*levels, "gradients"))

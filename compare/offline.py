@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from ..backends.config import Config
-from ..backends.errors import Problem
+from ..backends.errors import Problem, install_line
 from ..backends.initial import initial_weights
 from ..backends.presets import preset_name
 from ..backends.spelling import Arrays
@@ -133,7 +133,7 @@ def _read(file: Path, config: Config) -> Arrays:
         from ..convert.checkpoint import open_checkpoint
     except ImportError as problem:
         raise Problem(
-            f"Reading {file} needs more than NumPy ({problem}): pip install -r requirements/core.txt; or leave out --weights."
+            f"Reading {file} needs more than NumPy ({problem}): {install_line('core')}; or leave out --weights."
         ) from None
     return open_checkpoint(file).weights(config)
 

@@ -15,7 +15,7 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -44,23 +44,23 @@ def replacing(target: Path) -> Iterator[Path]:
     """
     missing = [folder for folder in target.parents if not folder.exists()]
     try:
-        with _alone(target) as locked:
+        with alone(target) as locked:
             # Without a lock only names of our own keep two writers apart; what a killed one leaves then stays.
             own = "" if locked else f"-{secrets.token_hex(4)}"
-            new, old = _beside(target, f"new{own}"), _beside(target, f"old{own}")
+            new, old = hidden_beside(target, f"new{own}"), hidden_beside(target, f"old{own}")
             if _is_folder(old) and not os.path.lexists(target):
                 old.rename(target)  # its writer was killed between two renames
             for left in (old, new):
-                _remove(left)
+                remove(left)
             try:
                 yield new
                 flush(new)
                 _put_in_place(new, target, old)
             finally:
                 with suppress(OSError):
-                    _remove(new)
+                    remove(new)
             for path in (target, *missing):
-                _flush_folder(path.parent)
+                flush_folder(path.parent)
     except BaseException:
         for folder in missing:
             with suppress(OSError):  # only what is still empty is removed
@@ -71,10 +71,11 @@ def replacing(target: Path) -> Iterator[Path]:
 def remove_leftovers(target: Path) -> None:
     """Remove what a writer of this target that was killed left beside it."""
     for kind in ("new", "lock"):
-        _remove(_beside(target, kind))
+        remove(hidden_beside(target, kind))
 
 
-def _beside(target: Path, kind: str) -> Path:
+def hidden_beside(target: Path, kind: str) -> Path:
+    """Where something that belongs to a target lies while it is made: `.w.pth.polymae-<kind>`; not longer than allowed."""
     name = f".{target.name}.polymae-{kind}"
     if len(os.fsencode(name)) > _LONGEST_NAME:
         name = f".{hashlib.sha256(os.fsencode(target.name)).hexdigest()}.polymae-{kind}"
@@ -82,19 +83,25 @@ def _beside(target: Path, kind: str) -> Path:
 
 
 @contextmanager
-def _alone(target: Path) -> Iterator[bool]:
-    """Keep other writers of the target out; False where the file system knows no locks.
+def alone(target: Path, patience: float | None = None, waiting: Callable[[], object] = lambda: None) -> Iterator[bool]:
+    """Keep other writers of the target out while the block runs; gives False where the file system knows no locks.
 
-    The kernel lets go of a killed writer's lock: the lock file that it leaves keeps nobody waiting.
+    The kernel lets go of a killed writer's lock: the lock file that it leaves keeps nobody waiting. `waiting` is called
+    again and again while somebody else is inside, and the patience (seconds; None: PATIENCE) begins anew whenever what it
+    returns changes. Raises OSError, and BusyProblem where the patience ends. Makes the target's folder.
     """
-    path, until = _beside(target, "lock"), time.monotonic() + PATIENCE
+    path, patience = hidden_beside(target, "lock"), PATIENCE if patience is None else patience
+    sign, until, pause = None, time.monotonic() + patience, 0.02
     while (lock := _try_lock(path)) is None:
+        if (seen := waiting()) != sign:
+            sign, until = seen, time.monotonic() + patience
         if time.monotonic() > until:
             raise BusyProblem(
-                f"Another process is writing {target} and did not end within {PATIENCE:.0f} s. Wait for it or stop it, "
+                f"Another process is writing {target} and did not end within {patience:.0f} s. Wait for it or stop it, "
                 "then try again; or name another file."
             )
-        time.sleep(0.02)
+        time.sleep(pause)
+        pause = min(1.2 * pause, 0.2)
     try:
         yield lock >= 0
     finally:
@@ -146,7 +153,7 @@ def _put_in_place(new: Path, target: Path, old: Path) -> None:
     finally:
         if not os.path.lexists(target):
             old.rename(target)  # interrupted in between
-    _remove(old)
+    remove(old)
 
 
 def _exchange(one: Path, other: Path) -> bool:
@@ -166,7 +173,8 @@ def _is_folder(path: Path) -> bool:
     return path.is_dir() and not path.is_symlink()  # what a link leads to is somebody else's
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
+    """Remove a file, a link or a folder with all that is in it, if it is there."""
     if _is_folder(path):
         shutil.rmtree(path)
     else:
@@ -193,10 +201,11 @@ def flush(path: Path) -> None:
         for _ in pool.map(_flush_entry, files or [path]):
             pass
     for folder in folders:
-        _flush_folder(Path(folder))
+        flush_folder(Path(folder))
 
 
-def _flush_folder(path: Path) -> None:
+def flush_folder(path: Path) -> None:
+    """Have a folder's names on the disk, where the file system can say so."""
     try:
         _flush_entry(path)
     except OSError as problem:

@@ -56,7 +56,7 @@ class Weights:
             contents: Contents = "headless" if self.config.pooling == "gap" else "encoder"
             config: Config = replace(self.config, num_classes=count, head_norm=False)
             if contents == "encoder":  # what is left of a classifier on the class token is an encoder's file
-                config = _encoder_config(self.config)
+                config = encoder_config(self.config)
             return replace(self, config=config, contents=contents, tensors=kept, done=(*self.done, dropped))
         return self
 
@@ -88,7 +88,8 @@ class Weights:
         return replace(self, config=config, tensors=tensors, done=(*self.done, said))
 
 
-def _encoder_config(config: ViTConfig) -> MAEConfig:
+def encoder_config(config: ViTConfig) -> MAEConfig:
+    """The autoencoder of which a classifier's encoder may come; its decoder is the usual one."""
     shared = ("img_size", "patch_size", "in_chans", "embed_dim", "depth", "num_heads", "mlp_ratio", "norm_eps")
     return MAEConfig(**{name: getattr(config, name) for name in (*shared, "block_norm_eps", "positions")})
 

@@ -64,6 +64,13 @@ class Checkpoint:
         """Which kind of file it is."""
         return self.identified.contents
 
+    @property
+    def placed(self) -> bool:
+        """Whether the place of every value is known: where the model's sizes say some of it, the file has to tell them."""
+        found = self.identified
+        by_model = found.dialect.derive is not None or any("(" in (r.layout or "") for r in found.readings.values())
+        return self.config is not None or not by_model
+
     @cached_property
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor by spec name, in the spec's order and layout; those that the spec does not know come last."""
@@ -122,7 +129,10 @@ class Checkpoint:
         Half precision becomes float32 exactly. Raises CheckpointProblem with every problem at once, as `select`; also
         for float64, and for values that are not finite.
         """
-        chosen = self.select(config, encoder_only)
+        return self.loaded(config, self.select(config, encoder_only))
+
+    def loaded(self, config: Config, chosen: Mapping[str, Tensor], changed: bool = False) -> Weights:
+        """Selected tensors, or what was made of them (changed), as `weights` gives them."""
         wide = [name for name, tensor in chosen.items() if tensor.dtype == "float64"]
         if wide:
             raise CheckpointProblem(
@@ -135,8 +145,8 @@ class Checkpoint:
         hashed = hash_tensors(chosen)
         if hashed.not_finite:
             raise CheckpointProblem(report(self.path, list(hashed.not_finite), None, None, config), hashed.not_finite)
-        if untouched and chosen.keys() == self.tensors.keys():
-            self.require_own_provenance(hashed.content)
+        if changed or (untouched and chosen.keys() == self.tensors.keys()):
+            self.require_own_provenance(self.hash if changed else hashed.content)
         return {name: tensor.load() for name, tensor in chosen.items()}
 
     def _mixed(self, names: Iterable[str]) -> dict[str, str]:

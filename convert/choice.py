@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from ..backends.config import Config, MAEConfig
+from ..backends.config import Config, Encoder, MAEConfig, ViTConfig
 from ..backends.presets import ALIASES, NAMED, PRESETS, model_config
 from ..backends.spec import differences
+from .changes import encoder_config
 from .checkpoint import Checkpoint
 from .dialects import OF_CLASSIFIERS
 from .said import COMPUTED, settings_of
 from .shapes import adapted, expected_params, settings
 from .tensors import CheckpointProblem
 
+AnyConfig = TypeVar("AnyConfig", bound=Config)
+
 _FEW = 12  # differences from a named model that are worth listing
 
 
-def model_of(checkpoint: Checkpoint, asked: str | None = None) -> tuple[str, Config]:
-    """A model's name and configuration, for a checkpoint; `asked` is what --model takes.
+def model_of(
+    checkpoint: Checkpoint, asked: str | None = None, overrides: Mapping[str, Any] | None = None
+) -> tuple[str, Config]:
+    """A model's name and configuration, for a checkpoint; `asked` is what --model takes, overrides what else was asked for.
 
     The name says the size; the file says how many classes and which pooling a classifier has, and how its program
     computes where `asked` does not. Raises CheckpointProblem where nothing was asked for and the file does not tell, and
@@ -32,14 +37,39 @@ def model_of(checkpoint: Checkpoint, asked: str | None = None) -> tuple[str, Con
             raise CheckpointProblem(_unknown(checkpoint))
         return checkpoint.model or "own model", checkpoint.config
     shapes = {spec: reading.shape for spec, reading in checkpoint.identified.readings.items()}
-    asked_config, named = model_config(asked), asked in NAMED or asked in ALIASES
+    asked_config, named = model_config(asked, **(overrides or {})), asked in NAMED or asked in ALIASES
     config = adapted(asked_config, shapes) if named or isinstance(asked_config, MAEConfig) else asked_config
     _require_family(checkpoint, asked, asked_config, config)
-    given = _given(asked, asked_config)
-    config = replace(config, **{name: value for name, value in _known(checkpoint).items() if name not in given})
+    given = {*_given(asked, asked_config), *(overrides or {})}
+    config = _as_computed(checkpoint, config, given)
     if checkpoint.told and checkpoint.config is not None:
-        _require_agreement(checkpoint, asked, config, checkpoint.config)
+        # Which loss it is scored by is nothing that weights are of.
+        own = {"norm_pix_loss"} & (overrides or {}).keys()
+        _require_agreement(checkpoint, asked, config, checkpoint.config, own)
     return asked, config
+
+
+def classifier_on(checkpoint: Checkpoint, asked: str, overrides: Mapping[str, Any]) -> ViTConfig:
+    """The classifier that is asked for, as it computes on the encoder of an autoencoder's checkpoint.
+
+    Raises CheckpointProblem where the file says of itself that it is of another model.
+    """
+    asked_config = model_config(asked, **overrides)
+    if not isinstance(asked_config, ViTConfig):
+        raise TypeError(f"{asked} is no classifier")
+    # Whether fine-tuning trains the positions is the classifier's own.
+    given = {*_given(asked, asked_config), *overrides, "train_positions"}
+    config = _as_computed(checkpoint, asked_config, given)
+    if checkpoint.told and checkpoint.config is not None:
+        of_decoder = {f.name for f in fields(MAEConfig)} - {f.name for f in fields(Encoder)}
+        _require_agreement(checkpoint, asked, encoder_config(config), checkpoint.config, of_decoder)
+    return config
+
+
+def _as_computed(checkpoint: Checkpoint, config: AnyConfig, given: Collection[str]) -> AnyConfig:
+    """With what the file tells of how its program computes, where nothing else was asked for."""
+    known = {name: value for name, value in _known(checkpoint).items() if hasattr(config, name)}
+    return replace(config, **{name: value for name, value in known.items() if name not in given})
 
 
 def _known(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -72,11 +102,13 @@ def _require_family(checkpoint: Checkpoint, asked: str, wanted: Config, shown: C
         )
 
 
-def _require_agreement(checkpoint: Checkpoint, asked: str, config: Config, told: Config) -> None:
-    """Raise CheckpointProblem where --model contradicts what the file says of itself."""
+def _require_agreement(
+    checkpoint: Checkpoint, asked: str, config: Config, told: Config, aside: Collection[str]
+) -> None:
+    """Raise CheckpointProblem where --model contradicts what the file says of itself, but for the settings set aside."""
     if type(config) is not type(told):
         return  # the tensors' names will tell
-    names = [f.name for f in fields(config) if f.name not in COMPUTED]
+    names = [f.name for f in fields(config) if f.name not in COMPUTED and f.name not in aside]
     if checkpoint.contents != "mae":
         names = [name for name in names if not name.startswith("decoder_") and name not in ("norm_pix_loss", "head")]
     differ = _unlike(told, config, names)

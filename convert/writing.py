@@ -27,6 +27,9 @@ from .shapes import expected_params
 from .targets import format_for, target_of
 from .tensors import Array, CheckpointProblem, Progress, State, Tensor, of_array
 
+# Raised whenever the same weights would be written otherwise (a layout, a name, a note that loaders read): what the cache
+# holds of older versions is then made again.
+CONVERTER_VERSION = 1
 _FLUSHED_AT_ONCE = 1 << 27  # bytes; smaller portions did not help
 
 

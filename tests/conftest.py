@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 from checkpoints import into, official  # noqa: F401  (fixtures)
 from frameworks import frameworks_under_test
 from polymae.backends.runtime import installed
+
+# A shell that runs the tests in the background has them ignore Ctrl-C, which the processes that tests stop would inherit.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(params=frameworks_under_test())

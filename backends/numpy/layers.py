@@ -48,9 +48,9 @@ def _matmul_in_sequence(a: Array, b: Array) -> Array:
 class Module:
     """Attributes that are arrays are parameters; modules and lists of modules are searched in order of assignment."""
 
-    def __call__(self, *args: Any) -> Any:
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run forward."""
-        return self.forward(*args)  # type: ignore[attr-defined]
+        return self.forward(*args, **kwargs)  # type: ignore[attr-defined]
 
     def named_parameters(self, prefix: str = "") -> Iterator[tuple[str, Array]]:
         """Every parameter's name and array."""

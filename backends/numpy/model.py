@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..config import MAEConfig, ViTConfig, keep_length
+from ..inputs import check_inputs, check_pooling
 from ..spec import NoTaps
 from .layers import Array, LayerNorm, Linear, Module, log_softmax, row_mean, unbiased_variance
 from .parts import HeadNorm, PatchEmbed, TransposedConv, blocks, raster_order
@@ -50,11 +51,29 @@ class MAE(Module):
         imgs [N, C, height, width], normalised. noise [N, L]: the patches of smallest noise are kept; None draws it.
         Returns the loss [], the prediction [N, L, P] and the mask [N, L] (0 kept, 1 removed).
         """
+        check_inputs(imgs, noise, self.config)
         out = NoTaps() if out is None else out
         latent, mask, ids_restore = self.forward_encoder(imgs, noise, mask_ratio, out)
         pred = self.forward_decoder(latent, ids_restore, out)
         loss = self.forward_loss(imgs, pred, mask, out)
         return loss, pred, mask
+
+    def encode(self, imgs: Array, pooling: str | None = "cls") -> Array:
+        """imgs [N, C, height, width], normalised, to features of the whole images: nothing is masked or drawn.
+
+        pooling: after the norm, cls is the class token and gap the mean of the patch tokens [N, D]; tokens, or None,
+        is all tokens [N, L+1, D], the class token first.
+        """
+        check_inputs(imgs, None, self.config)
+        check_pooling(pooling)
+        L = self.config.num_patches
+        noise = np.broadcast_to(np.arange(L), (len(imgs), L))  # [N, L], every patch in its place
+        x, _, _ = self.forward_encoder(imgs, noise, 0.0, NoTaps())
+        if pooling == "cls":
+            x = x[:, 0]
+        elif pooling == "gap":
+            x = x[:, 1:].mean(axis=1)
+        return x
 
     def forward_encoder(
         self, imgs: Array, noise: Array | None, mask_ratio: float, out: dict[str, Array]
@@ -76,7 +95,7 @@ class MAE(Module):
         """Keep the K patches of smallest noise: each image its own, or all the first's in raster order (masking)."""
         N, L, D = x.shape
         K = keep_length(L, mask_ratio)
-        noise = np.random.default_rng().random((N, L), np.float32) if noise is None else noise
+        noise = np.random.random((N, L)).astype(np.float32) if noise is None else noise
         ids_shuffle = np.argsort(noise, axis=1, kind="stable")
         if self.config.masking == "raster":
             ids_shuffle = raster_order(ids_shuffle, K)
@@ -161,12 +180,18 @@ class ViT(Module):
 
     def forward(self, imgs: Array, out: dict[str, Array] | None = None) -> Array:
         """imgs [N, C, height, width], normalised, to logits [N, classes]."""
+        check_inputs(imgs, None, self.config)
         out = NoTaps() if out is None else out
         x = self.forward_features(imgs, out)
         if self.config.head_norm:
             x = out["head_norm"] = self.head_norm(x)  # [N, D]
         x = out["logits"] = self.head(x)
         return x
+
+    def encode(self, imgs: Array) -> Array:
+        """imgs [N, C, height, width], normalised, to the pooled features [N, D], as the head gets them."""
+        check_inputs(imgs, None, self.config)
+        return self.forward_features(imgs, NoTaps())
 
     def forward_features(self, imgs: Array, out: dict[str, Array]) -> Array:
         """imgs [N, C, height, width] to the pooled features [N, D]."""

@@ -43,12 +43,13 @@ def devices() -> list[str]:
 
 
 def setup(device: str = "cpu", threads: int | None = None, seed: int = 0, allow_tf32: bool = False) -> None:
-    """Prepare the process for exact work. NumPy has nothing to switch: its threads are those of its BLAS.
+    """Prepare the process for exact work: a seed. NumPy has nothing to switch: its threads are those of its BLAS.
 
     Raises RuntimeProblem for a device that is not there.
     """
     if device not in devices():
         raise RuntimeProblem(f"NumPy has no {device!r}; it computes on the cpu alone.")
+    np.random.seed(seed)
 
 
 def environment(device: str) -> dict[str, Any]:

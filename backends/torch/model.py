@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..config import MAEConfig, ViTConfig, keep_length
+from ..inputs import check_inputs, check_pooling
 from ..spec import NoTaps
 from .parts import HeadNorm, PatchEmbed, TransposedConv, blocks, raster_order
 from .weights import Weights, finish
@@ -52,11 +53,29 @@ class MAE(nn.Module):
         imgs [N, C, height, width], normalised. noise [N, L]: the patches of smallest noise are kept; None draws it.
         Returns the loss [], the prediction [N, L, P] and the mask [N, L] (0 kept, 1 removed).
         """
+        check_inputs(imgs, noise, self.config)
         out = NoTaps() if out is None else out
         latent, mask, ids_restore = self.forward_encoder(imgs, noise, mask_ratio, out)
         pred = self.forward_decoder(latent, ids_restore, out)
         loss = self.forward_loss(imgs, pred, mask, out)
         return loss, pred, mask
+
+    def encode(self, imgs: Tensor, pooling: str | None = "cls") -> Tensor:
+        """imgs [N, C, height, width], normalised, to features of the whole images: nothing is masked or drawn.
+
+        pooling: after the norm, cls is the class token and gap the mean of the patch tokens [N, D]; tokens, or None,
+        is all tokens [N, L+1, D], the class token first.
+        """
+        check_inputs(imgs, None, self.config)
+        check_pooling(pooling)
+        L = self.config.num_patches
+        noise = torch.arange(L, device=imgs.device).expand(imgs.shape[0], -1)  # [N, L], every patch in its place
+        x, _, _ = self.forward_encoder(imgs, noise, 0.0, NoTaps())
+        if pooling == "cls":
+            x = x[:, 0]
+        elif pooling == "gap":
+            x = x[:, 1:].mean(dim=1)
+        return x
 
     def forward_encoder(
         self, imgs: Tensor, noise: Tensor | None, mask_ratio: float, out: dict[str, Tensor]
@@ -78,7 +97,7 @@ class MAE(nn.Module):
         """Keep the K patches of smallest noise: each image its own, or all the first's in raster order (masking)."""
         N, L, D = x.shape
         K = keep_length(L, mask_ratio)
-        noise = torch.rand(N, L, device=x.device) if noise is None else noise
+        noise = torch.rand(N, L, dtype=torch.float32, device=x.device) if noise is None else noise
         ids_shuffle = torch.argsort(noise, dim=1, stable=True)
         if self.config.masking == "raster":
             ids_shuffle = raster_order(ids_shuffle, K)
@@ -164,12 +183,18 @@ class ViT(nn.Module):
 
     def forward(self, imgs: Tensor, out: dict[str, Tensor] | None = None) -> Tensor:
         """imgs [N, C, height, width], normalised, to logits [N, classes]."""
+        check_inputs(imgs, None, self.config)
         out = NoTaps() if out is None else out
         x = self.forward_features(imgs, out)
         if self.config.head_norm:
             x = out["head_norm"] = self.head_norm(x)  # [N, D]
         x = out["logits"] = self.head(x)
         return x
+
+    def encode(self, imgs: Tensor) -> Tensor:
+        """imgs [N, C, height, width], normalised, to the pooled features [N, D], as the head gets them."""
+        check_inputs(imgs, None, self.config)
+        return self.forward_features(imgs, NoTaps())
 
     def forward_features(self, imgs: Tensor, out: dict[str, Tensor]) -> Tensor:
         """imgs [N, C, height, width] to the pooled features [N, D]."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from ...backends.errors import Problem
+from ...backends.errors import Problem, install_line
 from ...convert.atomic import replacing
 from ..recording.trace import require_folder
 from .junit import as_junit
@@ -39,7 +39,7 @@ def write_files(report: Report, out: Path | None, junit: Path | None, markdown: 
     _write(out / "report.json", report.as_json())
     if absent := missing_libraries():
         (out / "report.html").unlink(missing_ok=True)
-        print(f"No report.html: it needs {', '.join(absent)} (pip install -r requirements/core.txt).", file=sys.stderr)
+        print(f"No report.html: it needs {', '.join(absent)} ({install_line('core')}).", file=sys.stderr)
         return [out / "report.json"]
     write_page(report, out / "report.html")
     return [out / "report.html", out / "report.json"]

@@ -1,0 +1,75 @@
+"""What a model is given when it is called: images, noise, a pooling. Only shapes are looked at, of any framework."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .config import Config
+from .errors import Problem
+
+POOLINGS = ("cls", "gap", "tokens")
+
+
+class InputError(Problem, ValueError):
+    """What a model cannot be called with; the message says what it takes."""
+
+
+def check_inputs(imgs: Any, noise: Any, config: Config) -> None:
+    """Raise InputError where imgs is not [N, C, height, width] as configured, or noise neither None nor [N, L]."""
+    check_shapes(getattr(imgs, "shape", imgs), getattr(noise, "shape", noise), config)
+
+
+def check_shapes(imgs: Any, noise: Any, config: Config) -> None:
+    """The same of their shapes; what has no shape is given as it is, and a side that is not yet known as None."""
+    expected = (config.in_chans, *config.img_size)
+    if not hasattr(imgs, "__len__") or len(imgs) != 4 or not _same(imgs[1:2], expected[:1]):
+        raise InputError(_not_images(imgs, expected))
+    if not _same(imgs[2:], expected[1:]):
+        raise InputError(_another_size(tuple(imgs[2:]), config))
+    if noise is None:
+        return
+    if not hasattr(noise, "__len__"):
+        raise InputError(
+            f"The second argument is the noise [N, L], not {noise!r}; a mask ratio is given by its name: "
+            f"model(imgs, mask_ratio={noise!r})."
+        )
+    if not _same(noise, (imgs[0], config.num_patches)):
+        raise InputError(
+            f"noise is {_listed(noise)}; it must be {_listed((imgs[0], config.num_patches))}: a number for each patch of "
+            "each image, or None to draw them."
+        )
+
+
+def check_pooling(pooling: Any) -> None:
+    """Raise InputError for what encode does not know."""
+    if pooling is not None and pooling not in POOLINGS:
+        raise InputError(
+            f"pooling is {pooling!r}; it must be 'cls' (the class token), 'gap' (the mean of the patch tokens) or "
+            "'tokens' (all of them, as None)."
+        )
+
+
+def _same(shape: Any, expected: tuple[Any, ...]) -> bool:
+    return len(shape) == len(expected) and all(a == b or a is None or b is None for a, b in zip(shape, expected))
+
+
+def _not_images(imgs: Any, expected: tuple[int, ...]) -> str:
+    takes = f"the model takes [N, {', '.join(map(str, expected))}]: N images, channels first, height, width."
+    if not hasattr(imgs, "__len__"):
+        return f"imgs is a {type(imgs).__name__}, not a tensor; {takes}"
+    if tuple(imgs) == expected:
+        return f"imgs is {_listed(imgs)}; {takes} A batch of one image is imgs[None]."
+    return f"imgs is {_listed(imgs)}; {takes}"
+
+
+def _another_size(size: tuple[int, ...], config: Config) -> str:
+    fits = all(side and side % config.patch_size == 0 for side in size)
+    load = f", or load the model with image_size={size[0] if size[0] == size[1] else size}"
+    return (
+        f"Input image size ({size[0]}*{size[1]}) doesn't match model ({config.img_size[0]}*{config.img_size[1]}). "
+        f"Resize or crop the images{load if fits else ''}."
+    )
+
+
+def _listed(shape: Any) -> str:
+    return f"[{', '.join(str(side) for side in shape)}]"

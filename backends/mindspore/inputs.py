@@ -1,0 +1,16 @@
+"""What a model is called with, looked at where MindSpore compiles it too: there it is looked at while compiling."""
+
+from __future__ import annotations
+
+from mindspore import Tensor, ops
+
+from .. import inputs
+from ..config import Config
+
+check_pooling = ops.constexpr(inputs.check_pooling)
+_check_shapes = ops.constexpr(inputs.check_shapes)
+
+
+def check_inputs(imgs: Tensor, noise: Tensor | None, config: Config) -> None:
+    """As that of backends/inputs.py."""
+    _check_shapes(getattr(imgs, "shape", imgs), getattr(noise, "shape", noise), config)

@@ -1,0 +1,220 @@
+"""`polymae weights`: the published checkpoints, and those of them that are kept on this machine."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..backends import FRAMEWORKS
+from ..backends.errors import Problem
+
+if TYPE_CHECKING:
+    from ..hub.registry import Published
+    from ..hub.stored import Cached
+
+_NAME = "a name or file name of `polymae weights list`, a URL, or a Hugging Face id (owner/name)"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `polymae weights` and of what it does."""
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+
+    def action(name: str, work: Callable[[argparse.Namespace], int], summary: str) -> argparse.ArgumentParser:
+        added = actions.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
+        added.set_defaults(work=work)
+        return added
+
+    listing = action("list", _list, "list every published checkpoint, and what is kept on this machine")
+    listing.add_argument("--json", action="store_true", help="machine-readable output with everything that is known")
+    path = action("path", _path, "print where weights that were downloaded lie, and nothing else")
+    path.add_argument("name", help=_NAME)
+    download = action("download", _download, "download weights where they are not kept yet, and print where they lie")
+    download.add_argument("names", metavar="name", nargs="+", help=_NAME)
+    for parser_of_files in (path, download):
+        parser_of_files.add_argument(
+            "--framework", choices=FRAMEWORKS, help="as this framework's own file, converted once"
+        )
+    verify = action("verify", _verify, "look through what is kept, print its full digests, and say what differs")
+    verify.add_argument("names", metavar="name", nargs="*", help="as for path; without one: everything")
+    verify.add_argument("--json", action="store_true", help="machine-readable output")
+    clear = action("clear", _clear, "remove what is kept")
+    clear.add_argument("names", metavar="name", nargs="*", help="as for path")
+    clear.add_argument("--converted", action="store_true", help="only files that were converted from others")
+    clear.add_argument("--all", action="store_true", help="everything in the cache that PolyMAE put there")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do what was asked and return 0; 1 where a file that was verified differs."""
+    work: Callable[[argparse.Namespace], int] = args.work
+    return work(args)
+
+
+def _list(args: argparse.Namespace) -> int:
+    from ..hub.cache import home, kept
+    from ..hub.registry import published
+    from ..hub.stored import cached
+
+    here = cached()
+    rows: list[dict[str, Any]] = []
+    for row in published().values():
+        found = kept(row)
+        rows.append(
+            {**asdict(row), "url": row.url, "holds": row.holds, "cached": None if found is None else str(found)}
+        )
+    if args.json:
+        print(json.dumps({"home": str(home()), "published": rows, "cached": [_facts(one) for one in here]}, indent=2))
+        return 0
+    titles = ("name", "model", "holds", "top-1", "licence", "cached")
+    table = [{**row, "top-1": _top1(row["numbers"]), "cached": "yes" if row["cached"] else "-"} for row in rows]
+    lines = [titles, *(tuple(str(line[title]) for title in titles) for line in table)]
+    widths = [max(map(len, column)) for column in zip(*lines)]
+    for line in lines:
+        print("  ".join(f"{text:<{width}}" for text, width in zip(line, widths)).rstrip())
+    if here:
+        print(f"\nIn {home()}, {_megabytes(sum(one.bytes for one in here))}:")
+        for one in here:
+            print(f"{_megabytes(one.bytes):>12}  {one.what}: {one.name}")
+    return 0
+
+
+def _path(args: argparse.Namespace) -> int:
+    from ..hub.cache import kept
+
+    found = kept(_meant(args.name))
+    if found is None:
+        wanted = f" --framework {args.framework}" if args.framework else ""
+        raise Problem(f"{args.name} is not in the cache: polymae weights download {args.name}{wanted}")
+    print(_as_native(found, args.framework))
+    return 0
+
+
+def _download(args: argparse.Namespace) -> int:
+    from ..hub.cache import fetch, fetch_huggingface, fetch_url
+    from ..hub.registry import Published
+
+    for what in [_meant(name) for name in args.names]:  # first all names, then the first download
+        if isinstance(what, Published):
+            found = fetch(what)
+        else:
+            found = fetch_url(what) if _is_url(what) else fetch_huggingface(what)
+        print(_as_native(found, args.framework), flush=True)
+    return 0
+
+
+def _verify(args: argparse.Namespace) -> int:
+    from ..hub.stored import verify
+
+    chosen = _chosen(args.names)
+    rows, status = [], 0
+    for found in verify(chosen):
+        status = 1 if found.problems else status
+        measured = {
+            name: found.measured and getattr(found.measured, name) for name in ("bytes", "md5", "sha256", "hash")
+        }
+        rows.append({**_facts(found.cached), "problems": list(found.problems), "measured": measured})
+        if not args.json:
+            print(
+                f"{found.cached.path}\n    {'WRONG' if found.problems else 'right'}  {found.cached.what}, {found.cached.name}"
+            )
+            for name, value in measured.items():
+                if value:
+                    print(f"    {name:<7}{value}")
+            for problem in found.problems:
+                print(f"    {problem}")
+    if args.json:
+        print(json.dumps(rows, indent=2))
+    elif status:
+        print("To have a file again: polymae weights clear NAME, then polymae weights download NAME")
+    return status
+
+
+def _clear(args: argparse.Namespace) -> int:
+    from ..hub.cache import home
+    from ..hub.stored import clear, original
+
+    if not (args.names or args.converted or args.all) or (args.names and args.all):
+        raise Problem("Say what to remove: names, --converted (only what was converted), or --all.")
+    if args.names:
+        paths = [original(name) for name in args.names]
+        _chosen(args.names)
+    removed = clear(paths if args.names else None, args.converted)
+    for path, size in removed:
+        print(f"removed {_megabytes(size):>12}  {path}")
+    print(f"{_megabytes(sum(size for _, size in removed))} freed in {home()}")
+    return 0
+
+
+def _chosen(names: Sequence[str]) -> list[Cached]:
+    """What of the cache is meant, with what was converted from it. Raises Problem for a name of which nothing is there."""
+    from ..hub.stored import cached, original, owner
+
+    here = cached()
+    if not names:
+        return here
+    chosen = []
+    for name in names:
+        place = original(name)
+        found = [one for one in here if owner(one.path) == place]
+        if not found:
+            raise Problem(f"Nothing is kept of {name}: polymae weights download {name}")
+        chosen += found
+    return chosen
+
+
+def _meant(name: str) -> Published | str:
+    """The published checkpoint, URL or Hugging Face id that a name is. Raises Problem, with the nearest names, for none."""
+    from ..hub.registry import find, nearest
+
+    row = find(name)
+    if row is None and not _is_url(name) and (name.count("/") != 1 or Path(name).exists()):
+        raise Problem(
+            f"There are no weights {name!r}. {nearest(name)} A URL or a Hugging Face id (owner/name) also works."
+        )
+    return row or name
+
+
+def _is_url(name: str) -> bool:
+    return "://" in name
+
+
+def _as_native(path: Path, framework: str | None) -> Path:
+    """As a framework's own file. Raises Problem where there is none: its loader would not read the original."""
+    if framework is None:
+        return path
+    from ..convert.checkpoint import open_checkpoint
+    from ..convert.targets import is_native
+    from ..hub.cache import native
+
+    found = native(path, framework)
+    if framework != "numpy" and not is_native(open_checkpoint(found), framework):
+        raise Problem(
+            f"{found} could not be converted for {framework} in the cache: convert_weights {framework} -c {found} -o <place>"
+        )
+    return found
+
+
+def _facts(one: Cached) -> dict[str, Any]:
+    return {
+        "path": str(one.path),
+        "kind": one.kind,
+        "name": one.name,
+        "framework": one.framework or None,
+        "bytes": one.bytes,
+        "record": asdict(one.record) if one.record else None,
+    }
+
+
+def _top1(numbers: dict[str, float]) -> str:
+    """The published accuracy, in per cent."""
+    for name, value in numbers.items():
+        if name.endswith("top-1"):
+            return f"{value:.1f}" + (f" ({name.removesuffix(' top-1')})" if name != "top-1" else "")
+    return "-"
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB"

@@ -1,0 +1,142 @@
+"""Every published checkpoint: where it is, what it holds, under which licence. The data is registry.json."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from ..backends.config import Config, MAEConfig, ViTConfig
+from ..backends.errors import Problem
+from ..backends.presets import NAMED
+
+MORE = "POLYMAE_REGISTRY"  # a JSON file in the form of registry.json, whose checkpoints are added
+# What a file of each kind of contents holds, in words.
+_HOLDS = {"encoder": "encoder only", "mae": "encoder and decoder", "classifier": "classifier"}
+
+
+@dataclass(frozen=True)
+class Published:
+    """One published checkpoint.
+
+    path: where it lies below its source's address and below a mirror's; or huggingface: its id there. model: a preset.
+    kind: what tells it from the model's other checkpoints. contents: encoder, mae (with the decoder) or classifier.
+    pixels: what its decoder predicts, raw or normalised per patch. digests: the first hexadecimal digits that are published, or
+    all, by algorithm. numbers: published results on ImageNet-1k, in per cent.
+    """
+
+    name: str
+    source: str
+    model: str
+    kind: str
+    contents: str
+    address: str
+    licence: str
+    citation: str
+    path: str = ""
+    huggingface: str = ""
+    pixels: str = ""
+    digests: Mapping[str, str] = field(default_factory=dict)
+    numbers: Mapping[str, float] = field(default_factory=dict)
+    note: str = ""
+
+    @property
+    def url(self) -> str:
+        """Where its project publishes it."""
+        return self.address.rstrip("/") + "/" + (self.path or self.huggingface)
+
+    @property
+    def file(self) -> str:
+        """Its file's name; nothing where it is a folder of the Hugging Face Hub."""
+        return self.path.rpartition("/")[2]
+
+    @property
+    def holds(self) -> str:
+        """What it holds, in words."""
+        return _HOLDS[self.contents] + (f", {self.pixels} pixels" if self.pixels else "")
+
+
+def published() -> dict[str, Published]:
+    """Every known checkpoint by name; $POLYMAE_REGISTRY adds those of a file. Raises Problem where that file is unusable."""
+    found = dict(_read(Path(__file__).with_name("registry.json")))
+    if more := os.environ.get(MORE):
+        found |= _read(Path(more))
+    return found
+
+
+def find(name: str) -> Published | None:
+    """The checkpoint of this name, file name, address or Hugging Face id, or None."""
+    return next((row for row in published().values() if name in (row.name, row.file or row.huggingface, row.url)), None)
+
+
+def nearest(name: str) -> str:
+    """The names that are most like a mistyped one, and where to find all, as a sentence."""
+    near = get_close_matches(name, published(), n=3)
+    return (f"Nearest: {', '.join(near)}. " if near else "") + "`polymae weights list` shows what is published."
+
+
+def of_model(model: str) -> dict[str, Published]:
+    """The checkpoints that fit a preset, by kind; a classifier also takes the encoders of the autoencoder of its size."""
+    rows = list(published().values())
+    return {row.kind: row for row in rows if row.model == f"mae_{model}"} | {
+        row.kind: row for row in rows if row.model == model
+    }
+
+
+def best_for(model: str, config: Config) -> Published:
+    """The checkpoint that pretrained=True means.
+
+    An autoencoder of raw pixels: visualize; of normalised ones: full. A classifier: the fine-tuned one where it has these
+    classes and this pooling, else the pre-trained encoder, from which official fine-tuning starts.
+    Raises Problem where none is published.
+    """
+    rows = of_model(model)
+    if isinstance(config, MAEConfig):
+        wanted = "full" if config.norm_pix_loss else "visualize"
+    else:
+        usual = NAMED.get(model)
+        same = isinstance(usual, ViTConfig) and (usual.num_classes, usual.pooling) == (
+            config.num_classes,
+            config.pooling,
+        )
+        wanted = "finetuned" if same else "pretrain"
+    if wanted in rows:
+        return rows[wanted]
+    with_some = sorted({row.model for row in published().values()})
+    raise Problem(
+        f"No {wanted} weights are published for {model}"
+        + (f", only {', '.join(rows)}" if rows else f"; there are some for {', '.join(with_some)}")
+        + ". Give your own with weights=<path, URL or Hugging Face id>, or leave pretrained=False for initial weights."
+    )
+
+
+@functools.cache
+def _parsed(path: Path, changed: int) -> dict[str, Published]:
+    """The file's rows; `changed`, its time in nanoseconds, has it read again where it was replaced."""
+    said = json.loads(path.read_text(encoding="utf-8"))
+    rows = [_row(row, said["sources"][row["source"]]) for row in said["checkpoints"]]
+    return {row.name: row for row in rows}
+
+
+def _row(row: Mapping[str, Any], source: Mapping[str, str]) -> Published:
+    found = Published(**row, address=source["url"], licence=source["licence"], citation=source["citation"])
+    if found.contents not in _HOLDS or bool(found.file) == bool(found.huggingface):
+        raise ValueError(
+            f"{found.name} needs contents of {', '.join(_HOLDS)} and either a path of a file or a huggingface id"
+        )
+    return found
+
+
+def _read(path: Path) -> dict[str, Published]:
+    try:
+        return _parsed(path, path.stat().st_mtime_ns)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as problem:
+        raise Problem(
+            f"{path} ({MORE}) is no list of checkpoints: {problem!r}. It must have the form of {Path(__file__).name[:-3]}.json "
+            "in PolyMAE's folder hub."
+        ) from None
