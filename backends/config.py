@@ -195,6 +195,6 @@ def keep_length(num_patches: int, mask_ratio: float) -> int:
     kept = int(num_patches * (1 - mask_ratio)) if 0 <= mask_ratio < 1 else 0
     if kept < 1:
         raise ConfigError(
-            f"mask_ratio={mask_ratio} keeps none of {num_patches} patches; give one from 0 that keeps a patch."
+            f"mask_ratio={mask_ratio} keeps none of {num_patches} patches; it must be at least 0, below 1, and leave one."
         )
     return kept

@@ -15,15 +15,24 @@ class InputError(Problem, ValueError):
 
 
 def check_inputs(imgs: Any, noise: Any, config: Config) -> None:
-    """Raise InputError where imgs is not [N, C, height, width] as configured, or noise neither None nor [N, L]."""
-    check_shapes(getattr(imgs, "shape", imgs), getattr(noise, "shape", noise), config)
+    """Raise InputError where imgs is not [N, C, height, width] in floating point, as configured, or noise neither None nor
+    [N, L]."""
+    check_shapes(getattr(imgs, "shape", imgs), getattr(noise, "shape", noise), getattr(imgs, "dtype", None), config)
 
 
-def check_shapes(imgs: Any, noise: Any, config: Config) -> None:
-    """The same of their shapes; what has no shape is given as it is, and a side that is not yet known as None."""
+def check_shapes(imgs: Any, noise: Any, dtype: Any, config: Config) -> None:
+    """The same of their shapes and of the images' dtype; what has no shape is given as it is, and a side that is not yet
+    known as None."""
+    if "int" in str(dtype).lower() or "bool" in str(dtype).lower():  # some frameworks would compute with them
+        raise InputError(
+            f"imgs is {dtype}; the model takes floating point: pixels from 0 to 1, less the mean and divided by the deviation "
+            "that it was trained with (ImageNet's: .485, .456, .406 and .229, .224, .225)."
+        )
     expected = (config.in_chans, *config.img_size)
     if not hasattr(imgs, "__len__") or len(imgs) != 4 or not _same(imgs[1:2], expected[:1]):
         raise InputError(_not_images(imgs, expected))
+    if imgs[0] == 0:  # MegEngine would end the process
+        raise InputError(f"imgs is {_listed(imgs)}, a batch without an image; the model takes one at least.")
     if not _same(imgs[2:], expected[1:]):
         raise InputError(_another_size(tuple(imgs[2:]), config))
     if noise is None:

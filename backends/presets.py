@@ -133,7 +133,7 @@ def config_of(values: Mapping[str, Any]) -> Config:
             except OverflowError:
                 raise ConfigError(f"{key} is {shortened(value)}, which is too large.") from None
         elif key != "img_size" and type(value) is not kinds[key]:
-            raise ConfigError(f"{key} is {shortened(value)}; it must be a {kinds[key].__name__}.")
+            raise ConfigError(f"{key} is {shortened(value)}; its type must be {kinds[key].__name__}.")
         elif key == "img_size" and not _is_size(value):
             raise ConfigError(f"img_size is {shortened(value)}; it must be one number or [height, width], in pixels.")
     return kind(**found)
@@ -145,9 +145,16 @@ def _require_settings(kind: type[Config], names: Iterable[str]) -> None:
         if name not in known:
             near = get_close_matches(name, known, n=1)
             hint = f"did you mean {near[0]}?" if near else f"the names are {', '.join(known)}."
+            if name in {f.name for one in (MAEConfig, ViTConfig) for f in fields(one)}:
+                owner, other = (
+                    ("an autoencoder", "classifiers") if kind is MAEConfig else ("a classifier", "autoencoders")
+                )
+                hint = f"{owner} has none; it is one of {other}."
+            elif name == "mask_ratio":
+                hint = "it is an argument of the call: model(imgs, mask_ratio=0.75)."
             raise ConfigError(f"Unknown model setting {name!r}; {hint}")
 
 
 def _is_size(value: Any) -> bool:
-    sides = value if isinstance(value, list) else [value]
+    sides = value if isinstance(value, (list, tuple)) else [value]
     return 1 <= len(sides) <= 2 and all(isinstance(side, int) and not isinstance(side, bool) for side in sides)

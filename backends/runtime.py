@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 from collections.abc import Callable, Collection, Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, cast
 
@@ -46,6 +47,8 @@ class RuntimeProblem(Problem, RuntimeError):
 class Runtime(Protocol):
     """One backend. The docstrings are in backends/torch/runtime.py; the other four mean the same."""
 
+    DTYPES: Collection[str]
+
     def devices(self) -> list[str]: ...
     def setup(self, device: str = ..., threads: int | None = ..., seed: int = ..., allow_tf32: bool = ...) -> None: ...
     def environment(self, device: str) -> dict[str, Any]: ...
@@ -70,7 +73,9 @@ def installed(framework: str) -> bool:
 def load_backend(framework: str) -> Runtime:
     """Import one backend. Raises RuntimeProblem, saying what to type, where its framework is missing or broken."""
     if framework not in FRAMEWORKS:
-        raise RuntimeProblem(f"Unknown framework {framework!r}; there are {', '.join(FRAMEWORKS)}.")
+        near = get_close_matches(framework, FRAMEWORKS, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise RuntimeProblem(f"Unknown framework {framework!r}; there are {', '.join(FRAMEWORKS)}.{hint}")
     fix = install_line("core" if framework == "numpy" else framework)  # NumPy's needs SciPy
     if not installed(framework):
         raise RuntimeProblem(f"{framework} is not installed in this environment. To install it: {fix}")
@@ -84,6 +89,12 @@ def require_device(runtime: Runtime, framework: str, device: str) -> None:
     """Raise RuntimeProblem where a framework cannot use a device here."""
     if device != "cpu" and device not in (there := runtime.devices()):  # asking for others can take seconds
         raise RuntimeProblem(f"{framework} sees no {device!r} here; it has {', '.join(there)}.")
+
+
+def require_dtype(framework: str, dtypes: Collection[str], dtype: str) -> None:
+    """Raise RuntimeProblem for a dtype that a framework does not run here."""
+    if dtype not in dtypes:
+        raise RuntimeProblem(f"{framework} runs {', '.join(dtypes)} here, not {dtype!r}.")
 
 
 def forward(model: Any, inputs: Mapping[str, Any], mask_ratio: float, out: dict[str, Any]) -> Any:

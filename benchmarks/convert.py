@@ -182,6 +182,7 @@ def main() -> None:
 
 
 def processor() -> str:
+    """What the machine calls its processor."""
     names = [
         line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
     ]

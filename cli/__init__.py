@@ -47,15 +47,19 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print the problem and leave with status 2."""
+        from ..hub.addresses import scrubbed
+
         self.print_usage(sys.stderr)
-        self.exit(2, f"{self.prog}: {message}\n")
+        self.exit(2, f"{self.prog}: {scrubbed(message)}\n")
 
     def _check_value(self, action: argparse.Action, value: object) -> None:
         if action.choices is not None and value not in action.choices:
             choices = [str(choice) for choice in action.choices]
             near = get_close_matches(str(value), choices, n=1)
             hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise argparse.ArgumentError(action, f"{value!r} is not one of {', '.join(choices)}.{hint}")
+            from ..hub.addresses import shown
+
+            raise argparse.ArgumentError(action, f"{shown(str(value))!r} is not one of {', '.join(choices)}.{hint}")
 
 
 def run_safely(prog: str, work: Callable[[], int]) -> int:
@@ -76,7 +80,7 @@ def run_safely(prog: str, work: Callable[[], int]) -> int:
         print(f"{prog}: {problem}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stopped:
-        print(f"{prog}: stopped; every file is as it was before, or complete.", file=sys.stderr)
+        print(f"{prog}: stopped; at its own place, every file is as it was before, or complete.", file=sys.stderr)
         return 143 if isinstance(stopped, Terminated) else 130
     except BrokenPipeError:
         sys.stderr.close()
@@ -121,6 +125,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if name == chosen:  # only the chosen subcommand's module is imported: --help stays fast
             module = importlib.import_module(f".{name}", __name__)
             module.add_arguments(subparser)
-            subparser.set_defaults(run=module.run)
-    args = parser.parse_args(arguments)
+            subparser.set_defaults(run=module.run, parser=subparser)
+    args, unknown = parser.parse_known_args(arguments)
+    if unknown:  # said by the innermost parser, with its usage
+        from ..hub.addresses import shown
+
+        args.parser.error(f"unrecognized arguments: {' '.join(map(shown, unknown))}")
     return run_safely(f"polymae {args.command}", lambda: int(args.run(args)))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -13,10 +15,11 @@ from ..backends import FRAMEWORKS
 from ..backends.errors import Problem
 
 if TYPE_CHECKING:
-    from ..hub.registry import Published
+    from ..hub.sources import Source
     from ..hub.stored import Cached
 
 _NAME = "a name or file name of `polymae weights list`, a URL, or a Hugging Face id (owner/name)"
+_WIDTH = 118  # columns of what is printed under the table
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,18 +28,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     def action(name: str, work: Callable[[argparse.Namespace], int], summary: str) -> argparse.ArgumentParser:
         added = actions.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
-        added.set_defaults(work=work)
+        added.set_defaults(work=work, parser=added)
         return added
 
     listing = action("list", _list, "list every published checkpoint, and what is kept on this machine")
     listing.add_argument("--json", action="store_true", help="machine-readable output with everything that is known")
-    path = action("path", _path, "print where weights that were downloaded lie, and nothing else")
+    path = action("path", _path, "print where weights that were downloaded lie, and nothing else on stdout")
     path.add_argument("name", help=_NAME)
     download = action("download", _download, "download weights where they are not kept yet, and print where they lie")
     download.add_argument("names", metavar="name", nargs="+", help=_NAME)
     for parser_of_files in (path, download):
         parser_of_files.add_argument(
-            "--framework", choices=FRAMEWORKS, help="as this framework's own file, converted once"
+            "--framework",
+            choices=FRAMEWORKS,
+            help="as this framework's own file: where it is none, it is converted, once",
         )
     verify = action("verify", _verify, "look through what is kept, print its full digests, and say what differs")
     verify.add_argument("names", metavar="name", nargs="*", help="as for path; without one: everything")
@@ -54,26 +59,29 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _list(args: argparse.Namespace) -> int:
-    from ..hub.cache import home, kept
+    from ..hub.addresses import shown
+    from ..hub.cache import kept
+    from ..hub.records import home
     from ..hub.registry import published
+    from ..hub.sources import Source
     from ..hub.stored import cached
 
     here = cached()
     rows: list[dict[str, Any]] = []
     for row in published().values():
-        found = kept(row)
-        rows.append(
-            {**asdict(row), "url": row.url, "holds": row.holds, "cached": None if found is None else str(found)}
-        )
+        found = kept(Source(row=row, huggingface=row.huggingface))
+        facts = {
+            **asdict(row),
+            "address": shown(row.address),
+            "url": shown(row.url),
+            "path": shown(row.path),
+            "holds": row.holds,
+        }
+        rows.append({**facts, "cached": None if found is None else str(found)})
     if args.json:
         print(json.dumps({"home": str(home()), "published": rows, "cached": [_facts(one) for one in here]}, indent=2))
         return 0
-    titles = ("name", "model", "holds", "top-1", "licence", "cached")
-    table = [{**row, "top-1": _top1(row["numbers"]), "cached": "yes" if row["cached"] else "-"} for row in rows]
-    lines = [titles, *(tuple(str(line[title]) for title in titles) for line in table)]
-    widths = [max(map(len, column)) for column in zip(*lines)]
-    for line in lines:
-        print("  ".join(f"{text:<{width}}" for text, width in zip(line, widths)).rstrip())
+    _print_table(rows)
     if here:
         print(f"\nIn {home()}, {_megabytes(sum(one.bytes for one in here))}:")
         for one in here:
@@ -81,31 +89,48 @@ def _list(args: argparse.Namespace) -> int:
     return 0
 
 
-def _path(args: argparse.Namespace) -> int:
-    from ..hub.cache import kept
+def _print_table(rows: Sequence[dict[str, Any]]) -> None:
+    from ..hub.licences import in_words
 
-    found = kept(_meant(args.name))
+    titles = ("name", "model", "kind", "holds", "top-1", "here")
+    table = [{**row, "top-1": _top1(row["numbers"]), "here": "yes" if row["cached"] else "-"} for row in rows]
+    lines = [titles, *(tuple(str(line[title]) for title in titles) for line in table)]
+    widths = [max(map(len, column)) for column in zip(*lines)]
+    for line in lines:
+        print("  ".join(f"{text:<{width}}" for text, width in zip(line, widths)).rstrip())
+    print("\nkind: what pretrained= takes for the model. top-1: in per cent on ImageNet-1k; * by linear probe.")
+    names: dict[str, list[str]] = {}
+    for row in rows:
+        names.setdefault(row["licence"], []).append(row["name"])
+    *few, most = sorted(names, key=lambda licence: len(names[licence]))
+    said = [f"{in_words(licence)}: {', '.join(names[licence])}" for licence in few]
+    said.append(f"{in_words(most)}: all{' others' if few else ''}")
+    print("\n".join(textwrap.wrap(f"Licences: {'; '.join(said)}.", _WIDTH)))
+
+
+def _path(args: argparse.Namespace) -> int:
+    from ..hub.addresses import shown
+    from ..hub.cache import kept, why_not
+
+    source = _meant(args.name)
+    found = kept(source)
     if found is None:
-        wanted = f" --framework {args.framework}" if args.framework else ""
-        raise Problem(f"{args.name} is not in the cache: polymae weights download {args.name}{wanted}")
+        name = shown(args.name)
+        command = f"polymae weights download {name}" + (f" --framework {args.framework}" if args.framework else "")
+        whole = "" if name == args.name else ", with its login and query"
+        raise Problem(f"{why_not(source) or f'{name} is not in the cache.'} To have it: {command}{whole}")
     print(_as_native(found, args.framework))
     return 0
 
 
 def _download(args: argparse.Namespace) -> int:
-    from ..hub.cache import fetch, fetch_huggingface, fetch_url
-    from ..hub.registry import Published
-
-    for what in [_meant(name) for name in args.names]:  # first all names, then the first download
-        if isinstance(what, Published):
-            found = fetch(what)
-        else:
-            found = fetch_url(what) if _is_url(what) else fetch_huggingface(what)
-        print(_as_native(found, args.framework), flush=True)
+    for source in [_meant(name) for name in args.names]:  # first all names, then the first download
+        print(_as_native(source.fetch(), args.framework), flush=True)
     return 0
 
 
 def _verify(args: argparse.Namespace) -> int:
+    from ..hub.records import home
     from ..hub.stored import verify
 
     chosen = _chosen(args.names)
@@ -117,9 +142,8 @@ def _verify(args: argparse.Namespace) -> int:
         }
         rows.append({**_facts(found.cached), "problems": list(found.problems), "measured": measured})
         if not args.json:
-            print(
-                f"{found.cached.path}\n    {'WRONG' if found.problems else 'right'}  {found.cached.what}, {found.cached.name}"
-            )
+            right = "WRONG" if found.problems else "right" if found.measured else "-----"
+            print(f"{found.cached.path}\n    {right}  {found.cached.what}, {found.cached.name}")
             for name, value in measured.items():
                 if value:
                     print(f"    {name:<7}{value}")
@@ -129,11 +153,13 @@ def _verify(args: argparse.Namespace) -> int:
         print(json.dumps(rows, indent=2))
     elif status:
         print("To have a file again: polymae weights clear NAME, then polymae weights download NAME")
+    if not chosen:
+        print(f"nothing is kept in {home()}", file=sys.stderr)
     return status
 
 
 def _clear(args: argparse.Namespace) -> int:
-    from ..hub.cache import home
+    from ..hub.records import home
     from ..hub.stored import clear, original
 
     if not (args.names or args.converted or args.all) or (args.names and args.all):
@@ -150,6 +176,7 @@ def _clear(args: argparse.Namespace) -> int:
 
 def _chosen(names: Sequence[str]) -> list[Cached]:
     """What of the cache is meant, with what was converted from it. Raises Problem for a name of which nothing is there."""
+    from ..hub.addresses import shown
     from ..hub.stored import cached, original, owner
 
     here = cached()
@@ -160,25 +187,27 @@ def _chosen(names: Sequence[str]) -> list[Cached]:
         place = original(name)
         found = [one for one in here if owner(one.path) == place]
         if not found:
-            raise Problem(f"Nothing is kept of {name}: polymae weights download {name}")
+            raise Problem(f"Nothing is kept of {shown(name)}: polymae weights download {shown(name)}")
         chosen += found
     return chosen
 
 
-def _meant(name: str) -> Published | str:
-    """The published checkpoint, URL or Hugging Face id that a name is. Raises Problem, with the nearest names, for none."""
-    from ..hub.registry import find, nearest
+def _meant(name: str) -> Source:
+    """What can be downloaded under a name. Raises Problem, with the nearest names, for nothing."""
+    from ..hub.addresses import shown
+    from ..hub.registry import nearest, published
+    from ..hub.sources import remote
 
-    row = find(name)
-    if row is None and not _is_url(name) and (name.count("/") != 1 or Path(name).exists()):
-        raise Problem(
-            f"There are no weights {name!r}. {nearest(name)} A URL or a Hugging Face id (owner/name) also works."
-        )
-    return row or name
-
-
-def _is_url(name: str) -> bool:
-    return "://" in name
+    source = remote(name) or (None if Path(name).exists() else remote(f"hf://{name}"))
+    if source is not None:
+        return source
+    of_kind = [row.name for row in published().values() if row.kind == name]
+    if of_kind:
+        raise Problem(f"{name!r} is a kind, of which each model has its own: {', '.join(of_kind)}.")
+    raise Problem(
+        f"There are no weights {shown(name)!r}. {nearest(name)} A URL (http:// or https://) or a Hugging Face id "
+        "(owner/name, hf://owner/name) also works."
+    )
 
 
 def _as_native(path: Path, framework: str | None) -> Path:
@@ -209,10 +238,10 @@ def _facts(one: Cached) -> dict[str, Any]:
 
 
 def _top1(numbers: dict[str, float]) -> str:
-    """The published accuracy, in per cent."""
+    """The published accuracy, in per cent; * for that of a linear probe."""
     for name, value in numbers.items():
         if name.endswith("top-1"):
-            return f"{value:.1f}" + (f" ({name.removesuffix(' top-1')})" if name != "top-1" else "")
+            return f"{value:.1f}" + ("*" if name != "top-1" else "")
     return "-"
 
 

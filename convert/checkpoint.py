@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ..backends.config import Config, MAEConfig
 from . import layouts
-from .dialects import OF_CLASSIFIERS, Contents
+from .dialects import KINDS, OF_CLASSIFIERS, Contents
 from .formats import find_format
 from .hashing import content_hash, hash_tensors
 from .huggingface import FILE as HF_CONFIG
@@ -29,6 +29,7 @@ __all__ = ["Checkpoint", "content_hash", "open_checkpoint"]
 
 Weights = dict[str, NDArray[np.float32]]
 _FLOATS = ("float32", "float16", "bfloat16", "float64")
+_OF_DECODERS = ("decoder_", "mask_token", "patch_norm.", "unconv.")  # of any family
 
 
 @dataclass(frozen=True)
@@ -108,12 +109,12 @@ class Checkpoint:
             raise CheckpointProblem(needs_decoder(self.path, self.model, len(self.tensors)))
         contents: Contents = "encoder" if encoder_only else self.contents
         if isinstance(config, MAEConfig) != (contents in ("mae", "encoder")):
-            contents = "mae" if isinstance(config, MAEConfig) else "classifier"
+            raise CheckpointProblem(_of_another_kind(self, config))
         actual = self.tensors_of(config)
         expected = expected_params(config, contents)
         if encoder_only:
             decoder = {p.name for p in expected_params(config)} - {p.name for p in expected}
-            actual = {name: t for name, t in actual.items() if name not in decoder and not name.startswith("decoder_")}
+            actual = {n: t for n, t in actual.items() if n not in decoder and not n.startswith(_OF_DECODERS)}
         mixed = self._mixed(actual)
         found = [*layout_problems(expected, actual, self.identified, _FLOATS), *mixed.values()]
         if found:  # then all of them, values included, at once
@@ -196,6 +197,17 @@ class Checkpoint:
 
         joined = len({part.dtype for part in parts}) == 1 and reading.layout is None
         return Tensor(reading.shape, parts[0].dtype, load, tuple(parts) if joined else ())
+
+
+def _of_another_kind(checkpoint: Checkpoint, config: Config) -> str:
+    found = f"{checkpoint.path} is of another kind: {KINDS[checkpoint.contents]}"
+    found += f" ({checkpoint.model})" if checkpoint.model else ""
+    if isinstance(config, MAEConfig):
+        return f"{found}, and an autoencoder is asked for. Name the classifier, or give an autoencoder's file."
+    return (
+        f"{found}, and a classifier is asked for. Name the autoencoder, or leave the name out; polymae.hub.load makes a "
+        "classifier of its encoder, to be fine-tuned."
+    )
 
 
 def open_checkpoint(path: str | Path, dialect: str | None = None) -> Checkpoint:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
@@ -43,8 +44,10 @@ def model_of(
     given = {*_given(asked, asked_config), *(overrides or {})}
     config = _as_computed(checkpoint, config, given)
     if checkpoint.told and checkpoint.config is not None:
-        # Which loss it is scored by is nothing that weights are of.
-        own = {"norm_pix_loss"} & (overrides or {}).keys()
+        # Which loss it is scored by is nothing that weights are of, and a file without a head fits any classes.
+        own = {"norm_pix_loss"} & (overrides or {}).keys() | (
+            {"num_classes"} if checkpoint.contents == "headless" else set()
+        )
         _require_agreement(checkpoint, asked, config, checkpoint.config, own)
     return asked, config
 
@@ -64,6 +67,23 @@ def classifier_on(checkpoint: Checkpoint, asked: str, overrides: Mapping[str, An
         of_decoder = {f.name for f in fields(MAEConfig)} - {f.name for f in fields(Encoder)}
         _require_agreement(checkpoint, asked, encoder_config(config), checkpoint.config, of_decoder)
     return config
+
+
+def own_size(checkpoint: Checkpoint, asked: Config, wanted: tuple[int, int] | None) -> tuple[int, int]:
+    """The image size in pixels that a file's position table is for: what it tells, or the one of its length that is likeliest."""
+    if checkpoint.told and checkpoint.config is not None:
+        return checkpoint.config.img_size
+    table = checkpoint.identified.readings.get("pos_embed")
+    patches = table.shape[1] - 1 if table is not None and len(table.shape) == 3 else asked.num_patches
+    for size in (asked.img_size, wanted):
+        if size is not None and _patches(size, asked.patch_size) == patches:
+            return size
+    side = math.isqrt(max(patches, 0))
+    return (side * asked.patch_size,) * 2 if side and side**2 == patches else asked.img_size
+
+
+def _patches(size: tuple[int, int], patch_size: int) -> int:
+    return (size[0] // patch_size) * (size[1] // patch_size)
 
 
 def _as_computed(checkpoint: Checkpoint, config: AnyConfig, given: Collection[str]) -> AnyConfig:

@@ -6,12 +6,13 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from ..backends.config import MAEConfig
-from ..backends.presets import NAMED
+from ..backends.config import Config, MAEConfig
+from ..backends.presets import NAMED, model_config
 from .changes import Weights, notices, refuse_inexpressible
 from .checkpoint import Checkpoint, open_checkpoint
-from .choice import model_of
+from .choice import model_of, own_size
 from .dialects import DIALECTS, Contents, Dialect
 from .dialects.dialect import EXACT, UNCONFIGURED
 from .formats import FORMATS
@@ -93,16 +94,14 @@ class Prepared:
 def prepare(path: Path, wish: Wish) -> Prepared:
     """Open a checkpoint and apply a wish to it. Raises CheckpointProblem, with every problem of the file at once."""
     checkpoint = open_checkpoint(path, wish.source_dialect)
-    model, config = model_of(checkpoint, wish.model)
+    own: dict[str, Any] = {}
+    if wish.model is not None and wish.image_size is not None:  # the file may be of that size already
+        own = {"img_size": own_size(checkpoint, model_config(wish.model), wish.image_size)}
+    model, config = model_of(checkpoint, wish.model, own)
     alone = wish.encoder_only or (wish.num_classes is not None and checkpoint.contents in ("mae", "encoder"))
     # Without -m an encoder's file is taken for what it is; one asked for by name is expected to be whole.
     alone = alone or (checkpoint.contents == "encoder" and wish.model is None)
-    dialect = checkpoint.identified.dialect
-    computed = {n: v for n, v in dialect.function(checkpoint.contents).items() if n in UNCONFIGURED}
-    function = {**({} if checkpoint.provenance else computed), **checkpoint.function}
-    contents: Contents = "encoder" if alone else checkpoint.contents
-    chosen = checkpoint.select(config, alone)
-    original = Weights(config, contents, chosen, function=function, config_text=checkpoint.config_text)
+    original = selected(checkpoint, config, alone)
     weights = original.without_decoder() if alone and checkpoint.contents == "mae" else original
     if wish.num_classes is not None:
         weights = weights.with_classes(wish.num_classes)
@@ -111,6 +110,16 @@ def prepare(path: Path, wish: Wish) -> Prepared:
     if wish.dtype is not None:
         weights = weights.with_dtype(wish.dtype)
     return Prepared(checkpoint, model, original, weights, wish.model is not None)
+
+
+def selected(checkpoint: Checkpoint, config: Config, encoder_only: bool = False) -> Weights:
+    """The weights of a model in a checkpoint, with what they were trained for. Raises CheckpointProblem as `select`."""
+    dialect = checkpoint.identified.dialect
+    computed = {n: v for n, v in dialect.function(checkpoint.contents).items() if n in UNCONFIGURED}
+    function = {**({} if checkpoint.provenance else computed), **checkpoint.function}
+    contents: Contents = "encoder" if encoder_only else checkpoint.contents
+    chosen = checkpoint.select(config, encoder_only)
+    return Weights(config, contents, chosen, function=function, config_text=checkpoint.config_text)
 
 
 def convert(prepared: Prepared, dialect: str, form: str, output: Path, progress: Progress | None = None) -> str:

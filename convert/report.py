@@ -63,9 +63,10 @@ def report(path: Path, found: list[str], model: str | None, own: Config | None, 
     shown = found
     hint = ""
     if own is not None and _shapes(own) != _shapes(config):
-        hint = f" Its shapes are those of {model}: is that the model you mean (-m {model})?" if model else ""
+        hint = f" Its shapes are those of {model}: is that the model you mean?" if model else ""
         shown = [*found[:6], f"... and {len(found) - 6} more"] if len(found) > 7 else found
-    return f"{path} does not fit ({len(found)} problems).{hint}\n  " + "\n  ".join(shown)
+    count = "1 problem" if len(found) == 1 else f"{len(found)} problems"
+    return f"{path} does not fit ({count}).{hint}\n  " + "\n  ".join(shown)
 
 
 def needs_decoder(path: Path, model: str | None, count: int) -> str:

@@ -2,73 +2,67 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..backends.errors import Problem
 from ..backends.presets import model_config
-from .converted import native
-from .download import is_address
+from .addresses import BY_HAND, below, is_address, offline, shown
+from .converted import explaining, native
 from .huggingface import fetch_huggingface
+from .licences import show_licence
 from .records import (
-    HOME,
     CacheProblem,
     Record,
     digests_of,
-    home,
     measured,
     place,
     read_record,
+    record_path,
     say,
     unlike,
-    write_json,
     write_record,
 )
-from .registry import Published, find, published
-from .stored import cached, clear, verify
+from .registry import Published, find
 
 if TYPE_CHECKING:
     from ..convert.checkpoint import Checkpoint
+    from .sources import Source
 
-__all__ = ["cached", "clear", "fetch", "fetch_huggingface", "fetch_url", "home", "kept", "native", "place", "verify"]
+__all__ = ["explaining", "fetch", "fetch_huggingface", "fetch_url", "kept", "native", "why_not"]
 
 MIRROR = "POLYMAE_MIRROR"
-_TRY = (
-    "Nothing needs to be removed by hand. Try again, for a proxy or the transfer may have changed it; or take it from "
-    f"another place with {MIRROR}=<address>"
-)
-# What a licence means for who downloads.
-_MEANING = {"CC-BY-NC 4.0": "not for commercial use, and its authors are to be named"}
+_AGAIN = "Nothing needs to be removed by hand. Try again, for a proxy or the transfer may have changed it"
 
 
 def fetch(row: Published) -> Path:
     """The file of a published checkpoint (a folder where it is Hugging Face's), downloaded where it is not here yet.
 
     What was downloaded is verified before it is kept: its digest where one is published, and that it is a checkpoint of the
-    row's model and contents. Raises Problem: no network, no room, another file than was published.
+    row's model and contents. What was there before stays until then. Raises Problem: no network, no room, another file than
+    was published.
     """
     if row.huggingface:
         from ..convert.checkpoint import open_checkpoint
 
         path = fetch_huggingface(row.huggingface)
         _require_row(open_checkpoint(path), row)
-        _show_licence(row)
+        show_licence(row)
         return path
     path = place(row)
     if not _sound(path, row) and _have(path, _address(row), row):
-        _show_licence(row)
+        show_licence(row)
     return path
 
 
 def fetch_url(url: str) -> Path:
     """A checkpoint from anywhere, downloaded where it is not here yet, and verified to be one that can be read.
 
-    Where its name ends in the first digits of its SHA-256, as torch.hub's do (name-1a2b3c4d.pth), these are compared.
+    Where its name ends in eight digits of its SHA-256, as torch.hub's do (name-1a2b3c4d.pth), these are compared.
     Raises Problem as fetch.
     """
     if row := find(url):
@@ -79,30 +73,50 @@ def fetch_url(url: str) -> Path:
     return path
 
 
-def kept(what: Published | str) -> Path | None:
-    """What a published checkpoint, a URL or a Hugging Face id leads to where it is here already, else None. No network."""
-    row = what if isinstance(what, Published) else None
-    repo = row.huggingface if row else "" if "://" in str(what) else str(what)
-    if repo:
+def kept(source: Source) -> Path | None:
+    """What is to be downloaded where it is here already, else None. No network."""
+    if source.huggingface:
         try:
-            return fetch_huggingface(repo, offline=True)
+            return fetch_huggingface(source.huggingface, offline=True)
         except Problem:
             return None
-    path = place(what)
-    return path if _sound(path, row) else None
+    path = place(source.row or source.url)
+    return path if _sound(path, source.row) else None
+
+
+def why_not(source: Source) -> str:
+    """Why a file that is here is not used, as a sentence; "" where there is none, or nothing is wrong with it."""
+    if source.huggingface:
+        return ""
+    path = place(source.row or source.url)
+    wrong = _wrong(path, source.row) if path.is_file() else ""
+    return f"{path} {wrong}." if wrong else ""
+
+
+def _mirror() -> str:
+    return os.environ.get(MIRROR, "").strip()
 
 
 def _address(row: Published) -> str:
     """From where a row's file is downloaded: its project's server, or the mirror."""
-    mirror = os.environ.get(MIRROR, "").strip()
+    mirror = _mirror()
     if not mirror:
         return row.url
     if not is_address(mirror):
         raise CacheProblem(
-            f"{MIRROR} is {mirror!r}, which is no web address. It must begin with http:// or https://, and "
+            f"{MIRROR} is {shown(mirror)!r}, which is no web address. It must begin with http:// or https://, and "
             f"{row.path} must lie below it; or unset it."
         )
-    return mirror.rstrip("/") + "/" + row.path
+    return below(mirror, row.path)
+
+
+def _elsewhere(row: Published | None) -> str:
+    """Where else a file might be had."""
+    if row is None:
+        return BY_HAND
+    if _mirror():
+        return f"That is the server of {MIRROR}; without it, the file is asked for at {shown(row.url)}."
+    return f"{MIRROR}=<address> names a mirror of the published files. {BY_HAND}"
 
 
 def _sound(path: Path, row: Published | None) -> bool:
@@ -111,114 +125,112 @@ def _sound(path: Path, row: Published | None) -> bool:
 
 
 def _wrong(path: Path, row: Published | None) -> str:
-    """What of a file contradicts its record, or the record its row of the registry; "" where nothing does."""
+    """What is wrong with a file that is here, as the rest of a sentence; "" where its record and the registry fit it."""
     record = read_record(path)
     if record is None:
-        return "there is no record of it"
+        return f"has {'a damaged' if record_path(path).exists() else 'no'} record of a download beside it"
     try:
         size = path.stat().st_size
     except FileNotFoundError:
-        return "another process has just removed it"
+        return "was removed just now"
     if size != record.bytes:
-        return f"it has {size:,} bytes, {record.bytes:,} were downloaded"
-    if row is not None and record.name != row.name and record.name in published():
-        return f"it is {record.name}"
-    return unlike({"md5": record.md5, "sha256": record.sha256}, row.digests if row else _digits(path.name))
+        return f"is damaged: it has {size:,} bytes, {record.bytes:,} were downloaded"
+    wrong = unlike({"md5": record.md5, "sha256": record.sha256}, row.digests if row else _digits(path.name))
+    return f"is what was downloaded, but the list now names another digest ({wrong})" if wrong else ""
 
 
 def _have(path: Path, url: str, row: Published | None) -> bool:
-    """Download what is not here, or is damaged; False where another process did. A file without a record is verified."""
+    """Download what is not here, or not right; False where another process did. A file without a record is verified."""
     from .download import download
 
-    if path.is_file() and read_record(path) is None and _adopt(path, url, row):
-        return True
-    _remove_damaged(path, row)
-    # The record comes first: whoever finds the file finds its record, too.
-    return download(url, path, lambda new: write_record(path, _verified(new, url, row)))
+    wrong = ""
+    if path.is_file() and read_record(path) is None:
+        wrong = _adopt(path, url, row)
+        if not wrong:
+            return True
+    elif path.is_file():
+        wrong = _wrong(path, row)
+    if wrong and offline():
+        raise CacheProblem(
+            f"{path} {wrong}, and POLYMAE_OFFLINE is set. Unset it to download the file, or put the right one there."
+        )
+    if wrong:
+        say(f"{path} {wrong}; it is downloaded again.")
+    try:
+        return download(
+            url,
+            path,
+            lambda new: _recorded(path, new, url, row),
+            sound=lambda there: _sound(there, row),
+            advice=_elsewhere(row),
+        )
+    except Problem as problem:
+        if not wrong or not path.exists():
+            raise
+        raise CacheProblem(f"{path} {wrong}. It stays there, for another one was not to be had: {problem}") from None
 
 
-def _adopt(path: Path, url: str, row: Published | None) -> bool:
-    """Verify a file that was put there by hand, or whose record was lost, and write its record if possible."""
+def _adopt(path: Path, url: str, row: Published | None) -> str:
+    """Verify a file that was put there by hand, or whose record is damaged, and write its record if possible.
+
+    What is wrong with it is returned where we wrote it ourselves. Raises CacheProblem where we did not: it is not ours to
+    replace.
+    """
     try:
         record = _verified(path, url, row)
     except (Problem, OSError) as problem:
-        say(f"{path} is not what it should be: {problem}")
-        return False
+        said = str(problem).rstrip(".")
+        if record_path(path).exists():
+            return f"is damaged, with its record: it is {said}"
+        raise CacheProblem(
+            f"{path} is {said}. It was put there by hand (no record of a download lies beside it), so it is left as it is: "
+            f"where it is still being copied, wait for the end; else put the right file there, or remove it to have it "
+            "downloaded."
+        ) from None
     with suppress(OSError):  # a cache that may only be read: it is verified each time
         write_record(path, record)
-    return True
+    return ""
 
 
-def _remove_damaged(path: Path, row: Published | None) -> None:
-    """Remove what is not sound, unless another process has put a sound one in its place by now."""
-    from ..convert.atomic import alone
-    from .download import offline
-
-    if not os.path.lexists(path) or path.is_dir():
-        return
+def _recorded(path: Path, new: Path, url: str, row: Published | None) -> Callable[[], None] | None:
+    """Verify what was downloaded and write its record; or give what writes it when the file is in its place."""
     try:
-        with alone(path):
-            if not os.path.lexists(path) or _sound(path, row):
-                return
-            wrong = _wrong(path, row)
-            if offline():
-                raise CacheProblem(
-                    f"{path} is damaged ({wrong}) and POLYMAE_OFFLINE is set. Unset it to download the file again, or put "
-                    "a sound one there."
-                )
-            say(f"{path} is damaged and is downloaded again: {wrong}.")
-            path.unlink()
-    except OSError as problem:
-        raise CacheProblem(
-            f"{path} is damaged and cannot be replaced: {problem.strerror}. Remove it, or set {HOME} to a folder that you may "
-            "write to."
-        ) from None
+        record = _verified(new, url, row)
+    except Problem as problem:
+        named = f" as {row.name}" if row else ""
+        raise CacheProblem(f"What {shown(url)} serves{named} is {problem} {_AGAIN}. {_elsewhere(row)}") from None
+    if path.exists():  # its own record is right as long as it is there
+        return lambda: write_record(path, record)
+    write_record(path, record)  # whoever finds the file finds its record, too
+    return None
 
 
 def _verified(path: Path, url: str, row: Published | None) -> Record:
-    """The record of a file that was downloaded from a URL. Raises CacheProblem where it is another one than expected."""
-    from .download import shown
-
-    said, named = shown(url), f" as {row.name}" if row else ""
-    expected = row.digests if row else _digits(place(url).name)
+    """The record of a file from a URL. Raises CacheProblem where it is another one than expected: what it is instead."""
+    digits = {} if row else _digits(place(url).name)
+    expected = row.digests if row else digits
     try:
-        record, checkpoint = measured(path, said, row.name if row else "")
+        record, checkpoint = measured(path, shown(url), row.name if row else "")
         if row is not None:
             _require_row(checkpoint, row)
     except Problem as problem:
         reason = str(problem).replace(str(path), "it")
         if wrong := unlike(digests_of(path), expected):
             reason += f" It has the {wrong}."
-        raise CacheProblem(
-            f"What {said} serves{named} is not the checkpoint that was expected: {reason} {_TRY}."
-        ) from None
+        raise CacheProblem(f"not the checkpoint that was expected: {reason}") from None
     if wrong := unlike({"md5": record.md5, "sha256": record.sha256}, expected):
-        raise CacheProblem(
-            f"What {said} serves{named} ({record.bytes:,} bytes) is another file than was published: it has the {wrong}. "
-            f"{_TRY}. If it stays so, its project has changed the file: please report it."
+        than = (
+            "its name says, whose last digits are those of the SHA-256 as in torch.hub" if digits else "was published"
         )
+        changed = " If it stays so, its project has changed the file: please report it." if row else ""
+        raise CacheProblem(f"another file ({record.bytes:,} bytes) than {than}: it has the {wrong}.{changed}")
     return record
 
 
 def _digits(name: str) -> Mapping[str, str]:
-    """The first digits of the SHA-256 that a file's name carries. Eight that are a date are none."""
-    found = re.search(r"-([0-9a-f]{8,64})(?:\.\w+)+$", name)
+    """The first digits of the SHA-256 that a file's name carries, as torch.hub writes them. Eight that are a date are none."""
+    found = re.search(r"-([0-9a-f]{8})(?:\.\w+)+$", name)
     return {} if found is None or re.fullmatch(r"(19|20)\d{6}", found[1]) else {"sha256": found[1]}
-
-
-def _show_licence(row: Published) -> None:
-    """Say once under which licence weights are."""
-    path = home() / "licences-shown.json"
-    try:
-        said = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        said = None
-    shown = said if isinstance(said, list) else []
-    if row.licence not in shown:
-        meaning = f" ({_MEANING[row.licence]})" if row.licence in _MEANING else ""
-        say(f"Licence of {row.name}: {row.licence}{meaning}. To cite: {row.citation}. This is said once.")
-        with suppress(OSError):  # a cache that may only be read
-            write_json(path, [*shown, row.licence])
 
 
 def _require_row(checkpoint: Checkpoint, row: Published) -> None:

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..backends.errors import Problem
 from ..convert.targets import TARGETS, default_ending, is_native
 from ..convert.writing import CONVERTER_VERSION
-from .records import content_of, home, read_record, say, writable
+from .records import CacheProblem, content_of, digests_of, home, read_record, say, unlike, writable
+from .registry import published
 
 if TYPE_CHECKING:
     from ..convert.checkpoint import Checkpoint
@@ -34,7 +37,33 @@ def native(path: Path, framework: str) -> Path:
 
     if framework == "numpy":
         return path
-    checkpoint = open_checkpoint(path)
+    with explaining(path):
+        return _native(path, open_checkpoint(path), framework)
+
+
+@contextmanager
+def explaining(path: Path) -> Iterator[None]:
+    """Have a Problem with a file of the cache say what to do where the file was damaged since it was put there.
+
+    Raises CacheProblem then; any other Problem, and one with any other file, goes on as it is.
+    """
+    try:
+        yield
+    except Problem:
+        record = read_record(path)
+        if record is None or not path.is_file():
+            raise
+        wrong = unlike(digests_of(path), {"md5": record.md5, "sha256": record.sha256})
+        if not wrong:
+            raise
+        name = record.name if record.name in published() else path
+        raise CacheProblem(
+            f"{path} was damaged after it had been downloaded ({wrong}). Type `polymae weights clear {name}`, then try again: it "
+            "is downloaded anew."
+        ) from None
+
+
+def _native(path: Path, checkpoint: Checkpoint, framework: str) -> Path:
     if is_native(checkpoint, framework):
         return path
     if checkpoint.config is None:
@@ -78,8 +107,8 @@ def _convert(path: Path, target: Path, content: str, checkpoint: Checkpoint, fra
         if written != content:
             remove_converted(target)
             raise Problem(
-                f"{path} is not what was downloaded: its weights have the hash {written}, the record says {content}. Run "
-                "`polymae weights verify`, which names what differs, and download it again."
+                f"{path} has weights of the hash {written}, and its record says {content}. Type "
+                f"`polymae weights clear {path}`, then try again."
             )
         _remove_older(target)
     return target
@@ -91,7 +120,7 @@ def making(target: Path) -> Path:
 
 
 def _is_sound(target: Path, content: str, original: Checkpoint) -> bool:
-    """Whether what was converted is whole, of these weights and of the same model."""
+    """Whether what was converted is whole, of these weights and of the same model: every value of it is looked at."""
     from ..convert.checkpoint import open_checkpoint
     from ..convert.hashing import hash_tensors
 
@@ -100,12 +129,9 @@ def _is_sound(target: Path, content: str, original: Checkpoint) -> bool:
     try:
         found = open_checkpoint(target)
         known = found.provenance
-        return (
-            known is not None
-            and known.hash == content
-            and known.config == original.config
-            and hash_tensors(found.tensors, finite=False).content == content
-        )
+        if known is None or known.hash != content or known.config != original.config:
+            return False
+        return hash_tensors(found.tensors, finite=False).content == content
     except Problem:
         return False
 

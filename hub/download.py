@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import errno
-import os
 import secrets
 import shutil
 import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from ..backends.errors import Problem, install_line
+from ..backends.errors import install_line
 from ..convert.atomic import alone, hidden_beside
+from .addresses import BY_HAND, DownloadProblem, is_address, offline, shown
 from .partial import Partial, left_by_the_last
 from .progress import Display, amount
 
@@ -26,32 +27,56 @@ STUCK = 600.0  # seconds without a new byte after which one process does not wai
 TRIES, FIRST_TRIES = 6, 3  # connections in a row that bring nothing; fewer where there never was one
 PAUSE, LONGEST_PAUSE = 0.5, 20.0  # seconds between two of them, twice as many every time
 MARGIN = 16 << 20  # bytes that are left free on the disk
-BY_HAND = "POLYMAE_MIRROR names a mirror of the published files; a file of your own can be given by its path."
 ELSEWHERE = "POLYMAE_HOME names another folder for the cache."
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NOT_OURS = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
-class DownloadProblem(Problem):
-    """A file could not be downloaded. The message says why and what to do; nothing is at its place in the cache."""
+@dataclass(frozen=True)
+class Wanted:
+    """What is to be had: what `url` serves, at `target`, as `download` describes it."""
+
+    url: str
+    target: Path
+    check: Callable[[Path], object]
+    size: int | None = None
+    sound: Callable[[Path], bool] = Path.is_file
+    advice: str = BY_HAND
+
+    def is_there(self) -> bool:
+        """Whether nothing needs to be downloaded."""
+        with suppress(PermissionError):  # of a folder that may not be looked into
+            return self.sound(self.target)
+        return False
 
 
-def download(url: str, target: Path, check: Callable[[Path], None], *, size: int | None = None) -> bool:
+def download(
+    url: str,
+    target: Path,
+    check: Callable[[Path], object],
+    *,
+    size: int | None = None,
+    sound: Callable[[Path], bool] = Path.is_file,
+    advice: str = BY_HAND,
+) -> bool:
     """Have what a URL serves at `target`; True where it was downloaded now, False where it was there.
 
     check is given the complete file, under another name, before it takes its place: where it raises Problem the file is
-    thrown away. What stands at `target` already is not checked. size: bytes, where known. One process at a time downloads
-    a target; the others wait, then use it. What has come before a cut, Ctrl-C or a kill is kept beside the target
-    (`.name.polymae-part`) for the next call.
+    thrown away; where it returns something that can be called, that is called when the file is in its place. sound: whether
+    what stands at `target` already is what is wanted; else it stays until the new one takes its place. size: bytes, where
+    known. advice: a sentence for the messages. One process at a time downloads a target; the others wait, then use it. What
+    has come before a cut, Ctrl-C or a kill is kept beside the target (`.name.polymae-part`) for the next call.
     Raises DownloadProblem, what check raises, and BusyProblem where another process gets nowhere for STUCK seconds.
     """
+    wanted = Wanted(url, target, check, size, sound, advice)
     try:
-        return not _is_there(target) and _download_once(url, target, check, size)
+        return not wanted.is_there() and _download_once(wanted)
     except OSError as problem:
         raise _disk_problem(target, problem) from problem
 
 
-def _download_once(url: str, target: Path, check: Callable[[Path], None], size: int | None) -> bool:
+def _download_once(wanted: Wanted) -> bool:
+    url, target = wanted.url, wanted.target
     if offline():
         raise DownloadProblem(
             f"{target.name} is not in the cache and POLYMAE_OFFLINE is set, so nothing is fetched. Unset it, or put "
@@ -62,11 +87,11 @@ def _download_once(url: str, target: Path, check: Callable[[Path], None], size: 
     missing = [folder for folder in target.parents if not folder.exists()]
     try:
         with alone(target, STUCK, _Waiting(target)) as locked:
-            if _is_there(target):  # another process has just downloaded it
+            if wanted.is_there():  # another process has just downloaded it
                 return False
-            part = left_by_the_last(target, shown(url), size, "" if locked else f"-{secrets.token_hex(4)}")
+            part = left_by_the_last(target, shown(url), wanted.size, "" if locked else f"-{secrets.token_hex(4)}")
             try:
-                _fetch(url, target, part, check, size)
+                _fetch(wanted, part)
             finally:
                 if not locked or not part.resumable:  # nobody would find it under its own name, or could use it
                     with suppress(OSError):
@@ -76,34 +101,6 @@ def _download_once(url: str, target: Path, check: Callable[[Path], None], size: 
         for folder in missing:
             with suppress(OSError):  # only what is still empty is removed
                 folder.rmdir()
-
-
-def offline() -> bool:
-    """Whether POLYMAE_OFFLINE forbids to fetch anything: 1, true, yes or on."""
-    return os.environ.get("POLYMAE_OFFLINE", "").strip().lower() in ("1", "true", "yes", "on")
-
-
-def shown(url: str) -> str:
-    """A URL to print or to keep: without the login and the query, which may be secrets."""
-    try:
-        parts = urlsplit(url)
-    except ValueError:  # no address at all
-        return url.partition("?")[0].rpartition("@")[2]
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
-
-
-def _is_there(target: Path) -> bool:
-    with suppress(PermissionError):  # of a folder that may not be looked into
-        return target.is_file()
-    return False
-
-
-def is_address(url: str) -> bool:
-    """Whether a text is the address of something on the web."""
-    try:
-        return urlsplit(url).scheme.lower() in ("http", "https") and bool(urlsplit(url).hostname)
-    except ValueError:
-        return False
 
 
 class _Waiting:
@@ -121,8 +118,9 @@ class _Waiting:
         return -1
 
 
-def _fetch(url: str, target: Path, part: Partial, check: Callable[[Path], None], size: int | None) -> None:
+def _fetch(wanted: Wanted, part: Partial) -> None:
     """Fetch what is missing of the part, check it and put it in place."""
+    url, target = wanted.url, wanted.target
     try:
         from .transport import Client
     except ModuleNotFoundError as missing:
@@ -130,21 +128,23 @@ def _fetch(url: str, target: Path, part: Partial, check: Callable[[Path], None],
             f"{missing.name} is not installed, and nothing is downloaded without it: {install_line('core')}; "
             f"or put the file of {shown(url)} at {target} yourself."
         ) from None
-    with Client(url) as client, Display(target.name, urlsplit(url).hostname or "") as display:
+    with Client(url, wanted.advice) as client, Display(target.name, urlsplit(url).hostname or "") as display:
         try:
-            _receive(client, part, display, size)
+            _receive(client, part, display, wanted.size)
         except KeyboardInterrupt:
-            if part.resumable:
-                display.say(f"{part.percent} % of {target.name} are kept: the next time goes on from there.")
+            if promise := part.promise(target.name, client.ranges):
+                display.say(promise)
             raise
         try:
-            check(part.path)
+            finish = wanted.check(part.path)
         except (OSError, MemoryError):  # says nothing of the file
             raise
         except Exception:
             part.discard()
             raise
         part.put_in_place(target)
+        if callable(finish):
+            finish()
         display.end(part.length)
 
 
@@ -157,31 +157,33 @@ def _receive(client: Client, part: Partial, display: Display, size: int | None) 
         try:
             with client.ask(part.length if part.validator else 0, part.total, part.validator) as answer:
                 limit = TRIES
-                _append(answer, part, display, size)
+                _append(client, answer, part, display, size)
         except Cut as cut:
             failures = 1 if part.length > most else failures + 1
             most = max(most, part.length)
             if failures < limit:
                 pause = min(PAUSE * 2 ** (failures - 1), LONGEST_PAUSE)
-                display.say(f"{cut}; trying again in {pause:g} s ...")
+                display.wait(f"{cut}; trying again in {pause:g} s ...")
                 time.sleep(pause)
                 continue
-            kept = f" {part.percent} % of it are kept: the next time goes on from there." if part.resumable else ""
+            kept = " ".join(["", part.promise("it", client.ranges)]).rstrip()
             raise DownloadProblem(
                 f"{shown(client.url)} could not be downloaded: {cut}, {failures} times in a row.{kept} Check the network; "
-                f"HTTPS_PROXY names a proxy. {BY_HAND}"
+                f"HTTPS_PROXY names a proxy. {client.advice}"
             ) from None
 
 
-def _append(answer: Answer, part: Partial, display: Display, size: int | None) -> None:
+def _append(client: Client, answer: Answer, part: Partial, display: Display, size: int | None) -> None:
     """Write what a server sends. Raises Cut where it is not all of it."""
     from .transport import Cut
 
     if answer.start != part.length:
-        part.discard()  # not the file that it was, or a server that only sends all of it
+        why = "it is another file by now" if answer.validator != part.validator else "it cannot send only the rest"
+        display.say(f"{part.share} of {display.name} were there, but {display.host} sends all of it again: {why}.")
+        part.discard()
     if size is not None and answer.total not in (None, size):
         raise DownloadProblem(
-            f"{shown(part.url)} has {answer.total} bytes, but {size} are expected: it is another file. {BY_HAND}"
+            f"{shown(part.url)} has {answer.total} bytes, but {size} are expected: it is another file. {client.advice}"
         )
     total = size if answer.total is None else answer.total
     _require_room(part.path.parent, (total or 0) - part.length)
@@ -200,7 +202,7 @@ def _append(answer: Answer, part: Partial, display: Display, size: int | None) -
         raise Cut("the connection was cut")
     if part.length > part.total:
         part.discard()
-        raise DownloadProblem(f"{shown(part.url)} is longer than the {size} bytes that are expected. {BY_HAND}")
+        raise DownloadProblem(f"{shown(part.url)} is longer than the {size} bytes that are expected. {client.advice}")
 
 
 def _require_room(folder: Path, needed: int) -> None:
@@ -215,7 +217,7 @@ def _require_room(folder: Path, needed: int) -> None:
 def _disk_problem(target: Path, problem: OSError) -> DownloadProblem:
     said = problem.strerror or str(problem)
     if problem.errno in _FULL:
-        advice = f"Make room, then try again: what has come is kept. {ELSEWHERE}"
+        advice = f"Make room, then try again. {ELSEWHERE}"
     elif problem.errno in _NOT_OURS:
         advice = f"The folder must be one that you can write to. {ELSEWHERE}"
     else:

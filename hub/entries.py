@@ -9,13 +9,14 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from difflib import get_close_matches
 from typing import Any
 
 from ..backends import FRAMEWORKS
 from ..backends.config import Config, ConfigError, MAEConfig
 from ..backends.errors import Problem
-from ..backends.presets import ALIASES, NAMED, PRESETS, model_config, preset_name
+from ..backends.presets import ALIASES, NAMED, PRESETS, model_config
 from ..backends.spec import params
 from .loading import Size, load
 from .registry import of_model
@@ -126,27 +127,30 @@ def _constructor(default: str | None) -> Entry:
     def MAE(
         img_size: Size = 224, patch_size: int = 16, in_chans: int = 3, embed_dim: int = 1024, depth: int = 24,
         num_heads: int = 16, decoder_embed_dim: int = 512, decoder_depth: int = 8, decoder_num_heads: int = 16,
-        mlp_ratio: float = 4.0, norm_layer: Any = None, norm_pix_loss: bool = False, *, pretrained: Any = False,
+        mlp_ratio: float = 4.0, norm_layer: Any = None, norm_pix_loss: bool | None = None, *, pretrained: Any = False,
         framework: str | None = default, **settings: Any,
     ) -> Any:  # fmt: skip
         """A masked autoencoder of your own sizes, in the official constructor's names and defaults (ViT-Large).
 
-        norm_layer: None (eps 1e-6, as every official model has), a framework's LayerNorm (then its own default eps, as the
-        official constructor does), or functools.partial(LayerNorm, eps=...). pretrained, framework and the rest as in the named
-        entries. Raises polymae.backends.errors.Problem where sizes do not fit together.
+        norm_layer: None (as the weights were trained, else eps 1e-6, which every official model has), a framework's LayerNorm
+        (then its own default eps, as the official constructor does), or functools.partial(LayerNorm, eps=...). norm_pix_loss:
+        None is as the weights were trained, else False. pretrained, framework and the rest as in the named entries.
+        Raises polymae.backends.errors.Problem where sizes do not fit together.
         """
         sizes = {
             "img_size": img_size, "patch_size": patch_size, "in_chans": in_chans, "embed_dim": embed_dim, "depth": depth,
             "num_heads": num_heads, "decoder_embed_dim": decoder_embed_dim, "decoder_depth": decoder_depth,
-            "decoder_num_heads": decoder_num_heads, "mlp_ratio": mlp_ratio, "norm_pix_loss": norm_pix_loss,
-            "norm_eps": _eps_of(norm_layer),
+            "decoder_num_heads": decoder_num_heads, "mlp_ratio": mlp_ratio,
         }  # fmt: skip
         chosen = require_framework(framework, "MAE")
         model = ",".join(f"{name}={value}" for name, value in sizes.items())
-        if (named := preset_name(model_config(model))) in NAMED:  # then weights may be published for it
-            model = named
-            settings = {"norm_pix_loss": True, **settings} if norm_pix_loss else settings
-        return load(model, chosen, pretrained, **settings)
+        config = model_config(model)
+        # Of a preset's sizes there may be published weights, which are found by its name.
+        alike = {name: preset for name, preset in PRESETS.items() if preset.patch_size == patch_size}
+        model = next((n for n, preset in alike.items() if replace(preset, img_size=config.img_size) == config), model)
+        asked = {"norm_eps": None if norm_layer is None else _eps_of(norm_layer), "norm_pix_loss": norm_pix_loss}
+        settings |= {name: value for name, value in asked.items() if value is not None}
+        return load(model, chosen, pretrained, image_size=img_size, **settings)
 
     MAE.__qualname__ = "MAE"
     return MAE
@@ -154,8 +158,6 @@ def _constructor(default: str | None) -> Entry:
 
 def _eps_of(norm_layer: Any) -> float:
     """The eps of what the official constructor calls norm_layer."""
-    if norm_layer is None:
-        return 1e-6
     given: Mapping[str, Any] = {}
     layer = norm_layer
     if isinstance(norm_layer, functools.partial):

@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 
 from ..backends.config import Config, ViTConfig
 from ..backends.initial import initial_weights
-from ..backends.presets import model_config
+from ..backends.presets import NAMED, model_config
 from ..backends.spec import params
-from ..convert.changes import Weights, encoder_config
+from ..convert.changes import Weights, encoder_config, notices
 from ..convert.checkpoint import Checkpoint, open_checkpoint
-from ..convert.choice import classifier_on, model_of
+from ..convert.choice import classifier_on, model_of, own_size
+from ..convert.conversion import selected
+from ..convert.dialects import DIALECTS
 from ..convert.tensors import CheckpointProblem
 
 # What a classifier may begin without, as official fine-tuning does from a pre-trained encoder.
@@ -28,7 +30,7 @@ class Fitted:
     """A model's configuration and all its weights, float32 by spec name.
 
     initialised: the parameters that the checkpoint has not, which are initial ones. dropped: its tensors that the model has
-    not. done: what else was changed, in words.
+    not. done: what else was changed, and what the weights were trained for that no model here computes, in words.
     """
 
     config: Config
@@ -42,34 +44,56 @@ def fit(path: str | Path, model: str, image_size: tuple[int, int] | None = None,
     """The weights of a checkpoint, of any format and dialect, for a model.
 
     model: a preset, a JSON file or "img_size=32,...". image_size: (height, width) in pixels, to which the position tables are
-    interpolated as official fine-tuning does. settings: of the configuration, in its names; num_classes other than the
-    file's drops the file's head. A classifier on an autoencoder's file takes its encoder: exactly head.* is missing then,
-    and with pooling gap also fc_norm.*, and norm.* is left over.
+    interpolated as official fine-tuning does; None: the file's own. settings: of the configuration, in its names;
+    num_classes other than the file's drops the file's head. A classifier on an autoencoder's file takes its encoder: exactly
+    head.* is missing then, and with pooling gap also fc_norm.*, and norm.* is left over.
     Raises CheckpointProblem, with every problem at once, for any other difference, and ConfigError for unusable settings.
     """
     checkpoint = open_checkpoint(path)
     asked = model_config(model, **settings)
+    if image_size is None and (model not in NAMED or "img_size" in settings):
+        image_size = asked.img_size
+    own = {"img_size": own_size(checkpoint, asked, image_size)}
     if isinstance(asked, ViTConfig) and checkpoint.contents in ("mae", "encoder"):
-        config: Config = (classifier := classifier_on(checkpoint, model, settings))
-        encoder = encoder_config(classifier)
-        chosen = Weights(encoder, "encoder", checkpoint.select(encoder, encoder_only=True))
+        config: Config = (classifier := classifier_on(checkpoint, model, {**settings, **own}))
+        chosen = selected(checkpoint, encoder_config(classifier), encoder_only=True)
+        if checkpoint.contents == "mae":
+            chosen = replace(chosen, done=("without the decoder",))
     else:
-        _, config = model_of(checkpoint, model, {n: v for n, v in settings.items() if n != "num_classes"})
-        _require_pooling(checkpoint, config, settings)
-        chosen = Weights(config, checkpoint.contents, checkpoint.select(config))
-    changed = _changed(chosen, settings.get("num_classes"), image_size)
+        _, config = model_of(checkpoint, model, {n: v for n, v in settings.items() if n != "num_classes"} | own)
+        chosen = selected(checkpoint, config)
+        config = _with_head(checkpoint, config, settings)
+    changed = chosen
+    if "num_classes" in settings:
+        changed = changed.with_classes(settings["num_classes"])
     if image_size is not None:
+        changed = changed.with_image_size(image_size)
         config = replace(config, img_size=image_size)
-    if isinstance(config, ViTConfig) and "num_classes" in settings:
-        head_norm = config.head_norm and config.num_classes == settings["num_classes"]
-        config = replace(config, num_classes=settings["num_classes"], head_norm=head_norm)
+    elif config.img_size != asked.img_size:
+        changed = replace(
+            changed, done=(*changed.done, "for images of {}x{} pixels, as the file".format(*config.img_size))
+        )
     return _filled(checkpoint, config, changed, changed.tensors != chosen.tensors)
 
 
-def _changed(weights: Weights, num_classes: int | None, image_size: tuple[int, int] | None) -> Weights:
-    if num_classes is not None:
-        weights = weights.with_classes(num_classes)
-    return weights if image_size is None else weights.with_image_size(image_size)
+def _with_head(checkpoint: Checkpoint, config: Config, settings: Mapping[str, Any]) -> Config:
+    """With the classes that are asked for. Raises CheckpointProblem where the file has another kind of head or pooling."""
+    if not isinstance(config, ViTConfig):
+        return config
+    told = checkpoint.config
+    if checkpoint.contents == "headless" and isinstance(told, ViTConfig) and checkpoint.told:
+        config = replace(config, num_classes=told.num_classes)
+    classes = settings.get("num_classes", config.num_classes)
+    if classes != config.num_classes:  # a new head, of the usual kind unless another one is asked for
+        config = replace(config, num_classes=classes, head_norm=settings.get("head_norm", False))
+    for name in ("pooling", "head_norm"):
+        asked, own = settings.get(name), getattr(config, name)
+        if asked not in (None, own):
+            raise CheckpointProblem(
+                f"{checkpoint.path} is a classifier with {name}={own}, not {asked}: it has nothing trained for that. Leave out "
+                f"{name}, or begin from a pre-trained encoder."
+            )
+    return config
 
 
 def _filled(checkpoint: Checkpoint, config: Config, weights: Weights, changed: bool) -> Fitted:
@@ -82,14 +106,4 @@ def _filled(checkpoint: Checkpoint, config: Config, weights: Weights, changed: b
     found = checkpoint.loaded(weights.config, weights.tensors, changed)
     initial = initial_weights(config) if missing else {}
     filled = {name: found[name] if name in found else initial[name] for name in names}
-    return Fitted(config, filled, missing, left_over, weights.done)
-
-
-def _require_pooling(checkpoint: Checkpoint, config: Config, settings: Mapping[str, Any]) -> None:
-    """Raise CheckpointProblem where a classifier's file has the norm of another pooling than what was asked for."""
-    asked = settings.get("pooling")
-    if isinstance(config, ViTConfig) and asked not in (None, config.pooling):
-        raise CheckpointProblem(
-            f"{checkpoint.path} is a classifier with pooling={config.pooling}, not {asked}: it has no trained norm for that. "
-            "Leave out pooling, or begin from a pre-trained encoder."
-        )
+    return Fitted(config, filled, missing, left_over, (*weights.done, *notices(DIALECTS["polymae"], weights)))

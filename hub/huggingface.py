@@ -22,7 +22,8 @@ def fetch_huggingface(repo: str, offline: bool = False) -> Path:
     repo: "owner/name", or "owner/name@revision". What is in the cache is used without asking whether there is a newer one.
     offline: as POLYMAE_OFFLINE and HF_HUB_OFFLINE, use no network. Raises HubProblem.
     """
-    from .download import offline as told_offline
+    from .addresses import offline as told_offline
+    from .addresses import scrubbed
 
     name, _, revision = repo.partition("@")
     try:
@@ -33,6 +34,7 @@ def fetch_huggingface(repo: str, offline: bool = False) -> Path:
         raise HubProblem(
             f"{repo} is on the Hugging Face Hub, and its library is not installed: pip install huggingface_hub"
         ) from None
+    hub = scrubbed(constants.ENDPOINT)  # it may hold a login
     try:
         folder = _kept(name, revision or None)
         if folder is not None:
@@ -47,11 +49,11 @@ def fetch_huggingface(repo: str, offline: bool = False) -> Path:
         raise HubProblem(f"{repo!r} is no name on the Hugging Face Hub, which are owner/name: {problem}") from None
     except errors.GatedRepoError:
         raise HubProblem(
-            f"{repo} is only for those who accepted its conditions: do so at {constants.ENDPOINT}/{name}, then `hf auth login`."
+            f"{repo} is only for those who accepted its conditions: do so at {hub}/{name}, then `hf auth login`."
         ) from None
     except errors.RepositoryNotFoundError:
         raise HubProblem(
-            f"There is no {repo} at {constants.ENDPOINT}, or it is private: check the name, or `hf auth login`."
+            f"There is no {repo} at {hub}, or it is private: check the name, or `hf auth login`."
         ) from None
     except errors.RevisionNotFoundError:
         raise HubProblem(
@@ -62,9 +64,9 @@ def fetch_huggingface(repo: str, offline: bool = False) -> Path:
     except Exception as problem:  # what its transport raises differs from version to version of the library
         if not _of_transport(problem):
             raise
-        first = next(iter(str(problem).splitlines()), "").rstrip(".")
+        first = scrubbed(next(iter(str(problem).splitlines()), "")).rstrip(".")
         raise HubProblem(
-            f"Could not fetch {repo} from {constants.ENDPOINT}: {type(problem).__name__}: {first}. Check the network, the "
+            f"Could not fetch {repo} from {hub}: {type(problem).__name__}: {first}. Check the network, the "
             "proxy (HTTPS_PROXY), the room on the disk and HF_ENDPOINT; what has come is kept."
         ) from None
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..backends.config import ConfigError, MAEConfig
 from ..backends.errors import Problem
 from ..backends.presets import ALIASES, model_config
-from ..backends.runtime import load_backend, require_device
+from ..backends.runtime import load_backend, require_device, require_dtype
+
+if TYPE_CHECKING:
+    from .fitting import Fitted
+    from .sources import Source
 
 Size = int | tuple[int, int]
 
@@ -22,8 +26,8 @@ def load(
     *,
     weights: str | Path | None = None,
     image_size: Size | None = None,
-    device: str = "cpu",
-    dtype: str = "float32",
+    device: Any = "cpu",
+    dtype: Any = "float32",
     verbose: bool = True,
     **settings: Any,
 ) -> Any:
@@ -33,43 +37,58 @@ def load(
     best published checkpoint for it) or, as `weights` may be too: a kind ("visualize", "full", "pretrain", "finetuned",
     "ganloss"), a name of the registry, a path, a URL, or a Hugging Face id. A file of any format and dialect is converted on
     the way; downloads are kept (POLYMAE_HOME). image_size: pixels, or (height, width); position tables are interpolated.
+    device: "cpu", "cuda", ...; dtype: "float32", ...; or a framework's own objects for them.
     settings: of the model, as num_classes=10, pooling="cls", norm_pix_loss=True, in_chans=1. verbose: say on stderr which
     weights were taken, and what of them was not. Raises Problem where something is not to be had; it says what to do.
     """
+    device, dtype = (
+        str(device),
+        str(dtype).rpartition(".")[2].lower(),
+    )  # torch.device("cuda"), torch.float32, ms.float32
     runtime = load_backend(framework)
     require_device(runtime, framework, device)
-    size = _size(settings.pop("img_size", image_size))
+    require_dtype(framework, runtime.DTYPES, dtype)
+    size = _size(image_size, settings)
     if "global_pool" in settings:  # its official name
-        settings["pooling"] = "gap" if settings.pop("global_pool") else "cls"
+        settings["pooling"] = _pooling(settings.pop("global_pool"), settings)
     name = ALIASES.get(name, name)
     config = model_config(name, **settings)
+    if size is not None:
+        config = replace(config, img_size=size)
     chosen = _one_of(pretrained, weights)
-    if chosen is None:
-        return runtime.build(config if size is None else replace(config, img_size=size), None, device, dtype)
+    if chosen is False:
+        return runtime.build(config, None, device, dtype)
+    from .converted import explaining
     from .fitting import fit
     from .sources import source_of
 
     source = source_of(chosen, name, config)
-    row = source.row
+    row = source.of_row
     if row and row.contents == "mae" and isinstance(config, MAEConfig):
         # It was trained so; who sets it by hand knows better.
         settings = {"norm_pix_loss": row.pixels == "normalised", **settings}
-    fitted = fit(source.fetch(framework), name, size, **settings)
+    path = source.fetch(framework)
+    with explaining(path):
+        fitted = fit(path, name, size, **settings)
     if verbose:
-        _say(name, str(source), fitted.initialised, fitted.dropped, fitted.done)
+        _say(name, source, fitted)
     return runtime.build(fitted.config, fitted.weights, device, dtype)
 
 
-def _one_of(pretrained: bool | str | Path, weights: str | Path | None) -> bool | str | Path | None:
-    """What is wanted; None for initial weights."""
+def _one_of(pretrained: Any, weights: Any) -> Any:
+    """What is wanted; False for initial weights."""
     if weights is not None and pretrained is not False:
-        raise Problem(f"pretrained={pretrained!r} and weights={str(weights)!r} both name weights; give one of them.")
+        raise Problem("pretrained and weights both name weights; give one of them.")
     if not isinstance(pretrained, (bool, str, Path)):
         raise Problem(f"pretrained is {pretrained!r}; it must be True, False, or the name or place of weights.")
-    return (None if pretrained is False else pretrained) if weights is None else weights
+    return pretrained if weights is None else weights
 
 
-def _size(size: Any) -> tuple[int, int] | None:
+def _size(image_size: Any, settings: dict[str, Any]) -> tuple[int, int] | None:
+    """The image size in pixels, under either of its names."""
+    size = settings.pop("img_size", image_size)
+    if image_size is not None and size != image_size:
+        raise ConfigError(f"img_size={size!r} and image_size={image_size!r} are the same setting; give one of them.")
     if size is None:
         return None
     sides = (size, size) if isinstance(size, int) else tuple(size) if isinstance(size, (list, tuple)) else ()
@@ -78,10 +97,19 @@ def _size(size: Any) -> tuple[int, int] | None:
     return sides[0], sides[1]
 
 
-def _say(name: str, source: str, initialised: tuple[str, ...], dropped: tuple[str, ...], done: tuple[str, ...]) -> None:
-    parts = [f"{name} with {source}", *done]
-    if initialised:
-        parts.append(f"initial values: {', '.join(initialised)}")
-    if dropped:
-        parts.append(f"left out: {', '.join(dropped)}")
+def _pooling(global_pool: Any, settings: dict[str, Any]) -> str:
+    if not isinstance(global_pool, bool) or "pooling" in settings:
+        raise ConfigError(
+            f"global_pool is {global_pool!r}; it must be True (pooling='gap') or False (pooling='cls'), and pooling left out."
+        )
+    return "gap" if global_pool else "cls"
+
+
+def _say(name: str, source: Source, fitted: Fitted) -> None:
+    """Say which weights were taken, what of them was not, and what is not from them."""
+    parts = [f"{name} with {source}", *fitted.done]
+    if fitted.dropped:
+        parts.append(f"without {', '.join(fitted.dropped)}")
+    if fitted.initialised:
+        parts.append(f"newly initialised: {', '.join(fitted.initialised)}")
     print("polymae: " + "; ".join(parts), file=sys.stderr)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ..convert.atomic import flush, flush_folder, hidden_beside, remove
+from .progress import amount
 
 # Appending: what a killed process wrote stays. A link that somebody put there is not followed.
 _FLAGS = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -38,9 +39,15 @@ class Partial:
         return self.length > 0 and (self.complete or bool(self.validator))
 
     @property
-    def percent(self) -> int:
+    def share(self) -> str:
         """How much of it is there, rounded down so that only a whole one has 100 %."""
-        return 100 * self.length // self.total if self.total else 0
+        return f"{100 * self.length // self.total} %" if self.total else amount(self.length)
+
+    def promise(self, name: str, ranges: bool) -> str:
+        """What to say of a part that is left; ranges: whether the server is known to send the rest, else it may be no use."""
+        if not self.resumable or not (self.complete or ranges):
+            return ""
+        return f"{self.share} of {name} are kept: the next time goes on from there."
 
     def begin(self, total: int | None, validator: str) -> None:
         """Be ready for what a server sends: to go on, or, where nothing has come yet, to start."""

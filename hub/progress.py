@@ -43,9 +43,17 @@ class Display:
         if going_on or not self.begun:
             self.say(f"downloading {self.name}{of}, from {self.host}{going_on} ...")
         if self.bar:
-            self.bar.update(self.bar.task_ids[0], completed=start, total=total, visible=True)
+            # Anew: its speed is not that of an earlier connection, or of the time between two.
+            self.bar.reset(self.bar.task_ids[0], completed=start, visible=True)
+            self.bar.update(self.bar.task_ids[0], total=total)
             self.bar.start()
         self.begun = True
+
+    def wait(self, text: str) -> None:
+        """One line, and nothing that moves, until bytes come again."""
+        if self.bar:
+            self.bar.update(self.bar.task_ids[0], visible=False)
+        self.say(text)
 
     def at(self, length: int) -> None:
         """So many bytes are there."""

@@ -1,8 +1,8 @@
 """Where downloaded weights lie, and the record beside each file: where it came from, and what it was then.
 
-<home>/weights/<file> for what the registry lists, <home>/weights/<first digits of the URL's SHA-256>/<file> for other
-URLs; beside each <file>.source.json. What was converted lies beside its original, or in <home>/converted/<digits>/ where
-the original lies outside.
+<home>/weights/<file> for the official files, <home>/weights/<first digits of the URL's SHA-256>/<file> for every other
+URL, so that files of one name are never in each other's way; beside each <file>.source.json. What was converted lies beside
+its original, or in <home>/converted/<digits>/ where the original lies outside.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from ..backends.errors import Problem
-from .download import is_address
+from .addresses import is_address, same_file, shown
 from .registry import Published
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 HOME = "POLYMAE_HOME"
 ENDING = ".source.json"
+OFFICIAL = "official"  # the source in the registry whose files need no folder of their own
 _LONGEST = 1 << 16  # bytes of a record
 _CHUNK = 1 << 22
 
@@ -53,27 +54,31 @@ class Record:
 def home() -> Path:
     """The folder of everything that is kept: $POLYMAE_HOME, else $XDG_CACHE_HOME/polymae, else ~/.cache/polymae.
 
-    It need not exist. Raises CacheProblem where there is no home folder.
+    It need not exist. Raises CacheProblem where there is no home folder, or something else of its name.
     """
     try:
-        if own := os.environ.get(HOME):
-            return Path(own).expanduser().absolute()
         shared = Path(os.environ.get("XDG_CACHE_HOME") or "-")
-        if shared.is_absolute():  # by its specification, a relative one is as none
-            return shared / "polymae"
-        return Path.home() / ".cache" / "polymae"
+        if own := os.environ.get(HOME):
+            found = Path(own).expanduser().absolute()
+        else:  # by its specification, a relative one is as none
+            found = (shared if shared.is_absolute() else Path.home() / ".cache") / "polymae"
     except RuntimeError as problem:
         raise CacheProblem(f"There is no home folder ({problem}): set {HOME} to a folder for downloads.") from None
+    if os.path.exists(found) and not os.path.isdir(found):  # noqa: PTH110, PTH112  (which raise where one may not look)
+        raise CacheProblem(f"{found} is no folder, and downloads are kept in one: set {HOME} to another place.")
+    return found
 
 
 def place(what: Published | str) -> Path:
     """Where the file of a published checkpoint, or of a URL, lies or would lie. Raises CacheProblem for no web address."""
     if isinstance(what, Published):
-        return home() / "weights" / what.file
+        if what.source == OFFICIAL:
+            return home() / "weights" / what.file
+        what = what.url
     if not is_address(what):
-        raise CacheProblem(f"{what!r} is no web address; one begins with http:// or https://.")
+        raise CacheProblem(f"{shown(what)!r} is no web address; one begins with http:// or https://.")
     name = re.sub(r"[^\w.+-]", "_", PurePosixPath(unquote(urlsplit(what).path)).name).lstrip(".") or "checkpoint"
-    return home() / "weights" / hashlib.sha256(what.encode()).hexdigest()[:12] / name[-150:]
+    return home() / "weights" / hashlib.sha256(same_file(what).encode()).hexdigest()[:12] / name[-150:]
 
 
 def say(sentence: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -107,12 +108,16 @@ def best_for(model: str, config: Config) -> Published:
         wanted = "finetuned" if same else "pretrain"
     if wanted in rows:
         return rows[wanted]
-    with_some = sorted({row.model for row in published().values()})
+    there = f"No {wanted} weights are published for {called(model)}, only {', '.join(rows)}. "
     raise Problem(
-        f"No {wanted} weights are published for {model}"
-        + (f", only {', '.join(rows)}" if rows else f"; there are some for {', '.join(with_some)}")
-        + ". Give your own with weights=<path, URL or Hugging Face id>, or leave pretrained=False for initial weights."
+        (there if rows else f"None are published for {called(model)}. ")
+        + "Give your own with weights=<path, URL or Hugging Face id>, or leave pretrained=False for initial weights."
     )
+
+
+def called(model: str) -> str:
+    """A model's name, for a sentence."""
+    return model if model in NAMED else "a model of these sizes"
 
 
 @functools.cache
@@ -120,6 +125,9 @@ def _parsed(path: Path, changed: int) -> dict[str, Published]:
     """The file's rows; `changed`, its time in nanoseconds, has it read again where it was replaced."""
     said = json.loads(path.read_text(encoding="utf-8"))
     rows = [_row(row, said["sources"][row["source"]]) for row in said["checkpoints"]]
+    for what, names in (("name", [row.name for row in rows]), ("place", [row.url for row in rows])):
+        if twice := [name for name, count in Counter(names).items() if count > 1]:
+            raise ValueError(f"two checkpoints have the {what} {twice[0]}")
     return {row.name: row for row in rows}
 
 
@@ -129,6 +137,10 @@ def _row(row: Mapping[str, Any], source: Mapping[str, str]) -> Published:
         raise ValueError(
             f"{found.name} needs contents of {', '.join(_HOLDS)} and either a path of a file or a huggingface id"
         )
+    if found.model not in NAMED or (found.contents == "classifier") == isinstance(NAMED[found.model], MAEConfig):
+        raise ValueError(f"{found.name} has {found.contents} weights of {found.model}, which is no such model")
+    if wrong := found.digests.keys() - {"md5", "sha256"}:
+        raise ValueError(f"{found.name} has a digest of {', '.join(wrong)}; md5 and sha256 are compared")
     return found
 
 

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
 from pathlib import Path
 
-from ..backends.config import Config, MAEConfig
+from ..backends.config import Config, Encoder, MAEConfig, ViTConfig
 from ..backends.errors import Problem
-from .download import is_address
-from .registry import Published, best_for, find, nearest, of_model
+from ..backends.presets import NAMED
+from .addresses import is_address, shown
+from .registry import Published, best_for, called, find, nearest, of_model, published
 
+_HUB = "hf://"
 # owner/name as the Hugging Face Hub has it, perhaps with a branch, tag or commit.
 _HUGGINGFACE = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 _ENDINGS = (".pth", ".pt", ".bin", ".safetensors", ".npz", ".pkl", ".ckpt", ".tar")
+# What of a model its weights do not decide.
+_FREE = {"img_size", "norm_pix_loss", "masking", "loss_over", "train_positions", "num_classes", "pooling", "head_norm"}
 
 
 @dataclass(frozen=True)
@@ -41,69 +46,123 @@ class Source:
             original = cache.fetch_huggingface(self.huggingface) if self.huggingface else cache.fetch_url(self.url)
         return cache.native(original, framework) if framework and not self.huggingface else original
 
+    @property
+    def of_row(self) -> Published | None:
+        """The published checkpoint that this is, by the file's name where it comes from elsewhere."""
+        name = self.path.name if self.path else shown(self.url).rpartition("/")[2]
+        return self.row or (find(name) if name.endswith(_ENDINGS) else None)
+
     def __str__(self) -> str:
         if self.row:
             return f"{self.row.name} ({self.row.holds}; {self.row.licence})"
-        return self.url or self.huggingface or str(self.path)
+        return shown(self.url) or self.huggingface or str(self.path)
 
 
 def source_of(weights: str | Path | bool, model: str, config: Config) -> Source:
     """What `pretrained` or `weights` stands for.
 
-    True: the best that is published for the model; else one of its kinds ("visualize"), a name or file name of the registry, a
-    path, a URL, or a Hugging Face id ("facebook/vit-mae-base", "owner/name@revision", "hf://owner/name").
-    Raises Problem where it is none of these, and where a published file has no decoder and the model needs one.
+    True: the best that is published for the model; else one of its kinds ("visualize"), a path, a name or file name of the
+    registry, a URL, or a Hugging Face id ("facebook/vit-mae-base", "owner/name@revision", "hf://owner/name").
+    Raises Problem where it is none of these, and where a published file is not of the model.
     """
     if weights is True:
         return _of_row(best_for(model, config), model, config)
-    text = str(weights)
-    if not text.strip():
-        raise Problem("weights is empty; give a name, a path, a URL or a Hugging Face id, or leave it out.")
-    kind = None if isinstance(weights, Path) else of_model(model).get(text)
+    if isinstance(weights, Path):
+        return Source(path=weights.expanduser())
+    if not isinstance(weights, str) or not weights.strip():
+        raise Problem(f"weights is {weights!r}; give a name, a path, a URL or a Hugging Face id, or leave it out.")
+    path = Path(weights).expanduser()
+    if ("/" in weights or weights.endswith(_ENDINGS)) and path.exists():  # asks no list, which may be broken
+        return Source(path=path)
+    kind = of_model(model).get(weights)
     if kind is not None:  # before a folder that happens to be called so: ./full names that
         return _of_row(kind, model, config)
-    path = Path(text).expanduser()
-    if isinstance(weights, Path) or path.exists():
+    if path.exists():
         return Source(path=path)
-    if (row := find(text)) is not None:
-        return _of_row(row, model, config)
-    if (elsewhere := _elsewhere(text)) is not None:
-        return elsewhere
-    if text.endswith(_ENDINGS) or not _HUGGINGFACE.fullmatch(text):
-        kinds = ", ".join(of_model(model))
-        raise Problem(
-            f"There are no weights {text!r}: no such file, and nothing of that name is published. {nearest(text)} "
-            + (f"For {model} there are {kinds}. " if kinds else "")
-            + "A path, a URL or a Hugging Face id (owner/name) also works."
-        )
-    return Source(huggingface=text)
+    found = remote(weights)
+    if found is not None:
+        return found if found.row is None else _of_row(found.row, model, config)
+    if not weights.endswith(_ENDINGS) and _HUGGINGFACE.fullmatch(weights):
+        return Source(huggingface=weights)
+    raise Problem(_unknown(weights, model, config))
 
 
 def local(text: str) -> Path:
-    """The file that a command's argument names: a path, else a name of the registry, a URL or hf://owner/name, downloaded.
+    """The file that a command's argument names: a path, else what `remote` knows, downloaded.
 
-    Raises Problem where it cannot be downloaded. What is none of these is taken for a path.
+    Raises Problem where it cannot be downloaded, and for a name that is nearly one of the registry. Anything else is taken
+    for a path.
     """
     path = Path(text)
     if path.exists():
         return path
-    row = find(text)
-    source = Source(row=row, huggingface=row.huggingface) if row else _elsewhere(text)
+    source = remote(text)
+    if source is None and "://" in text:
+        raise Problem(_no_address(text))
+    if source is None and "/" not in text and (near := get_close_matches(text, published(), n=1, cutoff=0.8)):
+        raise Problem(f"There is no file {text}; and the published checkpoint of a similar name is {near[0]}.")
     return source.fetch() if source else path
 
 
-def _elsewhere(text: str) -> Source | None:
+def remote(text: str) -> Source | None:
+    """What can be downloaded: a row of the registry by its name, file name, id or address; a URL; hf://owner/name; else None."""
+    row = find(text.removeprefix(_HUB))
+    if row is not None:
+        return Source(row=row, huggingface=row.huggingface)
     if is_address(text):
         return Source(url=text)
-    return Source(huggingface=text.removeprefix("hf://")) if text.startswith("hf://") else None
+    if text.startswith(_HUB) and _HUGGINGFACE.fullmatch(text.removeprefix(_HUB)):
+        return Source(huggingface=text.removeprefix(_HUB))
+    return None
 
 
 def _of_row(row: Published, model: str, config: Config) -> Source:
-    if isinstance(config, MAEConfig) and row.contents == "encoder":
+    """A published checkpoint for a model. Raises Problem where it is of another one, before anything is downloaded."""
+    own, autoencoder = NAMED[row.model], isinstance(config, MAEConfig)
+    if autoencoder and row.contents == "encoder":
         whole = [other for other in of_model(row.model).values() if other.contents == "mae"]
         listed = ", ".join(f"{other.kind} ({other.name}: {other.holds})" for other in whole) or "none is published"
         raise Problem(
-            f"{row.name} holds an encoder without a decoder, and {model} needs both. Files that have it: {listed}. Or load the "
-            f"encoder into a classifier: {row.model.removeprefix('mae_')}."
+            f"{row.name} holds an encoder without a decoder, and {called(model)} needs both. Files that have it: {listed}. "
+            f"Or load the encoder into a classifier: {row.model.removeprefix('mae_')}."
+        )
+    if autoencoder and isinstance(own, ViTConfig):
+        raise Problem(
+            f"{row.name} is a classifier of {row.model}, and {called(model)} is an autoencoder: load it as {row.model}."
+        )
+    shared = type(config) if type(config) is type(own) else Encoder
+    pairs = {f.name: (getattr(own, f.name), getattr(config, f.name)) for f in fields(shared) if f.name not in _FREE}
+    differ = [f"{name}={there}, not {here}" for name, (there, here) in pairs.items() if there != here]
+    if differ:
+        raise Problem(
+            f"{row.name} is of another model than {called(model)} with these settings: it has {', '.join(differ)}. Its model is "
+            f"{row.model}."
         )
     return Source(row=row, huggingface=row.huggingface)
+
+
+def _no_address(text: str) -> str:
+    return (
+        f"{shown(text)} is no address that weights can be downloaded from; it begins with http://, https:// or {_HUB}."
+    )
+
+
+def _unknown(text: str, model: str, config: Config) -> str:
+    if "://" in text:
+        return _no_address(text)
+    if "/" in text or text.endswith(_ENDINGS):
+        return f"There is no file {text}. {nearest(Path(text).name)}"
+    whole = isinstance(config, MAEConfig)
+    usable = [kind for kind, row in of_model(model).items() if not whole or row.contents == "mae"]
+    others = sorted({row.model for row in published().values() if row.kind == text})
+    near = get_close_matches(text, usable, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    said = f"No {text} weights are published for {called(model)}, only for {', '.join(others)}." if others else (
+        f"There are no weights {text!r}: no such file, and nothing of that name is published.{hint}"
+    )  # fmt: skip
+    kinds = (
+        f" For {called(model)} there are {', '.join(usable)}."
+        if usable
+        else f" None are published for {called(model)}."
+    )
+    return f"{said}{kinds} {'' if others or near else nearest(text)}".rstrip()

@@ -12,9 +12,11 @@ from pathlib import Path
 from ..backends.errors import Problem
 from ..convert.atomic import alone, remove
 from ..convert.provenance import NOTE
+from .addresses import shown
 from .converted import NAME
-from .records import ENDING, CacheProblem, Record, home, measured, place, read_record, size_of, unlike
-from .registry import find, nearest, published
+from .records import ENDING, CacheProblem, Record, home, measured, place, read_record, record_path, size_of, unlike
+from .registry import nearest, published
+from .sources import remote
 
 _DIGITS = re.compile(r"[0-9a-f]{12}")  # the folder of a URL, or of a file outside
 _HIDDEN = re.compile(r"\.(.+)\.polymae-(part|lock|new|old)(?:-[0-9a-f]+)?(?:\.json)?", re.DOTALL)
@@ -52,7 +54,7 @@ class Verified:
 
 def cached() -> list[Cached]:
     """Everything in the cache, in the order of its places: originals, converted files, unfinished downloads."""
-    rows = {_weights() / row.file: row.name for row in published().values() if row.file}
+    rows = _listed()
     found = []
     for path in sorted(path for folder in _folders() for path in _ours(folder)):
         converted, hidden = NAME.fullmatch(path.name), _HIDDEN.fullmatch(path.name)
@@ -68,19 +70,24 @@ def cached() -> list[Cached]:
 
 
 def original(name: str) -> Path:
-    """Where the original that is meant lies, or would lie: a name or file name of the registry, a URL, a file's name.
+    """Where the original that is meant lies, or would lie: a name or file name of the registry, a URL, a file's name or path.
 
-    Raises CacheProblem for an unknown name, with the nearest ones.
+    Raises CacheProblem for an unknown name, with the nearest ones, and where several files have it.
     """
-    row = find(name)
-    if row is not None and row.huggingface:
-        raise CacheProblem(f"{name} lies in the Hugging Face cache, which `hf cache` lists, verifies and clears.")
-    if row is not None or re.match(r"https?://", name):
-        return place(row or name)
-    for one in cached():
-        if one.kind == "original" and one.path.name == name:
-            return one.path
-    raise CacheProblem(f"There are no weights {name!r}. {nearest(name)} `polymae weights list` shows what is kept.")
+    source = remote(name)
+    if source is not None:
+        if source.huggingface:
+            raise CacheProblem(f"{name} lies in the Hugging Face cache, which `hf cache` lists, verifies and clears.")
+        return place(source.row or source.url)
+    same = [one for one in cached() if one.kind == "original" and name in (one.path.name, str(one.path))]
+    if len(same) > 1:
+        listed = "\n  ".join(f"{one.path}  {one.name}" for one in same)
+        raise CacheProblem(
+            f"Several files are called {name}; give the URL or the path of the one that is meant:\n  {listed}"
+        )
+    if same:
+        return same[0].path
+    raise CacheProblem(f"There are no weights {shown(name)!r}. {nearest(name)}")
 
 
 def owner(path: Path) -> Path:
@@ -89,9 +96,13 @@ def owner(path: Path) -> Path:
 
 
 def verify(chosen: Sequence[Cached]) -> Iterator[Verified]:
-    """Look through files of the cache, one after the other, and compare with their records and the registry."""
+    """Look through files of the cache, one after the other, and compare with their records and the registry.
+
+    Of an unfinished one there is nothing to say.
+    """
     for one in chosen:
         if one.kind == "unfinished":
+            yield Verified(one)
             continue
         try:
             found, checkpoint = measured(one.path, one.record.url if one.record else "", one.name)
@@ -129,7 +140,8 @@ def clear(paths: Sequence[Path] | None = None, converted_only: bool = False) -> 
         for path in _ours(folder):
             by_source.setdefault(owner(path), []).append(path)
         for source, files in sorted(by_source.items()):
-            if wanted is None or source in wanted:
+            # What somebody else put there goes only where it is named.
+            if source in wanted if wanted is not None else record_path(source).exists() or source not in files:
                 removed += _clear(source, sorted(files), converted_only)
         if folder != _weights() or wanted is None:
             with suppress(OSError):  # only what is empty by now
@@ -167,6 +179,11 @@ def _removed(path: Path) -> list[tuple[Path, int]]:
     return [(path, size)]
 
 
+def _listed() -> dict[Path, str]:
+    """The places of the registry's files, with their names."""
+    return {place(row): row.name for row in published().values() if row.file}
+
+
 def _weights() -> Path:
     return home() / "weights"
 
@@ -192,7 +209,9 @@ def _owner(name: str) -> str:
 def _ours(folder: Path) -> list[Path]:
     """What in a folder of the cache was made by us: originals with their records, what was converted, what is unfinished."""
     names = {path.name for path in folder.iterdir()}
-    known = {row.file for row in published().values()} if folder == _weights() else set[str]()
+    known = _listed()
     return [
-        folder / n for n in names if n != _owner(n) or n + ENDING in names or (n in known and (folder / n).is_file())
+        folder / n
+        for n in names
+        if n != _owner(n) or n + ENDING in names or (folder / n in known and (folder / n).is_file())
     ]

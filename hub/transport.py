@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 import requests
 import urllib3
 
-from .download import BY_HAND, DownloadProblem, shown
+from .addresses import DownloadProblem, shown
 from .partial import sendable
 
 BACK_OFF = 0.5  # seconds before the second repeat; twice as many before every further one
@@ -62,10 +62,13 @@ class _Retry(urllib3.Retry):
 
 
 class Client:
-    """Asks for one URL. A context manager: its connections are closed at the end."""
+    """Asks for one URL. A context manager: its connections are closed at the end.
 
-    def __init__(self, url: str) -> None:
-        self.url, self.session = url, requests.Session()
+    advice: what else to do, in its errors. ranges: whether the server has shown that it can send the rest of this file.
+    """
+
+    def __init__(self, url: str, advice: str) -> None:
+        self.url, self.advice, self.ranges, self.session = url, advice, False, requests.Session()
         # Broken connections are tried again by the caller, who goes on from what has come.
         again = _Retry(
             total=None, connect=0, read=0, other=0, status=REPEATS,
@@ -94,6 +97,7 @@ class Client:
             start, response = 0, self._get({})
         try:
             self._refuse(response, start)
+            self.ranges = response.status_code == 206 or "bytes" in response.headers.get("Accept-Ranges", "").lower()
             chunks = _chunks(response)
             first = next(chunks, b"")
             if first[:512].lstrip().lower().startswith((b"<!doctype html", b"<html")):
@@ -119,12 +123,14 @@ class Client:
                 raise Cut(said) from None
             raise DownloadProblem(
                 f"{shown(self.url)} cannot be trusted: {said}. Where a company's proxy signs for every server, "
-                f"REQUESTS_CA_BUNDLE names its certificates. {BY_HAND}"
+                f"REQUESTS_CA_BUNDLE names its certificates. {self.advice}"
             ) from None
         schemes = [urlsplit(each.url).scheme for each in (*response.history, response)]
         if schemes != sorted(schemes):  # "http" < "https"
             response.close()
-            raise DownloadProblem(f"{shown(self.url)} leads from https to http, where anybody may change it. {BY_HAND}")
+            raise DownloadProblem(
+                f"{shown(self.url)} leads from https to http, where anybody may change it. {self.advice}"
+            )
         return response
 
     def _refuse(self, response: requests.Response, start: int) -> None:
@@ -137,19 +143,19 @@ class Client:
                 advice = f"It was asked {REPEATS + 1} times: try again later."
             else:
                 advice = ADVICE.get(status, "Check the address.")
-            raise DownloadProblem(f"{shown(self.url)} answered {phrase}. {advice} {BY_HAND}")
+            raise DownloadProblem(f"{shown(self.url)} answered {phrase}. {advice} {self.advice}")
         if response.headers.get("Content-Type", "").lower().startswith(("text/html", "application/xhtml")):
             raise self._web_page()
         coding = response.headers.get("Content-Encoding", "identity").lower()
         if coding not in ("", "identity"):
             raise DownloadProblem(
-                f"{shown(self.url)} is sent compressed ({coding}), which was not asked for. {BY_HAND}"
+                f"{shown(self.url)} is sent compressed ({coding}), which was not asked for. {self.advice}"
             )
 
     def _web_page(self) -> DownloadProblem:
         return DownloadProblem(
             f"{shown(self.url)} answered with a web page instead of the file. Perhaps this network wants a login first, or "
-            f"a proxy refuses: open the address in a browser, then try again. {BY_HAND}"
+            f"a proxy refuses: open the address in a browser, then try again. {self.advice}"
         )
 
 

@@ -8,7 +8,8 @@ import time
 import pytest
 from polymae.hub import download as module
 from polymae.hub import transport
-from polymae.hub.download import DownloadProblem, download
+from polymae.hub.addresses import DownloadProblem
+from polymae.hub.download import download
 
 BODY = random.Random(5).randbytes(1_000_000)
 PART, SAID = ".w.pth.polymae-part", ".w.pth.polymae-part.json"

@@ -8,11 +8,13 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from checkpoints import CONFIG, ENCODER, MODEL, WEIGHTS
+from polymae.cli import main
 from polymae.convert.writing import official_checkpoint
 from polymae.hub.registry import Published, published
 from server import Server
@@ -55,15 +57,32 @@ def shelf_of_weights(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyP
         body = bodies[name] = (tmp_path / "made.pth").read_bytes()
         server.add(f"/mae/{name}.pth", body)
         digests = {"md5": hashlib.md5(body).hexdigest()[:6]}
-        row = {"name": name, "source": "test", "path": f"{name}.pth", "model": MODEL, "kind": name[5:]}
+        row = {"name": name, "source": "official", "path": f"{name}.pth", "model": MODEL, "kind": name[5:]}
         rows.append({**row, "contents": contents, "pixels": "raw" if contents == "mae" else "", "digests": digests})
     source = {"url": f"{server.base}/mae/", "licence": "CC-BY-NC 4.0", "citation": "nobody"}
     registry = tmp_path / "registry.json"
-    registry.write_text(json.dumps({"sources": {"test": source}, "checkpoints": rows}))
+    registry.write_text(json.dumps({"sources": {"official": source}, "checkpoints": rows}))
     monkeypatch.delenv("POLYMAE_MIRROR", raising=False)
     monkeypatch.setenv("POLYMAE_REGISTRY", str(registry))
     monkeypatch.setenv("POLYMAE_HOME", str(tmp_path / "home"))
     return Shelf(server, tmp_path / "home", bodies, registry)
+
+
+@pytest.fixture(name="weights")
+def weights_command(shelf: Shelf, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[object, str, str]]:
+    """Runs `polymae weights ...`: status, stdout and stderr."""
+
+    def run(*words: object) -> tuple[object, str, str]:
+        capsys.readouterr()
+        try:
+            status: object = main(["weights", *map(str, words)])
+        except SystemExit as left:
+            status = left.code
+        said = capsys.readouterr()
+        assert "Traceback" not in said.err
+        return status, said.out, said.err
+
+    return run
 
 
 def start(*words: object, unprivileged: bool = False) -> subprocess.Popen[str]:

@@ -136,7 +136,7 @@ def test_what_does_not_fit_a_dtype(tmp_path, capsys, official):
     nan = raw_pth(tmp_path / "nan.pth", large | {"norm.weight": np.full(48, np.nan, np.float32)})
     for arguments in ((), ("--dtype", "float16")):
         said = refused(capsys, "torch", "-c", nan, "-o", out, *arguments)
-        assert f"{nan} does not fit (1 problems).\n  not finite: norm.weight has 48 NaN" in said
+        assert f"{nan} does not fit (1 problem).\n  not finite: norm.weight has 48 NaN" in said
     assert not out.exists()
 
 

@@ -52,7 +52,9 @@ def test_classifiers_of_both_poolings(pooling, classes, tmp_path, capsys):
         == 0
     )
     assert open_checkpoint(tmp_path / "c.pkl").hash == checkpoint.hash
-    assert "missing: decoder_embed.weight" in refused(capsys, "torch", "-c", tmp_path / "c.pth", "-m", MODEL)
+    assert "another kind: classifier (vit_test_patch8), and an autoencoder is asked for" in refused(
+        capsys, "torch", "-c", tmp_path / "c.pth", "-m", MODEL
+    )
 
 
 def test_every_preset_is_known_by_its_shapes():

@@ -113,10 +113,10 @@ def test_a_classifier_says_the_same(framework: str) -> None:
 
 def test_no_advice_that_does_not_help() -> None:
     with pytest.raises(InputError, match=r"Resize or crop the images\.$"):
-        check_shapes((1, 3, 30, 30), None, CONFIG)  # no model of this patch size takes 30 pixels
+        check_shapes((1, 3, 30, 30), None, None, CONFIG)  # no model of this patch size takes 30 pixels
     with pytest.raises(InputError, match="imgs is a int, not a tensor"):
-        check_shapes(3, None, CONFIG)
-    check_shapes((None, 3, 32, 32), (2, 16), CONFIG)  # MindSpore's word for a size known later
+        check_shapes(3, None, None, CONFIG)
+    check_shapes((None, 3, 32, 32), (2, 16), None, CONFIG)  # MindSpore's word for a size known later
 
 
 NAMESPACE = {"numpy": "numpy", "torch": "torch", "megengine": "megengine.functional", "mindspore": "mindspore.ops"}
@@ -179,3 +179,12 @@ def test_a_numpy_model_is_pickled() -> None:
         assert np.array_equal(mine, theirs)
     copied.cls_token += 1
     assert not np.array_equal(model.encode(images()), copied.encode(images()))
+
+
+def test_bytes_and_no_images_are_refused(framework: str) -> None:
+    """MegEngine would compute with bytes as if they were normalised, and end the process for an empty batch."""
+    model = Model(framework)
+    with pytest.raises(InputError, match=r"(?i)imgs is .*int.*floating point: pixels from 0 to 1"):
+        model.model(model.tensor(np.zeros((1, 3, 32, 32), np.int32)))
+    with pytest.raises(InputError, match="without an image"):
+        check_shapes((0, 3, 32, 32), None, None, CONFIG)

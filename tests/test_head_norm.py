@@ -88,7 +88,7 @@ def test_it_is_a_setting_of_classifiers() -> None:
     assert not ViTConfig().head_norm
     with pytest.raises(ConfigError, match="must be True or False"):
         ViTConfig(head_norm=1)  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match="must be a bool"):
+    with pytest.raises(ConfigError, match="must be bool"):
         model_config("head_norm=1")
     with pytest.raises(ConfigError, match="Unknown model setting 'decoder_depth'"):
         model_config("head_norm=True,decoder_depth=1")

@@ -66,7 +66,7 @@ def test_the_first_of_eight_processes_downloads_and_later_ones_need_no_network(
     assert said.count("downloading mae_visualize_vit_test.pth") == 1
     assert said.count(f"{MODEL} with mae_visualize_vit_test (encoder and decoder, raw pixels; CC-BY-NC 4.0)") == 8
     assert "CC-BY-NC 4.0" in said
-    kept = {path.name for path in (tmp_path / "home" / "weights").iterdir()}
+    kept = {path.name for path in (tmp_path / "home" / "weights").rglob("*")}
     for framework in FRAMEWORKS:  # its own file, but for torch, whose file the original is
         endings = (f".{framework}{default_ending(framework)}",)
         assert any(name.endswith(endings) for name in kept) == (framework != "torch"), (framework, TARGETS[framework])

@@ -106,7 +106,7 @@ def test_the_official_constructor(framework: str) -> None:
 def test_the_official_constructor_finds_published_weights_for_published_sizes() -> None:
     with pytest.raises(Problem, match=r"without a decoder.*visualize \(mae_visualize_vit_large"):
         entries("numpy")["MAE"](pretrained="pretrain")
-    with pytest.raises(Problem, match="There are no weights 'pretrain'"):
+    with pytest.raises(Problem, match="No pretrain weights are published for a model of these sizes"):
         entries("numpy")["MAE"](decoder_depth=4, pretrained="pretrain")
 
 

@@ -14,11 +14,15 @@ from pathlib import Path
 
 import pytest
 from checkpoints import CONFIG, MODEL, WEIGHTS
+from polymae.backends.initial import initial_weights
 from polymae.convert.checkpoint import content_hash, open_checkpoint
 from polymae.convert.conversion import Wish, convert, prepare
 from polymae.convert.writing import official_checkpoint
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
+BEFORE = "89abcdef0123456789abcdef0123456789abcdef"  # a commit with other weights
+COMMITS = {"": COMMIT, "main": COMMIT, COMMIT: COMMIT, "v1": BEFORE, BEFORE: BEFORE}
+EARLIER = initial_weights(CONFIG, seed=3)
 FETCH = """
 import sys
 from polymae.backends.errors import Problem
@@ -58,29 +62,33 @@ class _Handler(BaseHTTPRequestHandler):
             return self.answer(403, X_Error_Code="GatedRepo")
         if files is None:
             return self.answer(401 if api else 404, X_Error_Code="RepoNotFound")
-        if kind in ("revision", "tree", "resolve") and revision not in ("main", COMMIT):
+        commit = COMMITS.get(revision if kind in ("revision", "tree", "resolve") else "")
+        if commit is None:
             return self.answer(404, X_Error_Code="RevisionNotFound")
+        files = hub.earlier.get(f"{owner}/{name}", files) if commit == BEFORE else files
         if api:
             listed = [
                 {"type": "file", "path": n, "size": len(b), "oid": hashlib.sha1(b).hexdigest()}
                 for n, b in files.items()
             ]
-            said = {"id": f"{owner}/{name}", "sha": COMMIT, "siblings": [{"rfilename": n} for n in files]}
+            said = {"id": f"{owner}/{name}", "sha": commit, "siblings": [{"rfilename": n} for n in files]}
             return self.answer(
                 200, json.dumps(listed if kind == "tree" else said).encode(), Content_Type="application/json"
             )
         body = files.get("/".join(part for part in rest if part))
         if body is None:
-            return self.answer(404, X_Error_Code="EntryNotFound", X_Repo_Commit=COMMIT)
-        return self.answer(200, body, X_Repo_Commit=COMMIT, ETag=f'"{hashlib.sha1(body).hexdigest()}"')
+            return self.answer(404, X_Error_Code="EntryNotFound", X_Repo_Commit=commit)
+        return self.answer(200, body, X_Repo_Commit=commit, ETag=f'"{hashlib.sha1(body).hexdigest()}"')
 
     do_HEAD = do_GET
 
 
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory):
-    """A server with repositories: safetensors and everything else, only pickled, shards, none."""
+    """A server with repositories: safetensors and everything else (with an earlier commit), only pickled, none."""
     made = tmp_path_factory.mktemp("made")
+    official_checkpoint(made / "earlier.pth", CONFIG, EARLIER)
+    convert(prepare(made / "earlier.pth", Wish()), "huggingface", "shards", made / "earlier")
     official_checkpoint(made / "official.pth", CONFIG, WEIGHTS)
     convert(prepare(made / "official.pth", Wish()), "huggingface", "shards", made / "folder")
     files = {path.name: path.read_bytes() for path in (made / "folder").iterdir()}
@@ -94,6 +102,7 @@ def hub(tmp_path_factory):
         "mine/pickled": {**pickled, "README.md": b"me"},
         "mine/none": {"README.md": b"me"},
     }
+    server.earlier = {"mine/whole": {path.name: path.read_bytes() for path in (made / "earlier").iterdir()}}
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     yield server
@@ -132,6 +141,14 @@ def test_only_the_weights_and_the_configuration_are_fetched_and_only_once(hub, f
     assert not hub.asked
 
 
+def test_each_revision_has_its_own_weights(fetched):
+    digests = {"": content_hash(WEIGHTS), "@v1": content_hash(EARLIER), f"@{BEFORE}": content_hash(EARLIER)}
+    digests |= {"@main": content_hash(WEIGHTS), f"@{COMMIT}": content_hash(WEIGHTS)}
+    for settings in ({}, {"POLYMAE_OFFLINE": "1"}):
+        for revision, digest in digests.items():
+            assert fetched(f"mine/whole{revision}", **settings)[1:] == [digest], (revision, settings)
+
+
 def test_pickled_weights_where_there_are_no_others(fetched):
     assert fetched("mine/pickled@main") == ["config.json pytorch_model.bin", content_hash(WEIGHTS)]
 
@@ -154,13 +171,54 @@ for words in (["download"], ["path"], ["path", "--framework", "mindspore"]):
 """
 
 
-@pytest.mark.parametrize("name", ["mine/whole", "test_ported"])
-def test_the_command_takes_its_names_too(fetched, name, tmp_path):
+def listed(folder, **changes):
+    """A list in which mine/whole is published as test_ported; its path."""
     row = {"name": "test_ported", "source": "hub", "huggingface": "mine/whole", "model": MODEL, "kind": "huggingface"}
     source = {"url": "https://hub.example", "licence": "CC-BY-NC 4.0", "citation": "nobody"}
-    registry = {"sources": {"hub": source}, "checkpoints": [{**row, "contents": "mae", "pixels": "raw"}]}
-    (tmp_path / "registry.json").write_text(json.dumps(registry))
-    folder, again, native = fetched(name, WEIGHTS_COMMAND, POLYMAE_REGISTRY=str(tmp_path / "registry.json"))
+    registry = {"sources": {"hub": source}, "checkpoints": [{**row, "contents": "mae", "pixels": "raw", **changes}]}
+    (folder / "registry.json").write_text(json.dumps(registry))
+    return str(folder / "registry.json")
+
+
+ROW = """
+import sys
+from polymae.backends.errors import Problem
+from polymae.hub.cache import fetch
+from polymae.hub.registry import published
+sys.stderr = sys.stdout
+try:
+    fetch(published()["test_ported"])
+except Problem as problem:
+    print("PROBLEM", problem)
+"""
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [({"model": "mae_vit_base_patch16"}, "is of mae_vit_test_patch8; test_ported is of mae_vit_base_patch16"),
+     ({"contents": "encoder"}, "holds mae weights; test_ported is encoder only")],
+    ids=["model", "contents"],
+)  # fmt: skip
+def test_a_folder_that_is_not_the_rows_is_refused(fetched, changes, says, tmp_path):
+    *_, said = fetched("", ROW, POLYMAE_REGISTRY=listed(tmp_path, **changes))  # after the Hub's bars
+    assert said.startswith("PROBLEM")
+    assert says in said
+    (said,) = fetched("", ROW, POLYMAE_REGISTRY=listed(tmp_path))
+    assert said.startswith("Licence of test_ported: CC-BY-NC 4.0 (not for commercial use")
+    assert fetched("", ROW, POLYMAE_REGISTRY=listed(tmp_path)) == []  # said once
+
+
+def test_a_login_in_its_address_is_not_told(hub, fetched):
+    here = hub.server_address[1]
+    for repo, port in (("mine/missing", here), ("mine/gated", here), ("mine/none", here), ("mine/whole", 9)):
+        (said,) = fetched(repo, HF_ENDPOINT=f"http://me:hush@127.0.0.1:{port}")
+        assert said.startswith("PROBLEM")
+        assert "hush" not in said
+
+
+@pytest.mark.parametrize("name", ["mine/whole", "hf://mine/whole", "test_ported"])
+def test_the_command_takes_its_names_too(fetched, name, tmp_path):
+    folder, again, native = fetched(name, WEIGHTS_COMMAND, POLYMAE_REGISTRY=listed(tmp_path))
     assert folder == again
     assert Path(native).is_relative_to(tmp_path / "home" / "converted")
     assert open_checkpoint(native).hash == open_checkpoint(folder).hash == content_hash(WEIGHTS)

@@ -164,7 +164,7 @@ def test_what_cannot_be_run_is_told(tmp_path: Path, weights: Path, capsys: pytes
         ((*model, "--fault", "tanh glu"), ["Nearest names: tanh gelu"]),
         ((*model, "--device", "cuda"), ["NumPy has no 'cuda'"]),
         ((*model, "--device", "cudo"), ["Did you mean 'cuda'"]),
-        ((*model, "--dtype", "bfloat16"), ["NumPy runs float32, float64"]),
+        ((*model, "--dtype", "bfloat16"), ["numpy runs float32, float64"]),
         ((*model, "--mask-ratio", "1.0"), ["mask_ratio=1.0 keeps none of 16 patches"]),
         ((*model, "--mask-ratio", "-1"), ["mask_ratio=-1.0"]),
         ((*model, "--mask-ratio", "nan"), ["mask_ratio=nan"]),

@@ -6,13 +6,15 @@ import hashlib
 from contextlib import contextmanager
 
 import pytest
-from checkpoints import CONFIG, WEIGHTS
+from checkpoints import CONFIG, ENCODER, WEIGHTS
 from polymae.backends.errors import Problem
-from polymae.convert import atomic
 from polymae.convert.checkpoint import content_hash
 from polymae.convert.writing import official_checkpoint
-from polymae.hub.cache import cached, fetch, fetch_url, home, kept
-from polymae.hub.records import read_record, record_path
+from polymae.hub import download
+from polymae.hub.cache import fetch, fetch_url, kept
+from polymae.hub.records import home, read_record, record_path
+from polymae.hub.sources import Source
+from polymae.hub.stored import cached
 from registered import ALONE, WHOLE, shelf_of_weights, start  # noqa: F401  (fixture)
 from server import web_server  # noqa: F401  (fixture)
 
@@ -43,7 +45,7 @@ def test_a_published_file_is_downloaded_once_and_its_licence_is_said_once(shelf,
     assert record.url == shelf.row().url
     shelf.server.http.server_close()
     monkeypatch.setenv("POLYMAE_OFFLINE", "1")
-    assert fetch(shelf.row()) == kept(shelf.row()) == shelf.path()
+    assert fetch(shelf.row()) == kept(Source(shelf.row())) == shelf.path()
 
 
 def wrong_bodies(shelf, tmp_path):
@@ -72,10 +74,11 @@ def test_another_file_never_enters_the_cache(shelf, kind, digest, tmp_path):
     if words[digest] is None:  # nothing is published by which it could be known
         assert fetch(row).read_bytes() == body
         row = shelf.row(digests={"sha256": hashlib.sha256(shelf.bodies[WHOLE]).hexdigest()})
+    stands = [one.path for one in cached()]
     said = refused(row, words[digest] or "sha256", "POLYMAE_MIRROR", row.name)
     assert ".polymae-part" not in said
-    assert not [name for name in shelf.names() if "json" not in name]
-    assert cached() == []
+    assert [one.path for one in cached()] == stands == ([shelf.path()] if words[digest] is None else [])
+    assert not [name for name in shelf.names() if "json" not in name and not stands]
     shelf.server.add(f"/mae/{WHOLE}.pth", shelf.bodies[WHOLE])
     assert fetch(row).read_bytes() == shelf.bodies[WHOLE]
 
@@ -94,28 +97,30 @@ def test_a_damaged_file_or_record_is_made_good(shelf, damage, capsys, monkeypatc
         record_path(path).write_text('{"url": 3')
     if damage == "grown":
         path.write_bytes(path.read_bytes() + b"\0")
-    if damage == "registry":  # the cache has what is not the published file any more
-        path.write_bytes(shelf.bodies[ALONE])
-        record_path(path).unlink()
+    if damage == "registry":  # the list names another file by now
+        shelf.server.add(f"/mae/{WHOLE}.pth", shelf.bodies[ALONE])
+        shelf.row(contents="encoder", digests={"md5": hashlib.md5(shelf.bodies[ALONE]).hexdigest()})
     damaged = path.read_bytes()
     if damage != "record":
         monkeypatch.setenv("POLYMAE_OFFLINE", "1")
-        refused(shelf.row(), "is damaged", "POLYMAE_OFFLINE")
+        refused(shelf.row(), "names another digest" if damage == "registry" else "is damaged", "POLYMAE_OFFLINE")
         assert path.read_bytes() == damaged
         monkeypatch.delenv("POLYMAE_OFFLINE")
     capsys.readouterr()
-    assert fetch(shelf.row()).read_bytes() == shelf.bodies[WHOLE]
+    assert fetch(shelf.row()).read_bytes() == shelf.bodies[ALONE if damage == "registry" else WHOLE]
     assert shelf.gets() == (1 if damage == "record" else 2)
-    assert ("downloaded again" in capsys.readouterr().err) == (damage != "record")
+    said = capsys.readouterr().err
+    assert ("downloaded again" in said) == (damage != "record")
+    assert ("is damaged" in said) == (damage not in ("record", "registry"))
     record = read_record(path)
     assert record is not None
-    assert record.hash == content_hash(WEIGHTS)
+    assert record.hash == content_hash(ENCODER if damage == "registry" else WEIGHTS)
 
 
 def test_what_another_process_has_just_made_good_is_not_removed(shelf, monkeypatch):
     path = fetch(shelf.row())
     path.write_bytes(b"damaged")
-    wait = atomic.alone
+    wait = download.alone
 
     @contextmanager
     def behind_another(target, *rest):
@@ -123,7 +128,7 @@ def test_what_another_process_has_just_made_good_is_not_removed(shelf, monkeypat
             target.write_bytes(shelf.bodies[WHOLE])
             yield locked
 
-    monkeypatch.setattr(atomic, "alone", behind_another)
+    monkeypatch.setattr(download, "alone", behind_another)
     assert fetch(shelf.row()).read_bytes() == shelf.bodies[WHOLE]
     assert shelf.gets() == 1
 
@@ -165,7 +170,8 @@ def test_where_the_cache_is(monkeypatch, tmp_path):
 def test_a_cache_that_is_a_file(shelf):
     shelf.home.write_text("not a folder")
     refused(shelf.row(), "POLYMAE_HOME", str(shelf.home))
-    assert cached() == []
+    with pytest.raises(Problem, match="is no folder"):
+        cached()
 
 
 def test_any_url(shelf):

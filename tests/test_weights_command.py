@@ -8,33 +8,15 @@ from pathlib import Path
 
 import pytest
 from checkpoints import WEIGHTS
-from polymae.cli import main
 from polymae.convert.atomic import alone
 from polymae.convert.checkpoint import content_hash, open_checkpoint
 from polymae.hub import stored
-from polymae.hub.cache import cached
 from polymae.hub.records import record_path
-from registered import ALONE, WHOLE, shelf_of_weights  # noqa: F401  (fixture)
+from polymae.hub.stored import cached
+from registered import ALONE, WHOLE, shelf_of_weights, weights_command  # noqa: F401  (fixtures)
 from server import web_server  # noqa: F401  (fixture)
 
 OFFICIAL = "mae_visualize_vit_base"
-
-
-@pytest.fixture
-def weights(shelf, capsys):
-    """Runs `polymae weights ...`: status, stdout and stderr."""
-
-    def run(*words):
-        capsys.readouterr()
-        try:
-            status = main(["weights", *map(str, words)])
-        except SystemExit as left:
-            status = left.code
-        said = capsys.readouterr()
-        assert "Traceback" not in said.err
-        return status, said.out, said.err
-
-    return run
 
 
 def test_only_the_path_is_on_stdout(shelf, weights):
@@ -73,6 +55,7 @@ def test_an_unknown_name_gets_the_nearest(weights, shelf, action, name):
     status, out, err = weights(action, name)
     assert (status, out) == (2, "")
     assert "no weights" in err
+    assert err.count("polymae weights list") <= 1
     assert (f"Nearest: {WHOLE}" in err) == ("visuali" in name)
     assert "polymae weights list" in err or "URL" in err
     assert not shelf.gets()
@@ -89,6 +72,11 @@ def test_an_unknown_name_gets_the_nearest(weights, shelf, action, name):
         (["path", "ftp://there/w.pth"], "http"),
         (["download", WHOLE, "test_pretrian"], ALONE),
         (["path", WHOLE, "--framework", "torhc"], "'torch'"),
+        (["list", "nonsense"], "usage: polymae weights list [-h] [--json]"),
+        (["download", "visualize"], f"is a kind, of which each model has its own: {OFFICIAL}, "),
+        (["download", "hf://mine"], "hf://owner/name"),
+        (["download", "hf://a/b/c"], "hf://owner/name"),
+        (["clear", "hf://mine/whole"], "hf cache"),
         ([], "ACTION"),
     ],
 )
@@ -106,9 +94,14 @@ def test_the_list_says_what_each_holds(weights, shelf):
     lines = {line.split()[0]: line for line in table.splitlines() if line.strip()}
     assert "encoder and decoder, raw pixels" in lines[OFFICIAL]
     assert "encoder only" in lines["mae_pretrain_vit_large"]
-    assert "67.8 (linear probe)" in lines["mae_pretrain_vit_base"]
+    assert lines["mae_pretrain_vit_base"].split()[1:] == [
+        "mae_vit_base_patch16",
+        "pretrain",
+        *["encoder", "only", "67.8*", "-"],
+    ]
     assert "83.7" in lines["mae_finetuned_vit_base"]
-    assert all("CC-BY-NC" in lines[name] for name in (OFFICIAL, WHOLE))
+    assert "CC-BY-NC 4.0 (not for commercial use, and its authors are to be named): all." in table
+    assert max(map(len, table.partition("\nIn ")[0].splitlines())) <= 120
     assert lines[WHOLE].endswith("yes")
     assert lines[ALONE].endswith("-")
     assert f"converted for oneflow: {WHOLE}" in table

@@ -9,13 +9,16 @@ import pytest
 from checkpoints import CONFIG, WEIGHTS
 from polymae.convert import writing
 from polymae.convert.checkpoint import content_hash, open_checkpoint
+from polymae.convert.conversion import Wish, convert, prepare
 from polymae.convert.provenance import beside
 from polymae.convert.targets import is_native
 from polymae.convert.writing import write_checkpoint
 from polymae.hub import converted
-from polymae.hub.cache import cached, clear, fetch, native, verify
+from polymae.hub.cache import fetch, native
 from polymae.hub.records import record_path
+from polymae.hub.stored import cached, clear, verify
 from registered import ALONE, WHOLE, shelf_of_weights, start  # noqa: F401  (fixture)
+from safetensors.numpy import load_file, save_file
 from server import web_server  # noqa: F401  (fixture)
 
 HTML = b"<!DOCTYPE html><title>Log in to the network</title>"
@@ -72,6 +75,19 @@ def test_nothing_is_written_beside_a_file_of_the_users_own(shelf, official):
     clear()
     assert not found.exists()
     assert official.exists()
+
+
+def test_the_same_weights_for_another_model_are_converted_anew(shelf, official, tmp_path):
+    folder = tmp_path / "folder"
+    convert(prepare(official, Wish()), "huggingface", "shards", folder)
+    save_file(load_file(folder / "model.safetensors"), folder / "model.safetensors")  # without the provenance
+    first = native(folder, "mindspore")
+    told = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**told, "norm_pix_loss": not told["norm_pix_loss"]}))
+    original = open_checkpoint(folder)
+    assert original.hash == content_hash(WEIGHTS)  # else the hash would tell
+    assert native(folder, "mindspore") == first
+    assert open_checkpoint(first).config == original.config != CONFIG
 
 
 @pytest.mark.parametrize("before", ["nothing", "a damaged file"])

@@ -13,4 +13,4 @@ _check_shapes = ops.constexpr(inputs.check_shapes)
 
 def check_inputs(imgs: Tensor, noise: Tensor | None, config: Config) -> None:
     """As that of backends/inputs.py."""
-    _check_shapes(getattr(imgs, "shape", imgs), getattr(noise, "shape", noise), config)
+    _check_shapes(getattr(imgs, "shape", imgs), getattr(noise, "shape", noise), getattr(imgs, "dtype", None), config)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ..config import Config, MAEConfig
 from ..gradients import gradient_taps
 from ..optimization import Settings
-from ..runtime import Recorded, RuntimeProblem, WatchedTaps, forward, objective
+from ..runtime import Recorded, RuntimeProblem, WatchedTaps, forward, objective, require_dtype
 from ..spelling import to_spec
 from .model import MAE, ViT
 from .optimizer import AdamW, trained
@@ -118,8 +118,7 @@ def environment(device: str) -> dict[str, Any]:
 
 def build(config: Config, weights: Weights | None = None, device: str = "cpu", dtype: str = "float32") -> MAE | ViT:
     """A model on a device. weights: arrays by spec name; None gives initial ones."""
-    if dtype not in DTYPES:
-        raise RuntimeProblem(f"MindSpore runs {', '.join(DTYPES)} here, not {dtype!r}.")
+    require_dtype("mindspore", DTYPES, dtype)
     _select(device)
     model = MAE(config, weights) if isinstance(config, MAEConfig) else ViT(config, weights)
     for parameter in model.get_parameters():

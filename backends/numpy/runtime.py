@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ..config import Config, MAEConfig
 from ..gradients import gradient_taps
 from ..optimization import Settings
-from ..runtime import Recorded, RuntimeProblem, forward, objective
+from ..runtime import Recorded, RuntimeProblem, forward, objective, require_dtype
 from ..spelling import to_spec
 from .backward import gradients as hand_derived
 from .model import MAE, ViT
@@ -66,8 +66,7 @@ def environment(device: str) -> dict[str, Any]:
 
 def build(config: Config, weights: Weights | None = None, device: str = "cpu", dtype: str = "float32") -> MAE | ViT:
     """A model in the given precision. weights: arrays by spec name; None gives initial ones."""
-    if dtype not in DTYPES:
-        raise RuntimeProblem(f"NumPy runs {', '.join(DTYPES)} here, not {dtype!r}.")
+    require_dtype("numpy", DTYPES, dtype)
     model = MAE(config, weights) if isinstance(config, MAEConfig) else ViT(config, weights)
     for name, parameter in list(model.named_parameters()):
         model.set_parameter(name, parameter.astype(dtype))

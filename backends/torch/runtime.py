@@ -14,7 +14,7 @@ from torch import Tensor
 from ..config import Config, MAEConfig
 from ..gradients import gradient_taps
 from ..optimization import Settings
-from ..runtime import Recorded, RuntimeProblem, forward, objective
+from ..runtime import Recorded, RuntimeProblem, forward, objective, require_dtype
 from ..spelling import to_spec
 from .model import MAE, ViT
 from .optimizer import AdamW, trained
@@ -77,8 +77,7 @@ def environment(device: str) -> dict[str, Any]:
 
 def build(config: Config, weights: Weights | None = None, device: str = "cpu", dtype: str = "float32") -> MAE | ViT:
     """A model on a device. weights: arrays by spec name; None gives initial ones."""
-    if dtype not in DTYPES:
-        raise RuntimeProblem(f"PyTorch runs {', '.join(DTYPES)} here, not {dtype!r}.")
+    require_dtype("torch", DTYPES, dtype)
     model = MAE(config, weights) if isinstance(config, MAEConfig) else ViT(config, weights)
     return model.to(device, DTYPES[dtype]).eval()
 

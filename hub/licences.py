@@ -1,0 +1,31 @@
+"""Under which licence published weights are: said once to who downloads."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+
+from .records import home, say, write_json
+from .registry import Published
+
+# What a licence means for who downloads.
+MEANING = {"CC-BY-NC 4.0": "not for commercial use, and its authors are to be named"}
+
+
+def in_words(licence: str) -> str:
+    """A licence's name, with what it means."""
+    return f"{licence} ({MEANING[licence]})" if licence in MEANING else licence
+
+
+def show_licence(row: Published) -> None:
+    """Say under which licence weights are, where it has not been said in this cache."""
+    path = home() / "licences-shown.json"
+    try:
+        said = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        said = None
+    before = said if isinstance(said, list) else []
+    if row.licence not in before:
+        say(f"Licence of {row.name}: {in_words(row.licence)}. To cite: {row.citation}. This is said once.")
+        with suppress(OSError):  # a cache that may only be read
+            write_json(path, [*before, row.licence])
