@@ -6,7 +6,7 @@ import functools
 import json
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -67,6 +67,10 @@ def published() -> dict[str, Published]:
     found = dict(_read(Path(__file__).with_name("registry.json")))
     if more := os.environ.get(MORE):
         found |= _read(Path(more))
+        try:
+            _require_distinct("place", [f"{row.source}: {row.path or row.huggingface}" for row in found.values()])
+        except ValueError as problem:
+            raise Problem(f"{more} ({MORE}) and what is published do not go together: {problem}.") from None
     return found
 
 
@@ -125,10 +129,14 @@ def _parsed(path: Path, changed: int) -> dict[str, Published]:
     """The file's rows; `changed`, its time in nanoseconds, has it read again where it was replaced."""
     said = json.loads(path.read_text(encoding="utf-8"))
     rows = [_row(row, said["sources"][row["source"]]) for row in said["checkpoints"]]
-    for what, names in (("name", [row.name for row in rows]), ("place", [row.url for row in rows])):
-        if twice := [name for name, count in Counter(names).items() if count > 1]:
-            raise ValueError(f"two checkpoints have the {what} {twice[0]}")
+    _require_distinct("name", [row.name for row in rows])
     return {row.name: row for row in rows}
+
+
+def _require_distinct(what: str, said: Iterable[str]) -> None:
+    twice = [one for one, count in Counter(said).items() if count > 1]
+    if twice:
+        raise ValueError(f"two checkpoints have the {what} {twice[0]}")
 
 
 def _row(row: Mapping[str, Any], source: Mapping[str, str]) -> Published:

@@ -19,7 +19,7 @@ from pathlib import Path
 from polymae.convert.provenance import beside
 from polymae.convert.tensors import CheckpointProblem
 
-CPU_SECONDS, WALL_SECONDS, MEMORY = 2.0, 30.0, 256 * 2**20  # what reading one file may take; memory in bytes
+CPU_SECONDS, WALL_SECONDS, MEMORY = 5.0, 30.0, 256 * 2**20  # what reading one file may take; memory in bytes
 # What a reader may do, as Python's audit events; "open" only to read, and only inside the checkpoint.
 _EVENTS = {"open", "mmap.__new__", "os.scandir", "os.listdir", "compile", "object.__getattr__", "builtins.id"}
 codecs.lookup("cp437")  # Python itself imports this and unicodedata in the middle of reading, when first needed
@@ -130,7 +130,7 @@ def refusal(path: Path, read: Callable[[Path], object]) -> str:
     os.close(send)
     with os.fdopen(answer, "rb") as file:
         said = file.read()
-    assert not died
+    assert not died, died
     outcome, wrong = json.loads(said)
     assert not wrong
     return str(outcome)

@@ -133,5 +133,10 @@ class Plain:
 
 def _hanging(lead: str, text: str, width: int) -> str:
     return textwrap.fill(
-        text, max(width, len(lead) + 20), initial_indent=lead, subsequent_indent=" " * len(lead), break_on_hyphens=False
+        text,
+        max(width, len(lead) + 20),
+        initial_indent=lead,
+        subsequent_indent=" " * len(lead),
+        break_on_hyphens=False,
+        break_long_words=False,
     )
