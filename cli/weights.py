@@ -60,7 +60,6 @@ def run(args: argparse.Namespace) -> int:
 
 def _list(args: argparse.Namespace) -> int:
     from ..hub.addresses import shown
-    from ..hub.cache import kept
     from ..hub.records import home
     from ..hub.registry import published
     from ..hub.sources import Source
@@ -69,7 +68,7 @@ def _list(args: argparse.Namespace) -> int:
     here = cached()
     rows: list[dict[str, Any]] = []
     for row in published().values():
-        found = kept(Source(row=row, huggingface=row.huggingface))
+        found = Source(row=row, huggingface=row.huggingface).kept()
         facts = {
             **asdict(row),
             "address": shown(row.address),
@@ -110,15 +109,14 @@ def _print_table(rows: Sequence[dict[str, Any]]) -> None:
 
 def _path(args: argparse.Namespace) -> int:
     from ..hub.addresses import shown
-    from ..hub.cache import kept, why_not
 
     source = _meant(args.name)
-    found = kept(source)
+    found = source.kept()
     if found is None:
         name = shown(args.name)
         command = f"polymae weights download {name}" + (f" --framework {args.framework}" if args.framework else "")
         whole = "" if name == args.name else ", with its login and query"
-        raise Problem(f"{why_not(source) or f'{name} is not in the cache.'} To have it: {command}{whole}")
+        raise Problem(f"{source.why_not() or f'{name} is not in the cache.'} To have it: {command}{whole}")
     print(_as_native(found, args.framework))
     return 0
 

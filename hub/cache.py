@@ -31,7 +31,6 @@ from .registry import Published, find
 
 if TYPE_CHECKING:
     from ..convert.checkpoint import Checkpoint
-    from .sources import Source
 
 __all__ = ["explaining", "fetch", "fetch_huggingface", "fetch_url", "kept", "native", "why_not"]
 
@@ -73,24 +72,21 @@ def fetch_url(url: str) -> Path:
     return path
 
 
-def kept(source: Source) -> Path | None:
-    """What is to be downloaded where it is here already, else None. No network."""
-    if source.huggingface:
-        try:
-            return fetch_huggingface(source.huggingface, offline=True)
-        except Problem:
-            return None
-    path = place(source.row or source.url)
-    return path if _sound(path, source.row) else None
+def kept(what: Published | str) -> Path | None:
+    """The file of a published checkpoint, or of a URL, where it is here already and sound, else None. No network."""
+    path = place(what)
+    return path if _sound(path, _row(what)) else None
 
 
-def why_not(source: Source) -> str:
+def why_not(what: Published | str) -> str:
     """Why a file that is here is not used, as a sentence; "" where there is none, or nothing is wrong with it."""
-    if source.huggingface:
-        return ""
-    path = place(source.row or source.url)
-    wrong = _wrong(path, source.row) if path.is_file() else ""
+    path = place(what)
+    wrong = _wrong(path, _row(what)) if path.is_file() else ""
     return f"{path} {wrong}." if wrong else ""
+
+
+def _row(what: Published | str) -> Published | None:
+    return what if isinstance(what, Published) else None
 
 
 def _mirror() -> str:

@@ -46,6 +46,23 @@ class Source:
             original = cache.fetch_huggingface(self.huggingface) if self.huggingface else cache.fetch_url(self.url)
         return cache.native(original, framework) if framework and not self.huggingface else original
 
+    def kept(self) -> Path | None:
+        """What is to be downloaded where it is here already, else None. No network."""
+        from . import cache
+
+        if not self.huggingface:
+            return cache.kept(self.row or self.url)
+        try:
+            return cache.fetch_huggingface(self.huggingface, offline=True)
+        except Problem:
+            return None
+
+    def why_not(self) -> str:
+        """Why what is here is not used, as a sentence; "" where nothing is, or nothing is wrong with it."""
+        from . import cache
+
+        return "" if self.huggingface else cache.why_not(self.row or self.url)
+
     @property
     def of_row(self) -> Published | None:
         """The published checkpoint that this is, by the file's name where it comes from elsewhere."""

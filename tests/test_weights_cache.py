@@ -13,7 +13,6 @@ from polymae.convert.writing import official_checkpoint
 from polymae.hub import download
 from polymae.hub.cache import fetch, fetch_url, kept
 from polymae.hub.records import home, read_record, record_path
-from polymae.hub.sources import Source
 from polymae.hub.stored import cached
 from registered import ALONE, WHOLE, shelf_of_weights, start  # noqa: F401  (fixture)
 from server import web_server  # noqa: F401  (fixture)
@@ -45,7 +44,7 @@ def test_a_published_file_is_downloaded_once_and_its_licence_is_said_once(shelf,
     assert record.url == shelf.row().url
     shelf.server.http.server_close()
     monkeypatch.setenv("POLYMAE_OFFLINE", "1")
-    assert fetch(shelf.row()) == kept(Source(shelf.row())) == shelf.path()
+    assert fetch(shelf.row()) == kept(shelf.row()) == shelf.path()
 
 
 def wrong_bodies(shelf, tmp_path):

@@ -197,4 +197,4 @@ def test_a_mirror_is_named_where_it_was_asked_and_offered_where_it_helps(shelf, 
     assert shelf.server.seen[-1] == f"/mirror/{WHOLE}.pth?sig=hush"
     shelf.server.add(f"/mirror/{WHOLE}.pth", shelf.bodies[WHOLE])
     assert fetch(row) == shelf.path()
-    assert cache.kept(remote(WHOLE)) == shelf.path()
+    assert remote(WHOLE).kept() == shelf.path()
