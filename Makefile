@@ -22,7 +22,7 @@ demo: setup ## run every framework on two photographs and report how they agree,
 test: setup ## lint, types and tests; all of them run, and any failure fails (ARGS="..." goes to pytest)
 	@$(HERE) failed=0; \
 	$(LINT); \
-	.venv/bin/pytest -n auto --maxprocesses 4 --dist worksteal $(ARGS) || failed=1; \
+	.venv/bin/pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS) || failed=1; \
 	exit $$failed
 
 lint: setup ## ruff and mypy only
