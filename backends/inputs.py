@@ -1,4 +1,4 @@
-"""What a model is given when it is called: images, noise, a pooling. Only shapes are looked at, of any framework."""
+"""What a model is given when it is called: images, noise, a pooling. Only shapes and dtypes are looked at, of any framework."""
 
 from __future__ import annotations
 

@@ -41,10 +41,8 @@ def load(
     settings: of the model, as num_classes=10, pooling="cls", norm_pix_loss=True, in_chans=1. verbose: say on stderr which
     weights were taken, and what of them was not. Raises Problem where something is not to be had; it says what to do.
     """
-    device, dtype = (
-        str(device),
-        str(dtype).rpartition(".")[2].lower(),
-    )  # torch.device("cuda"), torch.float32, ms.float32
+    # A framework's own objects are written torch.float32 or Float32, device objects cuda.
+    device, dtype = str(device), str(dtype).rpartition(".")[2].lower()
     runtime = load_backend(framework)
     require_device(runtime, framework, device)
     require_dtype(framework, runtime.DTYPES, dtype)
