@@ -21,6 +21,7 @@ from polymae.hub.entries import entries
 from polymae.hub.fitting import fit
 from polymae.hub.sources import Source
 from published import CLASSIFIER, FILES, MODEL, WEIGHTS, publish
+from safetensors.numpy import load_file, save_file
 
 VISUALIZE = WEIGHTS["visualize"]
 
@@ -212,3 +213,17 @@ def test_the_official_constructor_takes_what_the_weights_were_trained_with(
     for settings, row in (({}, "visualize_vit_large"), ({"norm_pix_loss": True}, "pretrain_vit_large_full")):
         with pytest.raises(Asked, match=f"^mae_{row}$"):
             MAE(pretrained=True, **settings)
+
+
+def test_a_folder_as_timm_publishes_it(tmp_path: Path) -> None:
+    source, weights = written(tmp_path / "source.pth")
+    made = tmp_path / "made.safetensors"
+    assert convert(["timm", "-c", source, "--encoder-only", "-o", str(made)]) == 0
+    folder = tmp_path / "vit.mae"
+    folder.mkdir()
+    save_file(load_file(made), folder / "model.safetensors")  # without the note that we write into it
+    config = {"architecture": "vit_base_patch16_224", "num_classes": 0, "global_pool": "token", "pretrained_cfg": {}}
+    (folder / "config.json").write_text(json.dumps(config))
+    fitted = fit(folder, CLASSIFIER, pooling="cls")
+    assert fitted.initialised == ("head.weight", "head.bias")
+    assert np.array_equal(fitted.weights["norm.weight"], weights["norm.weight"])
