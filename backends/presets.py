@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -143,16 +143,19 @@ def _require_settings(kind: type[Config], names: Iterable[str]) -> None:
     known = [f.name for f in fields(kind)]
     for name in names:
         if name not in known:
-            near = get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"the names are {', '.join(known)}."
-            if name in {f.name for one in (MAEConfig, ViTConfig) for f in fields(one)}:
-                owner, other = (
-                    ("an autoencoder", "classifiers") if kind is MAEConfig else ("a classifier", "autoencoders")
-                )
-                hint = f"{owner} has none; it is one of {other}."
-            elif name == "mask_ratio":
-                hint = "it is an argument of the call: model(imgs, mask_ratio=0.75)."
-            raise ConfigError(f"Unknown model setting {name!r}; {hint}")
+            raise ConfigError(f"Unknown model setting {name!r}; {_hint(kind, name, known)}")
+
+
+def _hint(kind: type[Config], name: str, known: Sequence[str]) -> str:
+    """What may have been meant by a setting that a kind of model has not."""
+    if kind is MAEConfig and name in ViTConfig.__dataclass_fields__:
+        return "an autoencoder has none; it is one of classifiers."
+    if kind is ViTConfig and name in MAEConfig.__dataclass_fields__:
+        return "a classifier has none; it is one of autoencoders."
+    if name == "mask_ratio":
+        return "it is an argument of the call: model(imgs, mask_ratio=0.75)."
+    near = get_close_matches(name, known, n=1)
+    return f"did you mean {near[0]}?" if near else f"the names are {', '.join(known)}."
 
 
 def _is_size(value: Any) -> bool:

@@ -24,9 +24,7 @@ AnyConfig = TypeVar("AnyConfig", bound=Config)
 _FEW = 12  # differences from a named model that are worth listing
 
 
-def model_of(
-    checkpoint: Checkpoint, asked: str | None = None, overrides: Mapping[str, Any] | None = None
-) -> tuple[str, Config]:
+def model_of(checkpoint: Checkpoint, asked: str | None = None, overrides: Mapping[str, Any] = {}) -> tuple[str, Config]:
     """A model's name and configuration, for a checkpoint; `asked` is what --model takes, overrides what else was asked for.
 
     The name says the size; the file says how many classes and which pooling a classifier has, and how its program
@@ -38,17 +36,17 @@ def model_of(
             raise CheckpointProblem(_unknown(checkpoint))
         return checkpoint.model or "own model", checkpoint.config
     shapes = {spec: reading.shape for spec, reading in checkpoint.identified.readings.items()}
-    asked_config, named = model_config(asked, **(overrides or {})), asked in NAMED or asked in ALIASES
+    asked_config, named = model_config(asked, **overrides), asked in NAMED or asked in ALIASES
     config = adapted(asked_config, shapes) if named or isinstance(asked_config, MAEConfig) else asked_config
     _require_family(checkpoint, asked, asked_config, config)
-    given = {*_given(asked, asked_config), *(overrides or {})}
+    given = {*_given(asked, asked_config), *overrides}
     config = _as_computed(checkpoint, config, given)
     if checkpoint.told and checkpoint.config is not None:
         # Which loss it is scored by is nothing that weights are of, and a file without a head fits any classes.
-        own = {"norm_pix_loss"} & (overrides or {}).keys() | (
-            {"num_classes"} if checkpoint.contents == "headless" else set()
-        )
-        _require_agreement(checkpoint, asked, config, checkpoint.config, own)
+        aside = {"norm_pix_loss"} & overrides.keys()
+        if checkpoint.contents == "headless":
+            aside.add("num_classes")
+        _require_agreement(checkpoint, asked, config, checkpoint.config, aside)
     return asked, config
 
 

@@ -96,10 +96,8 @@ def describe(model: str, config: Config) -> str:
     count = sum(param.size for param in params(config)) / 1e6
     sizes = f"width {config.embed_dim}, {config.depth} blocks, {config.num_heads} heads, patches of {config.patch_size} pixels"
     if isinstance(config, MAEConfig):
-        kind, gives = (
-            "Masked autoencoder (He et al. 2021)",
-            "(imgs, noise=None, mask_ratio=0.75) gives (loss, pred, mask)",
-        )
+        kind = "Masked autoencoder (He et al. 2021)"
+        gives = "(imgs, noise=None, mask_ratio=0.75) gives (loss, pred, mask)"
         sizes += f"; decoder {config.decoder_embed_dim} wide, {config.decoder_depth} blocks, {config.decoder_num_heads} heads"
         best, own = "visualize, or full with norm_pix_loss=True", "norm_pix_loss, in_chans, decoder_depth and so on"
     else:

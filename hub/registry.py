@@ -105,9 +105,8 @@ def best_for(model: str, config: Config) -> Published:
         wanted = "full" if config.norm_pix_loss else "visualize"
     else:
         usual = NAMED.get(model)
-        same = isinstance(usual, ViTConfig) and (usual.num_classes, usual.pooling) == (
-            config.num_classes,
-            config.pooling,
+        same = (
+            isinstance(usual, ViTConfig) and usual.num_classes == config.num_classes and usual.pooling == config.pooling
         )
         wanted = "finetuned" if same else "pretrain"
     if wanted in rows:
