@@ -58,8 +58,8 @@ def judge_traces(
 ) -> Report:
     """A report on what the workers left.
 
-    noisy: asked only where an inaccurate kernel may explain a fault. weights: those of the oracle, for the error that
-    each operation introduces by itself; None where they cannot be had.
+    noisy: asked where a candidate's framework has kernels that are known to be inaccurate. weights: those of the oracle,
+    for the error that each operation introduces by itself; None where they cannot be had.
     """
     require_reference(comparison, oracle.label, [outcome.label for outcome in outcomes])
     opened: dict[str, Trace] = {}
@@ -74,10 +74,10 @@ def judge_traces(
     judged = dict(zip(opened, judge(oracle, twins, opened, comparison.levels)))
     for judgement in judged.values():
         noise = known_kernels(judgement.environment, oracle.config)
-        if judgement.verdict == "fault" and noise:
+        if noise and not judgement.problem:
             if trace := noisy(noise):
                 explain(judgement, oracle, trace, noise)
-            else:
+            elif judgement.verdict == "fault":
                 judgement.notices.append(unexplained(noise))
     _localise(judged, opened, oracle, twins, weights)
     judgements = [(judged | failed)[outcome.label] for outcome in outcomes]

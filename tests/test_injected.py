@@ -13,11 +13,12 @@ import pytest
 from frameworks import run_in
 from polymae.backends import FRAMEWORKS
 from polymae.backends.numpy import model as numpy_model
-from polymae.backends.numpy.layers import permuted_contractions
+from polymae.backends.numpy.layers import summed_in_chains
 from polymae.backends.presets import model_config
 from polymae.backends.runtime import load_backend
 from polymae.compare.judging.findings import Finding
 from polymae.compare.judging.tensors import judge_tensor
+from polymae.compare.judging.tolerance import APriori
 from polymae.compare.recording.injected import (
     FAINT,
     MASK_RATIOS,
@@ -51,7 +52,7 @@ def right(name: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The oracle's and three twins' tensors."""
     twins = []
     for seed in (1, 2, 3):
-        with permuted_contractions(seed):
+        with summed_in_chains(seed):
             twins.append(by_numpy(name))
     return by_numpy(name, "float64"), twins
 
@@ -59,7 +60,9 @@ def right(name: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
 def judged(name: str, found: dict[str, Any]) -> dict[str, Finding]:
     oracle, twins = right(name)
     return {
-        tap.name: judge_tensor("loss", tap, found[tap.name], oracle[tap.name], [twin[tap.name] for twin in twins], 5)
+        tap.name: judge_tensor(
+            "loss", tap, found[tap.name], oracle[tap.name], [twin[tap.name] for twin in twins], APriori(5)
+        )
         for tap in injected_taps(model_config(name))
     }
 

@@ -227,8 +227,8 @@ def test_a_gradient_that_is_zero_in_exact_arithmetic_is_judged_by_its_size() -> 
 def test_the_floor_is_a_priori_without_twins() -> None:
     judgement = judged(Trace(plain()), a_priori=True)
     assert judgement.verdict == "roundoff"
-    assert finding(judgement, "pred").floor == pytest.approx(3 * np.sqrt(3 + 2) + 6)
-    assert "a priori for 5 blocks" in finding(judgement, "pred").reason
+    assert finding(judgement, "pred").floor == pytest.approx(3 * np.sqrt(3 + 2) + 6 + 0.4 * np.sqrt(192 / 2))
+    assert "a priori: 3 sqrt(5) + 6" in finding(judgement, "pred").reason
     assert "worst of 2 twins" in finding(judged(Trace(plain())), "pred").reason
 
 

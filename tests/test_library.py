@@ -125,7 +125,7 @@ def test_where_the_limits_come_from():
         result = parity(reference, model, INPUTS, gradients=GRADIENTS)
         assert result.ok
         assert said in str(result)
-        assert result["hidden"].reason.endswith("(a priori for 5 blocks)")
+        assert result["hidden"].reason.endswith("(a priori: 3 sqrt(5) + 6 = 12.7)")
     twins = judged(twins=[another_order])
     assert twins.ok
     assert "from 3 float32 run(s) of 1 twin(s), 2 of them on inputs displaced" in str(twins)

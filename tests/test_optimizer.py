@@ -16,6 +16,7 @@ from polymae.backends.presets import model_config
 from polymae.backends.runtime import load_backend
 from polymae.compare.judging.findings import Finding
 from polymae.compare.judging.tensors import judge_tensor
+from polymae.compare.judging.tolerance import APriori
 from polymae.compare.recording import training
 from polymae.compare.recording.training import CASES, injected, optimizer_steps, optimizer_taps, training_config
 
@@ -41,7 +42,9 @@ def judged(actual: dict[str, Any]) -> list[Finding]:
     oracle, twin = recorded("float64"), recorded("float32")
     assert list(actual) == [tap.name for tap in optimizer_taps(CONFIG)]
     return [
-        judge_tensor("optimizer", tap, actual[tap.name], oracle[tap.name], [] if tap.exact else [twin[tap.name]], 3)
+        judge_tensor(
+            "optimizer", tap, actual[tap.name], oracle[tap.name], [] if tap.exact else [twin[tap.name]], APriori(3)
+        )
         for tap in optimizer_taps(CONFIG)
     ]
 

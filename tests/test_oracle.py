@@ -83,7 +83,7 @@ def test_a_wrong_term_in_the_backward_pass_is_seen() -> None:
 
 
 def test_twins_differ_from_the_plain_run_and_from_each_other() -> None:
-    from polymae.backends.numpy.layers import permuted_contractions
+    from polymae.backends.numpy.layers import summed_in_chains
 
     runtime = load_backend("numpy")
     config = model_config("mae_vit_test_patch8")
@@ -95,7 +95,7 @@ def test_twins_differ_from_the_plain_run_and_from_each_other() -> None:
         if seed is None:
             preds.append(runtime.run(model, inputs)[0]["pred"])
             continue
-        with permuted_contractions(seed):
+        with summed_in_chains(seed):
             preds.append(runtime.run(model, inputs)[0]["pred"])
     plain, first, second, again = preds
     assert not np.array_equal(plain, first)

@@ -14,6 +14,7 @@ from polymae.backends.presets import model_config
 from polymae.backends.spec import Tap
 from polymae.compare.judging.metrics import error
 from polymae.compare.judging.tensors import judge_tensor
+from polymae.compare.judging.tolerance import APriori
 from polymae.compare.recording import preprocessing
 from polymae.compare.recording.inputs import photographs
 from polymae.compare.recording.preprocessing import (
@@ -114,7 +115,7 @@ def test_a_fault_shows(name: str, value: Any, where: str, monkeypatch: pytest.Mo
     found = dict(preprocessed([], CONFIG))
     seen = {
         tap.name.removeprefix("preprocessed/"): judge_tensor(
-            "inputs", tap, found[tap.name], oracle[tap.name], [twin[tap.name]], 0
+            "inputs", tap, found[tap.name], oracle[tap.name], [twin[tap.name]], APriori(0)
         )
         for tap in preprocessing_taps(CONFIG)
     }

@@ -8,7 +8,7 @@ import shutil
 import numpy as np
 import pytest
 from checkpoints import ENDINGS
-from polymae.backends.numpy.layers import permuted_contractions
+from polymae.backends.numpy.layers import summed_in_chains
 from polymae.cli.convert_weights import main as convert
 from polymae.compare.judging.metrics import error
 from polymae.compare.judging.tolerance import scalar_limit, tensor_limit
@@ -30,7 +30,7 @@ def over_the_limit(found: Arrays, other: Other, weights: Arrays) -> dict[str, fl
     oracle = other.ours("numpy", weights, "float64")
     twins = []
     for seed in (1, 2):
-        with permuted_contractions(seed):
+        with summed_in_chains(seed):
             twins.append(other.ours("numpy", weights))
     blocks = other.config.depth + getattr(other.config, "decoder_depth", 0)
     wrong = {}

@@ -11,7 +11,7 @@ import pytest
 from frameworks import run_in
 from PIL import Image
 from polymae.backends.config import MAEConfig, ViTConfig
-from polymae.backends.numpy.layers import permuted_contractions
+from polymae.backends.numpy.layers import summed_in_chains
 from polymae.backends.optimization import Settings, decay_of
 from polymae.backends.presets import model_config
 from polymae.backends.runtime import load_backend
@@ -147,7 +147,7 @@ def curve(framework: str, dtype: str = "float32", **fields: Any) -> dict[str, np
 def test_a_hundred_steps_and_what_a_fault_does_to_them(monkeypatch: pytest.MonkeyPatch) -> None:
     oracle, twins = curve("numpy", "float64"), []
     for seed in (1, 2):
-        with permuted_contractions(seed):
+        with summed_in_chains(seed):
             twins.append(curve("numpy")["curve/loss"])
     assert list(oracle) == [tap.name for tap in curve_taps(CONFIG)]
     losses = oracle["curve/loss"]
@@ -183,7 +183,7 @@ def test_every_framework_trains_alike(framework: str, tmp_path: Path, monkeypatc
     runtime = load_backend("numpy")
     for model in MODELS:
         oracle = dict(training_curve(runtime, model_config(model), "cpu", "float64"))
-        with permuted_contractions(1):
+        with summed_in_chains(1):
             twin = dict(training_curve(runtime, model_config(model), "cpu", "float32"))
         with np.load(tmp_path / f"{model}.npz") as found:
             assert np.array_equal(found["curve/lr"], oracle["curve/lr"])

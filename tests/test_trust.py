@@ -21,7 +21,7 @@ from polymae.compare.judging.judge import judge
 from polymae.compare.judging.localise import localise
 from polymae.compare.judging.metrics import U
 from polymae.compare.judging.tensors import judge_tensor
-from polymae.compare.judging.tolerance import null_limit, outliers
+from polymae.compare.judging.tolerance import APriori, null_limit, outliers
 from polymae.compare.offline import compare_traces
 from polymae.compare.recording.trace import Trace
 from polymae.compare.reporting.report import About, Report
@@ -102,7 +102,10 @@ def test_a_wrong_twin_sets_no_limit() -> None:
     assert found.limit < 30
     said = " ".join(judgement.notices)
     assert "twin2's blocks.1 is 23" in said
-    assert "beyond 3 sqrt(5) + 6 = 12.7 and the other twins: it sets no limit; nor do 2 other tensors" in said
+    assert (
+        "beyond 3 sqrt(5) + 6 + 0.4 sqrt(192 / 2) = 16.6 and the other twins: it sets no limit; nor do 2 other tensors"
+        in said
+    )
     assert "off on its own inputs, far beyond the other twins'" in said
     right = among(bad, Trace(plain()))
     assert right.verdict == "roundoff"
@@ -112,12 +115,12 @@ def test_a_wrong_twin_sets_no_limit() -> None:
 def test_a_floor_beyond_the_bound_is_noticed_and_no_failure() -> None:
     exact = RNG.standard_normal((40, 50))
     for size, said in ((90.0, "the float32 floor of pred is 9"), (3000.0, "only about the first 3 digits of pred")):
-        floors = Floors(5)
+        floors = Floors(APriori(5))
         assert len(floors.fit("forward", PRED, exact, {f"twin{i}": off(exact, size) for i in range(3)})) == 3
         floors.fit("forward", taps(CONFIG)[0], exact, {"twin1": off(exact, 2)})
         (notice,) = floors.notices
         assert notice.startswith(said)
-    floors = Floors(5)
+    floors = Floors(APriori(5))
     floors.fit("gradients", PRED, exact, {"twin1": off(exact, 90)})
     assert floors.notices == []
 
@@ -125,7 +128,7 @@ def test_a_floor_beyond_the_bound_is_noticed_and_no_failure() -> None:
 def test_a_floor_of_three_digits_judges_nothing() -> None:
     exact = RNG.standard_normal((40, 50))
     for size, verdict in ((5e3, "roundoff"), (2e4, "not comparable")):
-        found = judge_tensor("forward", PRED, off(exact, size), exact, [off(exact, size)], 5)
+        found = judge_tensor("forward", PRED, off(exact, size), exact, [off(exact, size)], APriori(5))
         assert found.verdict == verdict
 
 
@@ -183,7 +186,7 @@ def test_a_curve_of_which_few_steps_can_be_judged(steps: int, size: float, verdi
 def test_a_twin_with_another_curve_sets_no_limit() -> None:
     exact = np.linspace(2, 1, 100)
     given = {"twin1": exact * (1 + 2 * U), "twin2": exact * (1 + 300 * U), "twin3": exact * (1 - 3 * U)}
-    floors = Floors(5)
+    floors = Floors(APriori(5))
     fit = floors.fit("curve", LOSS, exact, given)
     assert judge_curve(LOSS, exact * (1 + 100 * U), exact, fit).verdict == "fault"
     assert floors.notices == [

@@ -13,18 +13,18 @@ from ...backends.spec import Tap
 from .curves import A_PRIORI, furthest
 from .metrics import U, error
 from .tensors import null_elements
-from .tolerance import FEW_DIGITS, HIGHEST_FLOOR, a_priori_floor, outliers
+from .tolerance import FEW_DIGITS, HIGHEST_FLOOR, APriori, outliers
 
 Array = NDArray[Any]
 HIGH = 3.0  # times the a-priori bound: a floor of the forward pass from which on a reader should know of it
 
 
 class Floors:
-    """The floors of one comparison. blocks: of the model, for the a-priori bound."""
+    """The floors of one comparison. a_priori: the model's, beyond which a twin is suspect."""
 
-    def __init__(self, blocks: int):
-        self.bound = a_priori_floor(blocks)
-        self._formula = f"3 sqrt({blocks}) + 6 = {self.bound:.3g}"
+    def __init__(self, a_priori: APriori):
+        self.bound = a_priori.floor
+        self._formula = str(a_priori)
         self._outliers: dict[str, list[str]] = {}  # by twin
         self._worst = ("", 0.0)  # tensor and floor
 

@@ -18,6 +18,7 @@ from .floors import Floors
 from .levels import expected
 from .metrics import Closeness, U, closeness, error
 from .tensors import judge_tensor
+from .tolerance import APriori, longest_sum
 
 
 def judge(
@@ -30,8 +31,8 @@ def judge(
     judgements = [Judgement(label, environment=c.manifest["environment"]) for label, c in candidates.items()]
     config = oracle.config
     levels = [level for level in levels if level in oracle.levels]
-    blocks = config.depth + getattr(config, "decoder_depth", 0)
-    floors = Floors(blocks)
+    a_priori = APriori(config.depth + getattr(config, "decoder_depth", 0), longest_sum(config))
+    floors = Floors(a_priori)
     comparable = []
     for judgement, candidate in zip(judgements, candidates.values()):
         judgement.problem = incomparable(oracle, candidate, levels)
@@ -61,7 +62,7 @@ def judge(
                 finding = Finding(tap.name, level, tap.operation, "not comparable", size=reference.size)
                 finding.reason = overflowing
             else:
-                finding = judge_tensor(level, tap, actual, reference, fit, blocks)
+                finding = judge_tensor(level, tap, actual, reference, fit, a_priori)
             judgement.findings.append(finding)
     for judgement, _ in comparable:
         judgement.notices += floors.notices

@@ -22,7 +22,8 @@ from ...backends.spec import taps
 from ..recording.trace import Trace
 from .findings import Finding, Judgement
 from .metrics import U, error
-from .tolerance import SPREAD, scalar_limit, tensor_limit
+from .tensors import end_to_end_limit
+from .tolerance import APriori
 
 
 def known_kernels(environment: Mapping[str, Any], config: Config | None = None) -> dict[str, float]:
@@ -76,15 +77,16 @@ class NoisyTaps(dict[str, NDArray[Any]]):
 
 
 def explain(judgement: Judgement, oracle: Trace, noisy: Trace, noise: Mapping[str, float]) -> None:
-    """Turn the faults that the named kernels account for into "explained", with the limit that they raise."""
+    """Raise the limits of the tensors that the named kernels' errors reach; a fault that is within them is explained."""
     kernels = ", ".join(f"{operation} kernel ({size:.3g} u)" for operation, size in noise.items())
-    judgement.explained_by = f"{kernels} of {judgement.environment['framework']} {judgement.environment['version']}"
+    kernels += f" of {judgement.environment['framework']} {judgement.environment['version']}"
     for finding in judgement.findings:
-        if finding.verdict == "fault" and finding.limit and finding.name in noisy:
+        if finding.verdict in ("roundoff", "fault") and finding.limit and finding.name in noisy:
             extra = error(noisy[finding.name], oracle[finding.name])
             if extra:  # none where the noise does not reach, as in the levels with inputs of their own
-                scalar = oracle[finding.name].ndim == 0
-                _explain_one(finding, extra, judgement.explained_by, scalar)
+                widen(finding, extra, kernels, oracle[finding.name].ndim == 0)
+    if any(finding.verdict == "explained" for finding in judgement.findings):
+        judgement.explained_by = kernels
 
 
 def unexplained(noise: Mapping[str, float]) -> str:
@@ -96,11 +98,12 @@ def unexplained(noise: Mapping[str, float]) -> str:
     )
 
 
-def _explain_one(finding: Finding, extra: float, kernels: str, scalar: bool) -> None:
-    floor = float(np.hypot(finding.floor, extra))
-    spread = SPREAD.get(finding.level, 1.0)
-    limit = scalar_limit([floor], 0) if scalar else tensor_limit(finding.size, [floor], 0, spread)
+def widen(finding: Finding, extra: float, kernels: str, scalar: bool) -> None:
+    """Give a finding the limit that it has with known kernels' errors, which alone put it `extra` u off the oracle."""
+    limit = end_to_end_limit(finding, [math.hypot(finding.floor, extra)], scalar, APriori(0))
     finding.limit = limit.value
-    if finding.error <= limit.value:
-        finding.verdict = "explained"
-        finding.reason = f"{kernels} adds {extra:.2f} to the floor {finding.floor:.2f} (in quadrature)"
+    adds = f"{kernels} adds {extra:.2f} to the floor {finding.floor:.2f} (in quadrature)"
+    if finding.verdict == "roundoff":
+        finding.reason = f"{finding.reason}; {adds}"
+    elif finding.error <= limit.value:
+        finding.verdict, finding.reason = "explained", adds

@@ -17,17 +17,11 @@ from ..recording.trace import Trace
 from .findings import Finding, Judgement
 from .introduced import OwnTaps, introduced, oracle_model
 from .kernels import known_kernels
-from .tolerance import Limit, outliers, scalar_limit, tensor_limit
+from .tolerance import ALONE, APriori, Limit, outliers, scalar_limit, tensor_limit
 
 # What an accurate kernel may cost where NumPy's is better than most: PyTorch's gelu backward has 2.3 u, the twins 0.8.
 FLOORS = {"gelu": 2.0, "gelu backward": 2.0}
 FIT = 3.0  # times that: what a twin may introduce without being held against the others
-# A kernel sums the terms of a product in the order it likes: MindSpore's over 2048 terms has twice the error of the twins'.
-SUMS = 2.0
-PRODUCTS = (
-    "linear", "linear backward", "linear.weight", "conv.weight", "unconv.weight",
-    "transposed convolution", "transposed convolution backward",
-)  # fmt: skip
 
 
 def localise(
@@ -73,9 +67,12 @@ def localise(
                 fit = _fit(finding, floors[name])
                 left |= {twin: name for twin in floors[name] if twin not in fit and twin not in left}
                 limit = _limit(finding, list(fit.values()))
-            finding.introduced_limit = limit.value
+            kernel = kernels.get(finding.operation, 0.0)
+            finding.introduced_limit = (
+                limit.value * math.hypot(limit.floor, kernel) / limit.floor if kernel else limit.value
+            )
             if size > limit.value:
-                _blame(judgement, finding, limit, kernels.get(finding.operation, 0.0))
+                _blame(judgement, finding, limit, kernel)
         judgement.notices += [
             f"{twin}'s {name} is {floors[name][twin]:.3g} u off on its own inputs, far beyond the other twins': "
             "it sets no limit for what its operation introduces"
@@ -91,17 +88,16 @@ def _fit(finding: Finding, twins: Mapping[str, float]) -> dict[str, float]:
 
 
 def _limit(finding: Finding, twins: Sequence[float]) -> Limit:
-    factor = SUMS if finding.operation in PRODUCTS else 1.0
-    sizes = [FLOORS.get(finding.operation, 1.0), *(factor * size for size in twins)]
-    return scalar_limit(sizes, 0) if finding.name.endswith("loss") else tensor_limit(finding.size, sizes, 0)
+    sizes = [FLOORS.get(finding.operation, 1.0), *twins]
+    if finding.name.endswith("loss"):
+        return scalar_limit(sizes, APriori(0))
+    return tensor_limit(finding.size, sizes, APriori(0), ALONE)
 
 
 def _blame(judgement: Judgement, finding: Finding, limit: Limit, kernel: float) -> None:
     """Make it a fault of this operation, or explained where its kernel is known to be that inaccurate."""
     what = f"off by {finding.introduced:.3g} u on its own inputs, limit {limit.value:.3g} (kappa x floor {limit.floor:.2f})"
-    wider = _widened(finding, limit, kernel) if kernel else limit
-    finding.introduced_limit = wider.value
-    if finding.introduced > wider.value:
+    if finding.introduced > finding.introduced_limit:
         finding.reason = f"{what}; end to end: {finding.reason}"
         finding.verdict = "fault"
         return
@@ -110,11 +106,6 @@ def _blame(judgement: Judgement, finding: Finding, limit: Limit, kernel: float) 
         named = f"{finding.operation} kernel ({kernel:.3g} u) of {environment['framework']} {environment['version']}"
         judgement.explained_by = judgement.explained_by or named
         finding.verdict, finding.reason = "explained", f"{what}, by the {named}"
-
-
-def _widened(finding: Finding, limit: Limit, kernel: float) -> Limit:
-    factor = math.hypot(limit.floor, kernel) / limit.floor
-    return Limit(factor * limit.value, factor * limit.floor, limit.reason)
 
 
 def _amplify(found: Mapping[str, Finding], config: Config) -> None:

@@ -12,11 +12,11 @@ from ...backends.spec import Tap
 from .curves import judge_curve
 from .findings import Finding
 from .metrics import U, coherence, error, not_finite, unequal, worst_row
-from .tolerance import HIGHEST_FLOOR, NULL, SPREAD, null_limit, scalar_limit, tensor_limit
+from .tolerance import ALONE, FACTORS, HIGHEST_FLOOR, NULL, APriori, Limit, null_limit, scalar_limit, tensor_limit
 
 
 def judge_tensor(
-    level: str, tap: Tap, actual: NDArray[Any], oracle: NDArray[Any], twins: Sequence[NDArray[Any]], blocks: int
+    level: str, tap: Tap, actual: NDArray[Any], oracle: NDArray[Any], twins: Sequence[NDArray[Any]], a_priori: APriori
 ) -> Finding:
     """One tensor against the oracle's."""
     if tap.operation == "training":
@@ -29,7 +29,7 @@ def judge_tensor(
         finding.reason = f"{finding.error:.0f} of {oracle.size} elements differ; all must be equal"
         finding.verdict = "fault" if finding.error else "exact"
     else:
-        _measure(finding, actual, oracle, twins, blocks)
+        _measure(finding, actual, oracle, twins, a_priori)
     return finding
 
 
@@ -49,7 +49,7 @@ def _unlike(actual: NDArray[Any], oracle: NDArray[Any]) -> str:
 
 
 def _measure(
-    finding: Finding, actual: NDArray[Any], oracle: NDArray[Any], twins: Sequence[NDArray[Any]], blocks: int
+    finding: Finding, actual: NDArray[Any], oracle: NDArray[Any], twins: Sequence[NDArray[Any]], a_priori: APriori
 ) -> None:
     null = null_elements(oracle) if finding.level == "gradients" else None
     if null is not None and null.any():
@@ -60,8 +60,7 @@ def _measure(
     actual = actual.astype(np.float64)  # once, for all the measures below
     finding.error = error(actual, oracle)
     errors = [error(twin, oracle) for twin in twins]
-    spread = SPREAD.get(finding.level, 1.0)
-    limit = scalar_limit(errors, blocks) if oracle.ndim == 0 else tensor_limit(oracle.size, errors, blocks, spread)
+    limit = end_to_end_limit(finding, errors, oracle.ndim == 0, a_priori)
     finding.limit, finding.floor, finding.reason = limit.value, limit.floor, limit.reason
     finding.worst_row, finding.worst_row_error = worst_row(actual, oracle)
     finding.coherence = coherence(actual, oracle, finding.error)
@@ -72,6 +71,13 @@ def _measure(
         finding.reason = "float32 says nothing about it on these inputs: its twins are as far from the oracle"
     else:
         finding.verdict = "roundoff" if finding.error <= finding.limit else "fault"
+
+
+def end_to_end_limit(finding: Finding, floors: Sequence[float], scalar: bool, a_priori: APriori) -> Limit:
+    """The limit on the error of a tensor that all operations before it share in. floors: each twin's E."""
+    if scalar:
+        return scalar_limit(floors, a_priori)
+    return tensor_limit(finding.size, floors, a_priori, FACTORS.get(finding.level, ALONE))
 
 
 def null_elements(oracle: NDArray[Any]) -> NDArray[np.bool_]:

@@ -15,7 +15,7 @@ from ..judging.findings import Finding, Judgement
 from ..judging.floors import Floors
 from ..judging.kernels import known_kernels
 from ..judging.tensors import judge_tensor, measure_null
-from ..judging.tolerance import NULL
+from ..judging.tolerance import NULL, APriori
 from .calls import Floor, Listed, Source, is_exact
 
 Taps = Iterable["Tap | str"]
@@ -68,8 +68,8 @@ def judge(
         ]
         judgement.coverage += [f"{name} is unknown" for name in run.names if name not in names]
     siblings = _gradients(oracle, listed)
-    blocks = depth or max(1, sum(level == "forward" for level, _ in listed))
-    floors = Floors(blocks)
+    a_priori = APriori(depth or max(1, sum(level == "forward" for level, _ in listed)))
+    floors = Floors(a_priori)
     for level, tap in listed:
         if tap.name not in oracle:
             continue
@@ -82,7 +82,7 @@ def judge(
         for judgement, run in candidates:
             if tap.name in run:
                 judgement.findings.append(
-                    _finding(level, tap, run, expected, twins, blocks, siblings[1] if null else 0)
+                    _finding(level, tap, run, expected, twins, a_priori, siblings[1] if null else 0)
                 )
     for judgement, run in candidates:
         judgement.notices += [*floors.notices, *_notices(judgement, oracle, run)]
@@ -109,7 +109,7 @@ def _finding(
     run: Source,
     expected: NDArray[Any],
     twins: Sequence[NDArray[Any]],
-    blocks: int,
+    a_priori: APriori,
     siblings: float,
 ) -> Finding:
     """siblings: the rms of all gradients, for one that is zero in exact arithmetic; else 0."""
@@ -127,7 +127,7 @@ def _finding(
         measure_null(finding, actual, twins, siblings)
     else:
         oracle = expected if tap.exact else expected.astype(np.float64)
-        finding = judge_tensor(level, tap, actual, oracle, twins, blocks)
+        finding = judge_tensor(level, tap, actual, oracle, twins, a_priori)
     return finding
 
 

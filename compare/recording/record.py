@@ -178,9 +178,9 @@ def _model(run: Run, runtime: Runtime, config: Config) -> tuple[Any, str]:
 def _order(run: Run) -> Any:
     if run.twin is None:
         return nullcontext()
-    from ...backends.numpy.layers import permuted_contractions
+    from ...backends.numpy.layers import summed_in_chains
 
-    return permuted_contractions(run.twin)
+    return summed_in_chains(run.twin)
 
 
 def _spoilt(run: Run, config: Config) -> dict[str, Any]:

@@ -157,7 +157,7 @@ def _ratio(before: Finding, after: Finding) -> float:
 
 def _noise(size: int) -> float:
     """The ratio up to which two errors of a tensor of so many elements are the same."""
-    return RATIO * kappa(size) / 2
+    return kappa(size, RATIO)
 
 
 def _said(finding: Finding) -> str:
