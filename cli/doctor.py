@@ -12,12 +12,13 @@ import subprocess
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from ..backends import FRAMEWORKS
+from ..backends.blas import cpu_flags, generation, slow_kernels
 from ..backends.runtime import RuntimeProblem, installed, load_backend
 
 WORKS, BROKEN, MISSING = "works", "installed but broken", "missing"
@@ -28,7 +29,7 @@ MARK = "polymae doctor answers: "  # frameworks print lines of their own; this o
 
 @dataclass(frozen=True)
 class Finding:
-    """What is known of one framework. problem and fix are empty where it works."""
+    """What is known of one framework. problem and fix are empty where it works, notice where nothing is slow."""
 
     framework: str
     state: str
@@ -36,6 +37,8 @@ class Finding:
     devices: list[str]
     problem: str = ""
     fix: str = ""
+    kernels: dict[str, str] = field(default_factory=dict)  # that it takes on this CPU, as far as it tells
+    notice: str = ""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -77,7 +80,9 @@ def examine(framework: str, time_limit: float) -> Finding:
     answer = _answer(framework, time_limit)
     if "error" in answer:
         return Finding(framework, BROKEN, version, [], answer["error"], fix(framework))
-    return Finding(framework, WORKS, version, answer["devices"])
+    kernels = answer["kernels"]
+    notice = slow_kernels(f"{framework}'s", kernels.get("openblas", ""))
+    return Finding(framework, WORKS, version, answer["devices"], kernels=kernels, notice=notice)
 
 
 def _answer(framework: str, time_limit: float) -> dict[str, Any]:
@@ -111,10 +116,11 @@ def _ending(status: int, said: str) -> str:
 
 
 def compute(framework: str) -> None:
-    """Run the small test model forward and backward and print one line of JSON: the devices, or the error."""
+    """Run the small test model forward and backward and print one line of JSON: devices and kernels, or the error."""
     answer: dict[str, Any]
     try:
-        answer = {"devices": _devices_after_running(framework)}
+        devices, kernels = _after_running(framework)
+        answer = {"devices": devices, "kernels": kernels}
     except Exception as problem:
         lines = str(problem).strip().splitlines() or [""]
         # A Problem's first line says what is wrong; an exception from deep inside says it last.
@@ -124,7 +130,8 @@ def compute(framework: str) -> None:
     print(f"\n{MARK}{json.dumps(answer)}", flush=True)
 
 
-def _devices_after_running(framework: str) -> list[str]:
+def _after_running(framework: str) -> tuple[list[str], dict[str, str]]:
+    """The devices and kernels of a framework that has computed here."""
     import numpy as np
 
     from ..backends.presets import model_config
@@ -144,7 +151,7 @@ def _devices_after_running(framework: str) -> list[str]:
         raise RuntimeProblem(f"it computes, but wrongly: a loss of {loss:.6g}, where NumPy gets {reference:.6g}.")
     if not all(np.isfinite(gradient).all() for gradient in found.gradients.values()):
         raise RuntimeProblem("it computes, but its gradients are not finite.")
-    return runtime.devices()
+    return runtime.devices(), runtime.environment("cpu").get("kernels", {})
 
 
 def fix(framework: str) -> str:
@@ -178,7 +185,7 @@ def _version(distribution: str) -> str | None:
 
 
 def machine() -> dict[str, Any]:
-    """Python's version, usable cores, and memory in GiB: how much there is, and how much of it is free."""
+    """Python's version, usable cores and their newest instruction set, memory in GiB: how much there is and how much is free."""
     page = os.sysconf("SC_PAGE_SIZE") / 2**30
     total, free = page * os.sysconf("SC_PHYS_PAGES"), page * os.sysconf("SC_AVPHYS_PAGES")
     limit, used = (_bytes(f"/sys/fs/cgroup/memory.{name}") for name in ("max", "current"))
@@ -189,6 +196,7 @@ def machine() -> dict[str, Any]:
         "python_fits": sys.version_info[:2] == PYTHON,
         "executable": sys.executable,
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "simd": generation(cpu_flags()),
         "memory_gib": round(total, 1),
         "memory_free_gib": round(free, 1),
     }
@@ -208,14 +216,15 @@ def _show(findings: list[Finding]) -> None:
 
     here = machine()
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in ("framework", "state", "version", "devices"):
+    for heading in ("framework", "state", "version", "devices", "kernels on the cpu"):
         table.add_column(heading)
     for found in findings:
         colour = {WORKS: "green", BROKEN: "red", MISSING: "yellow"}[found.state]
         state = f"[{colour}]{found.state}[/]"
-        table.add_row(found.framework, state, found.version or "-", ", ".join(found.devices) or "-")
+        kernels = ", ".join(f"{library} {kernel}" for library, kernel in found.kernels.items() if kernel)
+        table.add_row(found.framework, state, found.version or "-", ", ".join(found.devices) or "-", kernels or "-")
     print(
-        f"Python {here['python']}, {here['cores']} cores, "
+        f"Python {here['python']}, {here['cores']} cores{f' with {simd}' if (simd := here['simd']) else ''}, "
         f"{here['memory_gib']} GiB of memory ({here['memory_free_gib']} free)"
     )
     if not here["python_fits"]:
@@ -226,3 +235,5 @@ def _show(findings: list[Finding]) -> None:
     for found in findings:
         if found.state != WORKS:
             print(f"{found.framework}: {found.problem}\n  To mend it: {found.fix}")
+        elif found.notice:
+            print(found.notice)

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..backends.blas import fallback, slow_kernels
 from ..backends.config import Config, MAEConfig, keep_length
 from ..backends.errors import Problem
 from ..backends.initial import initial_weights
@@ -65,6 +66,8 @@ def _alone_in(folder: Path) -> Iterator[None]:
 
 
 def _compare_in(folder: Path, comparison: Comparison, config: Config) -> Report:
+    if core := fallback():
+        _say(slow_kernels("NumPy's", core))
     weights = _source(comparison, config)
     source = content_hash(weights)
     inputs, what = _inputs(folder, comparison, config)

@@ -75,7 +75,7 @@ def test_a_config_of_other_types(small: dict[str, Path], tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    "text", ["[" * 100_000, '{"format": 2' + ', "x": 1' * 10, "1e999", "nul", "", '"' * 7, "\ud800"]
+    "text", ["[" * 100_000, '{"format": 3' + ', "x": 1' * 10, "1e999", "nul", "", '"' * 7, "\ud800"]
 )
 def test_a_manifest_that_is_no_json(text: str, small: dict[str, Path], tmp_path: Path) -> None:
     path = rewritten(small["right"], tmp_path / "t.npz", manifest=npy(np.array(text)))

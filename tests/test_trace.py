@@ -47,7 +47,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     odd = {"scalar": np.float64(3), "ids": np.arange(3), "flag": np.array([], bool), "turned": np.eye(3)[:, ::-1].T}
     write_trace(path, manifest, odd.items())
     trace = Trace(path)
-    assert trace.manifest == {"format": 2, **manifest}
+    assert trace.manifest == {"format": 3, **manifest}
     assert trace.names == list(odd)
     assert "ids" in trace
     assert MANIFEST not in trace
@@ -115,12 +115,12 @@ def files(folder: Path) -> dict[str, tuple[Path, str]]:
     whole = folder / "whole.npz"
     write_trace(whole, WHOLE, tensors(3))
     content = whole.read_bytes()
-    text = json.dumps({"format": 2, **WHOLE})
+    text = json.dumps({"format": 3, **WHOLE})
     np.savez(folder / "list.npz", **{MANIFEST: np.array("[1]")})
     np.savez(folder / "words.npz", **{MANIFEST: np.array("no JSON")})
     np.savez(folder / "numbers.npz", **{MANIFEST: np.arange(3)})
-    np.savez(folder / "later.npz", **{MANIFEST: np.array(text.replace('"format": 2', '"format": 3'))})
-    np.savez(folder / "fields.npz", **{MANIFEST: np.array('{"format": 2, "framework": "numpy"}')})
+    np.savez(folder / "later.npz", **{MANIFEST: np.array(text.replace('"format": 3', '"format": 4'))})
+    np.savez(folder / "fields.npz", **{MANIFEST: np.array('{"format": 3, "framework": "numpy"}')})
     np.savez(folder / "objects.npz", **{MANIFEST: np.array([{}])})
     np.save(folder / "array.npy", np.arange(3))
     (folder / "empty.npz").touch()
@@ -131,7 +131,7 @@ def files(folder: Path) -> dict[str, tuple[Path, str]]:
     with zipfile.ZipFile(folder / "archive.npz", "w") as archive:
         archive.writestr("readme.txt", "hello")
     said = {
-        "later.npz": "format 3",
+        "later.npz": "format 4",
         "list.npz": "no JSON object",
         "fields.npz": "does not say its config, mask_ratio",
         "none.npz": "No trace",

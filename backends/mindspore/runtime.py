@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import functools
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import mindspore as ms
@@ -38,6 +41,12 @@ __all__ = [
 DTYPES = {"float32": ms.float32, "float64": ms.float64}
 TARGETS = {"cpu": "CPU", "cuda": "GPU", "ascend": "Ascend"}  # our name of a device, and MindSpore's
 
+# dnnl_cpu_isa_t, by its values in oneDNN's dnnl_types.h.
+ONEDNN_ISA = {
+    0x1: "sse41", 0x3: "avx", 0x7: "avx2", 0xF: "avx2_vnni", 0x1F: "avx2_vnni_2", 0x27: "avx512_core",
+    0x67: "avx512_core_vnni", 0xE7: "avx512_core_bf16", 0x1EF: "avx512_core_fp16", 0xFEF: "avx512_core_amx",
+    0x1FEF: "avx512_core_amx_fp16",
+}  # fmt: skip
 _tf32 = False
 _threads: int | None = None  # what was asked for: MindSpore takes it once in a process and cannot be asked
 
@@ -113,7 +122,17 @@ def environment(device: str) -> dict[str, Any]:
         "threads": _threads,
         "tf32": device != "cpu" and _tf32,
         "deterministic": ms.get_context("deterministic") == "ON",
+        "kernels": {"onednn": _onednn()},
     }
+
+
+def _onednn() -> str:
+    """The instruction set that oneDNN, which computes its matrix products on a CPU, may use here; "" where it cannot be asked."""
+    for library in Path(ms.__file__).parent.glob("lib/libdnnl.so*"):
+        with contextlib.suppress(OSError, AttributeError):
+            isa = int(ctypes.CDLL(str(library)).dnnl_get_effective_cpu_isa())
+            return ONEDNN_ISA.get(isa, hex(isa))
+    return ""
 
 
 def build(config: Config, weights: Weights | None = None, device: str = "cpu", dtype: str = "float32") -> MAE | ViT:

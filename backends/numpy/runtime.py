@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..blas import openblas_cores
 from ..config import Config, MAEConfig
 from ..gradients import gradient_taps
 from ..optimization import Settings
@@ -61,6 +62,7 @@ def environment(device: str) -> dict[str, Any]:
         "threads": int(os.environ["OPENBLAS_NUM_THREADS"]) if "OPENBLAS_NUM_THREADS" in os.environ else None,
         "tf32": False,
         "deterministic": True,
+        "kernels": {"openblas": openblas_cores().get("numpy", "")},
     }
 
 

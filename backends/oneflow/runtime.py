@@ -18,6 +18,7 @@ from ..gradients import gradient_taps
 from ..optimization import Settings
 from ..runtime import Recorded, RuntimeProblem, forward, objective, require_dtype
 from ..spelling import to_spec
+from . import start
 from .model import MAE, ViT
 from .optimizer import AdamW, trained
 from .weights import Weights, load_file, load_weights, weights
@@ -79,6 +80,7 @@ def environment(device: str) -> dict[str, Any]:
         "threads": _threads,
         "tf32": device == "cuda" and os.environ.get("ONEFLOW_EP_CUDA_ENABLE_TF32_EXECUTION") != "0",
         "deterministic": device == "cpu",  # it has no switch for its CUDA kernels
+        "kernels": {"openblas": start.openblas_core},
     }
 
 

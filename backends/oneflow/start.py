@@ -11,10 +11,16 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+# The core whose kernels its OpenBLAS takes; "" where OneFlow was imported by somebody else, who did not ask.
+openblas_core = ""
+# Has OpenBLAS say its core when it is loaded: OneFlow's has no function that could be called for it.
+VERBOSE = "OPENBLAS_VERBOSE"
+
 # Written by OneFlow's import for itself; torch.distributed and child processes would take them for a real launch.
 RENDEZVOUS = ("MASTER_ADDR", "MASTER_PORT", "WORLD_SIZE", "RANK", "LOCAL_RANK")
 # What its import says on any machine without InfiniBand or without a GPU.
 NOISE = (b"libibverbs not available", b"cuda_device_descriptor_class.cpp")
+CORE = b"Core: "  # what OpenBLAS says before the name
 # What its library links to; the cudnn_ops and cublasLt libraries come before those that use them.
 CUDA_LIBRARIES = (
     "libcublasLt.so.11", "libcublas.so.11", "libcudnn_ops_infer.so.8", "libcudnn_ops_train.so.8",
@@ -29,9 +35,10 @@ def import_oneflow() -> None:
     """
     # Loaded after MindSpore, OneFlow would find this protobuf module missing.
     importlib.import_module("google.protobuf.pyext._message")
-    before = {name: os.environ.get(name) for name in RENDEZVOUS}
+    before = {name: os.environ.get(name) for name in (*RENDEZVOUS, VERBOSE)}
+    os.environ[VERBOSE] = "2"
     try:
-        with _without_noise():
+        with _without_noise(NOISE if before[VERBOSE] else (*NOISE, CORE)):
             try:
                 importlib.import_module("oneflow")
             except ImportError as problem:
@@ -63,8 +70,9 @@ def _preload(problem: ImportError) -> None:
 
 
 @contextlib.contextmanager
-def _without_noise() -> Iterator[None]:
-    """Hold back what C++ code writes to stderr, then pass on all of it but the known noise."""
+def _without_noise(noise: tuple[bytes, ...]) -> Iterator[None]:
+    """Hold back what C++ code writes to stderr, then pass on all of it but the known noise; keep the name of the core."""
+    global openblas_core
     try:
         original = os.dup(2)
     except OSError:  # this process has no stderr
@@ -80,4 +88,6 @@ def _without_noise() -> Iterator[None]:
             os.dup2(original, 2)
             os.close(original)
             held.seek(0)
-            os.write(2, b"".join(line for line in held if not any(noise in line for noise in NOISE)))
+            lines = held.readlines()
+            openblas_core = next((line[len(CORE) :].decode().strip() for line in lines if line.startswith(CORE)), "")
+            os.write(2, b"".join(line for line in lines if not any(known in line for known in noise)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -72,7 +73,15 @@ def environment(device: str) -> dict[str, Any]:
         "deterministic": device == "cpu" or torch.are_deterministic_algorithms_enabled(),
         "float32_matmul_precision": torch.get_float32_matmul_precision(),
         "onednn": torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled,
+        "kernels": {"aten": torch.backends.cpu.get_cpu_capability(), "blas": _blas()},
     }
+
+
+def _blas() -> str:
+    """The library behind matrix products on a CPU, as PyTorch was built with it; it has no function to ask for its kernels."""
+    built = torch.__config__.show()
+    version = re.search(r"Math Kernel Library Version (\S+)", built)
+    return f"MKL {version[1]}" if version else next(iter(re.findall(r"BLAS_INFO=(\w+)", built)), "")
 
 
 def build(config: Config, weights: Weights | None = None, device: str = "cpu", dtype: str = "float32") -> MAE | ViT:

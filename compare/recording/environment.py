@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 from collections.abc import Mapping
@@ -11,13 +12,14 @@ from typing import Any
 
 import numpy as np
 
+from ...backends.blas import cpu_flags, openblas_cores
 from ...backends.denormals import denormals, tiny
 from ...backends.runtime import Runtime
 
 # Variables that libraries read for threads, precision and order of summation begin with these.
 VARIABLES = (
     "CUBLAS_", "CUDNN_", "DNNL_", "KMP_", "MEGENGINE_", "MGB_", "MKL_", "MS_", "NVIDIA_TF32", "OMP_", "ONEDNN_", "ONEFLOW_",
-    "OPENBLAS_", "TORCH_",
+    "ATEN_", "NPY_", "OPENBLAS_", "TORCH_",
 )  # fmt: skip
 # Both names of oneDNN's switch that lets it round float32 to bfloat16 or TF32; read when the library is loaded.
 MATH_MODES = ("ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE")
@@ -31,7 +33,9 @@ def neutralise() -> None:
 
 def recorded_environment(runtime: Runtime, device: str, model: Any, dtype: str = "float32") -> dict[str, Any]:
     """What the backend says of itself, its denormal numbers as they come out of its kernels, and this machine."""
-    return runtime.environment(device) | {
+    said = runtime.environment(device)
+    return said | {
+        "kernels": _kernels(runtime, model, dtype) | said.get("kernels", {}),
         "denormals": _denormals(runtime, model, dtype),
         "numpy": np.__version__,
         "polymae": _version("polymae"),
@@ -73,6 +77,26 @@ def _denormals(runtime: Runtime, model: Any, dtype: str) -> str:
     kernels = {"sum": tensor + tensor, "matrix product": tensor @ one}
     flushing = [name for name, found in kernels.items() if not runtime.to_numpy(found).all()]
     return f"flushed to zero by its kernels ({', '.join(flushing)})" if flushing else "kept"
+
+
+def _kernels(runtime: Runtime, model: Any, dtype: str) -> dict[str, str]:
+    """Which kernels ran: the CPU's instruction sets, the cores that each OpenBLAS chose, and a product's fingerprint."""
+    numpys = {f"{owner}'s openblas": core for owner, core in openblas_cores().items()}
+    return {"cpu": " ".join(cpu_flags()), **numpys, "product": _fingerprint(runtime, model, dtype)}
+
+
+def _fingerprint(runtime: Runtime, model: Any, dtype: str) -> str:
+    """The framework's error in a product of 2,048 terms, in units of roundoff, and a digest of its bits.
+
+    Two kernels that sum in another order have other bits, and the error tells how long their chains are, also where a
+    library has no function that could be asked.
+    """
+    rng = np.random.default_rng(0)
+    a, b = (rng.standard_normal(shape).astype(np.float32) for shape in ((64, 2048), (2048, 64)))
+    product = runtime.to_numpy(runtime.from_numpy(a, model) @ runtime.from_numpy(b, model))
+    exact = np.einsum("mk,kn->mn", a.astype(np.float64), b)
+    distance = np.linalg.norm(product - exact) / np.linalg.norm(exact) * 2**24
+    return f"{distance:.2f} u of 2048 terms, {hashlib.sha256(np.ascontiguousarray(product).tobytes()).hexdigest()[:8]}"
 
 
 def _version(package: str) -> str:

@@ -25,7 +25,7 @@ from ...convert.atomic import replacing
 from .manifest import is_own, require_manifest
 
 MANIFEST = "manifest"
-FORMAT = 2
+FORMAT = 3  # 3: twins sum in chains; the kernels that ran are in the environment
 LARGE = 1 << 20  # bytes from which a float64 tensor is shortened: only those of the oracle of a large model
 
 

@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import IO
 
+from ...backends.blas import variables
 from ...backends.errors import REPORT_IT
 from ...convert.atomic import remove_leftovers
 from .. import TIME_LIMIT
@@ -70,7 +71,7 @@ def finished(
             stdin=stdin,
             stdout=stdout,
             stderr=subprocess.PIPE,
-            env=os.environ | threads | {"GLOG_v": "3", "GLOG_minloglevel": "3"},
+            env=os.environ | variables(run.framework) | threads | {"GLOG_v": "3", "GLOG_minloglevel": "3"},
             cwd=run.out.parent,  # not the caller's: `-m` puts it on the path, where a folder called torch would win
             start_new_session=True,  # so that a worker's own children end with it
         )
