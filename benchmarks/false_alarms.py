@@ -59,6 +59,9 @@ class Tally:
     alone: tuple[float, str, str] = (0.0, "", "")  # the same of an operation on its own inputs
     wrong: list[str] = field(default_factory=list)
     kernels: set[str] = field(default_factory=set)
+    operations: dict[str, float] = field(
+        default_factory=dict
+    )  # the nearest of each kind of operation on its own inputs
 
     def add(self, where: str, judgement: Judgement) -> None:
         """Count one run. where: its seed and setting."""
@@ -71,7 +74,9 @@ class Tally:
             if finding.limit:
                 self.nearest = max(self.nearest, (finding.error / finding.limit, finding.name, where))
             if finding.introduced_limit:
-                self.alone = max(self.alone, (finding.introduced / finding.introduced_limit, finding.name, where))
+                ratio = finding.introduced / finding.introduced_limit
+                self.alone = max(self.alone, (ratio, finding.name, where))
+                self.operations[finding.operation] = max(ratio, self.operations.get(finding.operation, 0.0))
 
 
 def main() -> int:
@@ -162,8 +167,8 @@ def _table(model: str, seeds: int, settings: list[str], tallies: dict[str, Tally
         "# False alarms",
         "",
         f"Written by `benchmarks/false_alarms.py --model {'wide' if model == WIDE else model} --seeds {seeds}`: correct",
-        "runs, weights as after training, forward pass, losses and gradients, under the kernels of many CPUs. Ratios are error over",
-        "limit: above 1 would be a fault. The limits of tensors behind a kernel that is known to be inaccurate include its error.",
+        "runs, weights as after training, forward pass, losses and gradients, under the kernels of many CPUs. Ratios are error",
+        "over limit: above 1 would be a fault. Limits behind a kernel that is known to be inaccurate include its error.",
         "",
         f"Machine: {processor()}, Python {platform.python_version()}, NumPy {np.__version__}, one thread.",
         "",
@@ -176,11 +181,25 @@ def _table(model: str, seeds: int, settings: list[str], tallies: dict[str, Tally
         kernels = f"{len(_different(framework, settings))}, {len(tally.kernels)}"
         counts = [str(n) for n in (good, tally.verdicts["explained"], len(tally.wrong))]
         lines.append(f"| {' | '.join([framework, str(tally.verdicts.total()), kernels, *counts, *ends])} |")
+    lines += ["", "Nearest to its limit on its own inputs, by operation:", "", *_operations(tallies)]
     lines += ["", "| setting | OpenBLAS | oneDNN | MKL | ATen |", "|---|---|---|---|---|"]
     lines += [f"| {name} | {' | '.join(value or '-' for value in SETTINGS[name].values())} |" for name in settings]
     lines += ["", "Kernels: how many different products of 2,048 terms these settings gave.", ""]
     lines += [f"- {framework}, {line}" for framework, tally in tallies.items() for line in tally.wrong]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _operations(tallies: dict[str, Tally]) -> list[str]:
+    """A table: a row for each kind of operation, those nearest to their limits first, and a column for each framework."""
+    nearest: dict[str, float] = {}
+    for tally in tallies.values():
+        for operation, ratio in tally.operations.items():
+            nearest[operation] = max(ratio, nearest.get(operation, 0.0))
+    rows = [f"| operation | {' | '.join(tallies)} |", f"|---|{'---|' * len(tallies)}"]
+    for operation in sorted(nearest, key=lambda name: -nearest[name]):
+        cells = (f"{tally.operations.get(operation, 0.0):.2f}" for tally in tallies.values())
+        rows.append(f"| {operation} | {' | '.join(cells)} |")
+    return rows
 
 
 if __name__ == "__main__":
