@@ -11,12 +11,16 @@ from numpy.typing import NDArray
 
 from ...backends.errors import Problem
 from ...backends.spec import Tap
-from ..judging.metrics import error
+from .arrays import Tensors, as_array, first_line, is_returnable
+from .infinities import same_infinities
+from .places import place
 
 Arrays = dict[str, NDArray[Any]]
-Function = Callable[[Arrays], Mapping[str, Any]]  # a model: inputs by name to tensors by tap name
+Function = Callable[[Arrays], Any]  # a model: inputs by name to tensors, by tap name best (arrays.py has the others)
 Listed = list[tuple[str, Tap]]  # level and tap, in the order of computation
 RUNS = 3  # float32 runs that set a limit, where no more twins are given
+ENOUGH = 16  # elements of which nearly all are the float64 ones, rounded, by no chance
+ROUNDED = 0.9  # the share of them: the float64 ones may differ in their own last bits
 
 
 class Source(Protocol):
@@ -29,55 +33,28 @@ class Source(Protocol):
     def __getitem__(self, name: str) -> NDArray[Any]: ...
 
 
-class Tensors:
-    """What a callable returned, copied: some frameworks write their next run into the same memory."""
-
-    def __init__(self, given: Mapping[str, Any]):
-        self.names = [str(name) for name in given]
-        self._arrays = {str(name): _array(str(name), value) for name, value in given.items()}
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._arrays
-
-    def __getitem__(self, name: str) -> NDArray[Any]:
-        found = self._arrays[name]
-        if isinstance(found, Problem):
-            raise found
-        return found
-
-
-def _array(name: str, value: Any) -> NDArray[Any] | Problem:
-    try:
-        array = np.array(value)
-    except Exception as problem:
-        return Problem(f"{name} does not become an array ({_first_line(problem)}); return x.detach().cpu().numpy().")
-    if array.dtype.kind not in "fiub" or (array.dtype.kind == "f" and array.dtype.itemsize < 4):
-        return Problem(f"{name} is {array.dtype}, which cannot be judged; return real numbers in float32.")
-    return array.astype(np.float64) if array.dtype.itemsize > 8 else array
-
-
-def _first_line(problem: Exception) -> str:
-    return f"{type(problem).__name__}: {str(problem).strip().splitlines()[0] if str(problem).strip() else 'no message'}"
-
-
 def call(who: str, function: Function, inputs: Arrays) -> Tensors:
-    """Call a model on copies of the inputs. Raises Problem, with what it raised, or where it returns no mapping."""
+    """Call a model on copies of the inputs. Raises Problem from what it raised, or where it returns no tensors."""
     try:
         given = function({name: array.copy() for name, array in inputs.items()})
-        if isinstance(given, Mapping):
+        if is_returnable(given):
             return Tensors(given)
+    except Problem as problem:  # of ours, which says by itself what to do
+        raise Problem(f"{who}: {problem}") from problem
     except Exception as problem:
-        raise Problem(f"{who} raised {_first_line(problem)}") from problem
-    raise Problem(f"{who} returned a {type(given).__name__}; it must return arrays by tap name, in a dict.")
+        raise Problem(f"{who} raised {first_line(problem)}{place(problem)}") from problem
+    hint = " (is there no return?)" if given is None else ""
+    raise Problem(f"{who} returned a {type(given).__name__}{hint}; it must return arrays by tap name, in a dict.")
 
 
 def rounded(inputs: Mapping[str, Any]) -> Arrays:
-    """The inputs with floating point in float32, which every run then starts from. Raises Problem for what is no array."""
+    """The inputs with floating point in float32, which every run then starts from. Raises Problem for what is no array.
+
+    A framework's tensors, of a state dict say, are taken as well.
+    """
     found = {}
     for name, value in inputs.items():
-        array = np.array(value)
-        if array.dtype.kind not in "fiub":
-            raise Problem(f"Input {name} is {array.dtype}; give real numbers (a framework's tensor as its .numpy()).")
+        array, _ = as_array(f"Input {name}", value)
         if array.dtype.kind == "f":
             with np.errstate(over="ignore"):
                 narrow = array.astype(np.float32)
@@ -131,16 +108,30 @@ def unfit(run: Source, oracle: Source, listed: Listed) -> str:
                 return f"it decides otherwise than the oracle at {tap.name}"
         elif expected.ndim and actual.dtype.itemsize > 4:
             return f"{tap.name} comes in {actual.dtype}"
-        elif np.isfinite(expected).all() and not np.isfinite(actual).all():
-            return f"{tap.name} has NaN or infinite elements"
+        elif narrow := getattr(run, "narrow", {}).get(tap.name):
+            return f"{tap.name} comes in {narrow}"
+        elif not np.isnan(expected).any() and not same_infinities(actual, expected):
+            return f"{tap.name} has NaN or infinite elements where the reference has none"
     return ""
 
 
 def only_rounded(run: Source, oracle: Source, listed: Listed) -> bool:
     """Whether every tensor of a float32 run is the float64 one, rounded: it then computed in float64 all along."""
-    found = [(run[tap.name], oracle[tap.name]) for _, tap in listed if tap.name in oracle]
-    found = [(actual, expected) for actual, expected in found if expected.dtype.kind == "f" and expected.size >= 16]
-    return bool(found) and all(error(actual, expected) < 1 for actual, expected in found)
+    shares = []
+    for _, tap in listed:
+        if tap.name in oracle and oracle[tap.name].dtype.kind == "f" and oracle[tap.name].size >= ENOUGH:
+            with np.errstate(over="ignore"):
+                expected = oracle[tap.name].astype(np.float32)
+            if (numbers := expected != 0).any():
+                shares.append(float(np.mean(run[tap.name][numbers] == expected[numbers])))
+    return bool(shares) and min(shares) > ROUNDED
+
+
+def overflowing(run: Source, oracle: Source, listed: Listed) -> frozenset[str]:
+    """Tensors that are infinite somewhere in a float32 run where they are not in float64."""
+    names = [tap.name for _, tap in listed if tap.name in oracle and tap.name in run]
+    infinite = [(name, np.isinf(run[name]), np.isinf(oracle[name])) for name in names if run[name].dtype.kind == "f"]
+    return frozenset(name for name, ours, theirs in infinite if ours.shape == theirs.shape and (ours & ~theirs).any())
 
 
 @dataclass(frozen=True)
@@ -149,6 +140,7 @@ class Floor:
 
     runs: Sequence[Source] = ()
     why: list[str] = field(default_factory=list)
+    overflowing: frozenset[str] = frozenset()  # tensors that the reference itself does not compute in float32
 
 
 def measured_floor(
@@ -163,8 +155,10 @@ def measured_floor(
     given = [(f"twin {i}", twin) for i, twin in enumerate(twins or (), 1)] or [("the reference", reference)]
     runs: list[Source] = []
     for who, function in given:
+        lost: frozenset[str] = frozenset()
         try:
             run = call(who, function, inputs)
+            lost = overflowing(run, oracle, listed)
             reason = unfit(run, oracle, listed)
             if not reason and twins is None and only_rounded(run, oracle, listed):
                 reason = "its float32 numbers are the float64 ones, rounded at the end"
@@ -179,7 +173,8 @@ def measured_floor(
                 why=[
                     f"limits: a priori, by depth, as the reference does not run in float32 ({reason}); measured limits are "
                     "sharper: let it compute in the type of its inputs, with the weights among them, or give twins"
-                ]
+                ],
+                overflowing=lost,
             )
         runs.append(run)
     measured, skipped = len(runs), []

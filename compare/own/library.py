@@ -18,8 +18,10 @@ from ..recording.inputs import digest
 from ..recording.manifest import DTYPES, OWN
 from ..recording.trace import MANIFEST, Trace, TraceProblem, write_trace
 from ..reporting.report import About, Report
-from .calls import Arrays, Floor, Function, Tensors, call, measured_floor, rounded, unfit, widened
-from .own import Taps, all_taps, judge, listing, require_float64
+from .arrays import Tensors
+from .calls import Arrays, Floor, Function, call, measured_floor, rounded, unfit, widened
+from .own import Taps, all_taps, judge, listing, require_alike, require_float64
+from .repeated import call_again, excuse_the_unrepeatable
 from .result import Parity
 
 
@@ -70,14 +72,21 @@ def parity(
     listed = listing(taps, gradients)
     try:
         oracle = call("the reference", reference, widened(narrow))
-        listed = listed if taps is not None else all_taps(oracle, listed)
+        listed = listed if taps is not None else all_taps(oracle, listed, list(narrow))
         require_float64(oracle, listed)
+        steady = call_again("the reference", reference, widened(narrow), oracle, listed, roundoff=2.0**-53)
         floor = measured_floor(reference, twins, narrow, oracle, listed)
+        for i, twin in enumerate(twins or ()):
+            call_again(f"twin {i + 1}", twin, narrow, floor.runs[i], listed)
         run = call(f"the {label}", candidate, narrow)
+        require_alike(f"the {label}", run, oracle)
+        repeated = call_again(f"the {label}", candidate, narrow, run, listed)
     except Problem as problem:
         judgement.problem = str(problem)
-        return _result([judgement], narrow, 0)
+        return _result([judgement], narrow, 0, cause=problem.__cause__)
     judge([(judgement, run)], oracle, floor, listed, depth)
+    excuse_the_unrepeatable(judgement, repeated)
+    judgement.notices += steady.notices + repeated.notices
     return _result([judgement], narrow, len(floor.runs))
 
 
@@ -99,7 +108,7 @@ def assert_parity(
     """`parity` for a test: raises AssertionError with the report's sentence unless the candidate is right in full."""
     result = parity(reference, candidate, inputs, taps, gradients=gradients, twins=twins, depth=depth)
     if not result.ok:
-        raise AssertionError(result.reason)
+        raise AssertionError(result.reason) from result.cause
     return result
 
 
@@ -124,6 +133,9 @@ def save_trace(
     if not framework or dtype not in DTYPES:
         raise Problem(f"framework {framework!r}, dtype {dtype!r}: give a name, and one of {', '.join(DTYPES)}.")
     found = Tensors(tensors)
+    if found.narrow and dtype != "bfloat16":
+        name, kind = next(iter(found.narrow.items()))
+        raise Problem(f"{name} came in {kind}, whose roundoff hides porting faults; run it in {dtype} and record that.")
     given = None if inputs is None else {name: digest(array) for name, array in rounded(inputs).items()}
     manifest = {
         "framework": framework, "config": {"kind": OWN}, "dtype": dtype, "levels": ["forward"], "taps": None,
@@ -155,7 +167,7 @@ def parity_of_traces(
     with ExitStack() as stack:
         reference = stack.enter_context(closing(Trace(Path(oracle))))
         listed = listing(taps, gradients)
-        listed = listed if taps is not None else all_taps(reference, listed)
+        listed = listed if taps is not None else all_taps(reference, listed, list(reference.manifest["inputs"]))
         if reference.manifest["dtype"] != "float64":
             raise Problem(
                 f"{oracle} was recorded in {reference.manifest['dtype']}; the oracle must compute in float64."
@@ -195,9 +207,14 @@ def _other_run(oracle: Trace, trace: Trace) -> str:
 
 
 def _result(
-    judgements: list[Judgement], inputs: Arrays, twins: int, digests: Mapping[str, str] | None = None
+    judgements: list[Judgement],
+    inputs: Arrays,
+    twins: int,
+    digests: Mapping[str, str] | None = None,
+    cause: BaseException | None = None,
 ) -> Parity:
     levels = ("forward", "loss", "gradients")
     about = About("own model", "as given", "", "as given", None)
     found = {name: digest(array) for name, array in inputs.items()} if digests is None else dict(digests)
-    return Parity(Report(about, levels, judgements, None, twins, "the reference in float64", digests=found))
+    report = Report(about, levels, judgements, None, twins, "the reference in float64", digests=found)
+    return Parity(report, cause)
