@@ -9,11 +9,12 @@ if TYPE_CHECKING:
     from ..backends.spec import Tap
     from .judging.findings import Finding, Judgement
     from .own.calls import displaced, rounded, widened
+    from .own.chained import chained
     from .own.library import assert_parity, parity, parity_of_traces, save_trace
     from .own.result import Parity
 
 __all__ = [
-    "Finding", "Judgement", "Parity", "Problem", "Tap", "assert_parity", "displaced", "parity", "parity_of_traces",
+    "Finding", "Judgement", "Parity", "Problem", "Tap", "assert_parity", "chained", "displaced", "parity", "parity_of_traces",
     "rounded", "save_trace", "widened",
 ]  # fmt: skip
 
@@ -29,6 +30,7 @@ _LIBRARY = {
     "Parity": ".own.result",
     "Problem": "..backends.errors",
     "Tap": "..backends.spec",
+    "chained": ".own.chained",
     "displaced": ".own.calls",
     "rounded": ".own.calls",
     "widened": ".own.calls",

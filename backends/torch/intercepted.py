@@ -18,14 +18,14 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ..numpy.layers import chained_matmul, matmul, summed_in_chains
+from ..numpy.layers import chained_matmul, matmul
 
 aten = torch.ops.aten
 U = 2.0**-24
 
 
 class Chains(TorchDispatchMode):
-    """Every float32 product adds its terms one after the other. products: how many there were.
+    """Within `summed_in_chains`, every float32 product adds its terms one after the other. products: how many there were.
 
     Matrix products, convolutions of one and two dimensions (transposed, dilated, in groups) and both gradients of each.
     """
@@ -33,6 +33,17 @@ class Chains(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.products = 0
+
+    @classmethod
+    @contextmanager
+    def entered(cls) -> Iterator[Chains]:
+        """In force, and with what hides products taken apart: fused attention, oneDNN's recurrent layers."""
+        with ExitStack() as stack:
+            stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # oneDNN's flags speak of Intel's GPUs
+                stack.enter_context(torch.backends.mkldnn.flags(enabled=False))
+            yield stack.enter_context(cls())
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -48,19 +59,6 @@ class Chains(TorchDispatchMode):
             return func(*args, **kwargs)
         self.products += 1
         return result
-
-
-@contextmanager
-def chains(seed: int) -> Iterator[Chains]:
-    """Within this context float32 products are summed in chains, their terms in an order of the seed's."""
-    with ExitStack() as stack:
-        stack.enter_context(summed_in_chains(seed))
-        # What hides products: fused attention and oneDNN's recurrent layers fall apart into them.
-        stack.enter_context(sdpa_kernel(SDPBackend.MATH))
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # oneDNN's flags speak of Intel's GPUs
-            stack.enter_context(torch.backends.mkldnn.flags(enabled=False))
-        yield stack.enter_context(Chains())
 
 
 def _product(a: Tensor, b: Tensor) -> Tensor:

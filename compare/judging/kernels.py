@@ -31,11 +31,34 @@ def known_kernels(environment: Mapping[str, Any], config: Config | None = None) 
 
     config: only those that this model uses.
     """
-    rows = json.loads(resources.files(__package__).joinpath("kernels.json").read_text())
-    same = ("framework", "version", "device")
-    known = (row for row in rows if all(row[key] == environment.get(key) for key in same))
     used = set(operations(config).values()) if config else ()
-    return {row["operation"]: row["error"] for row in known if config is None or row["operation"] in used}
+    rows = _rows("kernels.json", environment)
+    return {row["operation"]: row["error"] for row in rows if config is None or row["operation"] in used}
+
+
+def known_operations(environment: Mapping[str, Any]) -> dict[str, float]:
+    """The same of the operations that people build their own models of: the largest error of any inputs measured."""
+    sizes: dict[str, float] = {}
+    for file in ("kernels.json", "operations.json"):
+        for row in _rows(file, environment):
+            sizes[row["operation"]] = max(row["error"], sizes.get(row["operation"], 0.0))
+    return sizes
+
+
+def _rows(file: str, environment: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The measurements that hold for a recorded environment: of its framework, version and device, and its kernels.
+
+    A row whose error depends on the instruction set names the kernels that it was measured with.
+    """
+    rows = json.loads(resources.files(__package__).joinpath(file).read_text())
+    kernels = environment.get("kernels") or {}
+    same = ("framework", "version", "device")
+    return [
+        row
+        for row in rows
+        if all(row[key] == environment.get(key) for key in same)
+        and all(kernels.get(name) == value for name, value in row.get("kernels", {}).items())
+    ]
 
 
 def operations(config: Config) -> dict[str, str]:

@@ -1,0 +1,85 @@
+"""Kernels of a candidate's framework that are known to be inaccurate, and what they explain in anybody's own model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ...backends.errors import Problem
+from ...backends.intercepted import noise
+from ..judging.findings import Judgement
+from ..judging.kernels import known_operations, widen
+from ..judging.metrics import error
+from .arrays import Tensors
+from .calls import Arrays, Function, Source, call
+
+
+def explain(
+    judgement: Judgement,
+    environments: Sequence[Mapping[str, Any]],
+    reference: Function,
+    inputs: Arrays,
+    oracle: Source,
+    null: frozenset[str],
+) -> None:
+    """Raise the limits of tensors behind known kernels; a fault that is within them is explained.
+
+    The reference runs again in float64 with noise of the known size behind each call of these operations: once of either
+    sign, and once of one sign for all elements. environments: framework, version and device of all that ran. inputs: in
+    float64. null: gradients that are zero in exact arithmetic, which keep their limits. A reference that is not in PyTorch
+    shows no operations: then the kernels are told in a notice.
+    """
+    known = {str(where["framework"]): known_operations(where) for where in environments}
+    sizes: dict[str, float] = {}
+    for kernels in known.values():
+        for operation, size in kernels.items():
+            sizes[operation] = max(size, sizes.get(operation, 0.0))
+    if not sizes:
+        return
+    runs, met = _noisy_runs(sizes, reference, inputs)
+    named = ", ".join(
+        f"{operation} kernel ({known[framework][operation]:.3g} u) of {framework} {where['version']}"
+        for where in environments
+        for framework in [str(where["framework"])]
+        for operation in sorted(met & known[framework].keys())
+    )
+    for finding in judgement.findings if runs else ():
+        if finding.verdict in ("roundoff", "fault") and finding.limit and finding.name not in null:
+            expected = oracle[finding.name]
+            extra = max((error(run[finding.name], expected) for run in runs if finding.name in run), default=0.0)
+            if 0 < extra < float("inf"):
+                widen(finding, extra, named, expected.ndim == 0)
+    if any(finding.verdict == "explained" for finding in judgement.findings):
+        judgement.explained_by = named
+    elif judgement.verdict == "fault" and not met:
+        judgement.notices.append(_unseen(known))
+
+
+def _noisy_runs(sizes: Mapping[str, float], reference: Function, inputs: Arrays) -> tuple[list[Tensors], set[str]]:
+    """The reference with noise of either sign and of one sign, and the operations that were met; no runs where none was."""
+    runs, met = [], set()
+    for coherent in (False, True):
+        with noise(sizes, coherent) as operations:
+            try:
+                runs.append(call("the reference", reference, inputs))
+            except Problem:  # it may look at its own numbers, and stop at noisy ones
+                return [], set()
+            met |= operations()
+        if not met:
+            return [], set()
+    return runs, met
+
+
+def _unseen(known: Mapping[str, Mapping[str, float]]) -> str:
+    """What to say where kernels are known, and the reference's operations cannot be seen."""
+    sentences = []
+    for framework, kernels in known.items():
+        worst = sorted(kernels, key=lambda operation: -kernels[operation])
+        sizes = ", ".join(f"{operation} {kernels[operation]:.3g} u" for operation in worst[:5])
+        more = f" and {len(worst) - 5} others" if len(worst) > 5 else ""
+        if kernels:
+            sentences.append(f"{framework} has inaccurate kernels ({sizes}{more})")
+    return (
+        f"{'; '.join(sentences)}: an error of that size behind them is no fault of a port. With a reference in PyTorch, whose "
+        "operations can be seen, such an error is explained"
+    )
