@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from drawn import examples
 from frameworks import frameworks_under_test
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from polymae.backends.config import Config, MAEConfig
@@ -86,7 +87,7 @@ def test_the_oracle_equals_autograd(model: str, mask_ratio: float) -> None:
     same_as_torch(model_config(model), mask_ratio)
 
 
-@settings(max_examples=15, deadline=None)
+@examples(15)
 @given(
     block_norm_eps=st.sampled_from([None, 1e-5, 1e-3]), positions=st.sampled_from(["1d", "2d"]),
     decoder_norm=st.booleans(), head=st.sampled_from(["linear", "conv"]), masking=st.sampled_from(["shuffled", "raster"]),
