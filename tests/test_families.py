@@ -17,6 +17,7 @@ from drawn import examples
 from frameworks import frameworks_under_test
 from hypothesis import given
 from hypothesis import strategies as st
+from in_use import needs
 from numpy.typing import NDArray
 from polymae.backends.config import Config, MAEConfig
 from polymae.backends.initial import initial_weights, sinusoid_table
@@ -140,7 +141,7 @@ def test_the_1d_table_counts_the_class_token_and_interleaves() -> None:
 
 def test_the_1d_table_is_that_of_float32_steps() -> None:
     """As the weights were trained with it; an exact table differs by a hundred times more than another exp does."""
-    torch = pytest.importorskip("torch")
+    torch = needs("torch")
     positions = torch.arange(197).float()[:, None]
     upstream = np.zeros((197, 768), np.float32)
     div = torch.exp(torch.arange(0, 768, 2).float() * -(math.log(10000.0) / 768))

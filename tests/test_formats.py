@@ -5,8 +5,8 @@ import json
 
 import numpy as np
 import pytest
+from children import run_in
 from drawn import examples
-from frameworks import run_in
 from hypothesis import given
 from hypothesis import strategies as st
 from polymae.backends.errors import Problem
