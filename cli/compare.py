@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ..backends import DEVICES, FRAMEWORKS
 from ..backends.errors import Problem
-from ..compare import LEVELS, TIME_LIMIT
+from ..compare import LEVELS
 from .choices import above_zero, chosen, whole
 
 # What says how to record, and means nothing for traces that are recorded already.
@@ -54,7 +54,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--threads", type=whole(1), default=1, help="of each framework (default 1: one order of summation)"
     )
     parser.add_argument(
-        "--time-limit", type=above_zero, default=TIME_LIMIT, help="seconds for each framework's process"
+        "--time-limit",
+        type=above_zero,
+        metavar="SECONDS",
+        help="for each framework's process (default: it is ended where it does nothing for 5 minutes, or computes for an hour)",
     )
     parser.add_argument("--out", type=Path, help="folder for report.html and report.json, or power.json")
     parser.add_argument("--keep", type=Path, help="folder in which converted files and traces stay")

@@ -21,7 +21,6 @@ __all__ = [
 LEVELS = ("weights", "inputs", "forward", "loss", "gradients", "optimizer", "curve")
 # What one run of the model gives; the gradients, the optimizer and the curve are more work, and asked for by name.
 OF_ONE_RUN = ("weights", "inputs", "forward", "loss")
-TIME_LIMIT = 900.0  # seconds that one framework's process may take
 
 # Where the library's names are; they are imported when first asked for, so that this package stays instant.
 _LIBRARY = {

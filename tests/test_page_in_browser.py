@@ -1,24 +1,24 @@
 """The page in a real browser: nothing sticks out at desktop and phone width, and nothing is loaded or logged.
 
-Needs Chromium (Debian's package), which is no dependency of the project: without it these tests are skipped.
+Needs Chromium (Debian's package), which is no dependency of the project: without it these tests are skipped, which is told,
+and a failure in continuous integration (tests/untested.py).
 """
 
 import html
 import json
 import re
 import shutil
-import subprocess
 from pathlib import Path
 
+import children
 import pytest
 from made_reports import made_report
 from polymae.compare.reporting.against import against
 from polymae.compare.reporting.page import write_page
+from untested import skipped_where
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="no chromium here: apt-get install chromium to run these tests"
-)
+pytestmark = skipped_where(CHROMIUM is None, "Chromium draws the page and is not here", "apt-get install chromium")
 
 # Put into a copy of the page: what is wider than the window (and in no container that scrolls), and what went wrong.
 MEASURE = """
@@ -72,7 +72,7 @@ def chromium(folder: Path, *words: str) -> str:
         str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars",
         "--allow-file-access-from-files", f"--user-data-dir={folder / 'profile'}", *words,
     ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    done = children.run(command, text=True, check=True)
     assert "CONSOLE" not in done.stderr, done.stderr  # --enable-logging=stderr
     return done.stdout
 

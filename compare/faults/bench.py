@@ -12,7 +12,7 @@ from typing import Any
 
 from ...backends import FRAMEWORKS
 from ...backends.errors import Problem
-from .. import LEVELS, TIME_LIMIT
+from .. import LEVELS
 from ..judging.findings import Judgement
 from ..offline import weights_of
 from ..recording.batch import record_batch
@@ -35,12 +35,12 @@ CORRECT = "none"  # the name of the run without a fault
 class Bench:
     """Every fault's model, recorded by the oracle; frameworks are judged in any order, from any thread.
 
-    Use as a context manager. folder: where files go. time_limit: seconds for each process. fresh: with the weights that
+    Use as a context manager. folder: where files go. time_limit: as record_batch has it. fresh: with the weights that
     training starts from, which hide some faults. Raises Problem where the oracle cannot be recorded.
     """
 
     def __init__(
-        self, folder: Path, faults: Sequence[str] = tuple(FAULTS), time_limit: float = TIME_LIMIT, fresh: bool = False
+        self, folder: Path, faults: Sequence[str] = tuple(FAULTS), time_limit: float | None = None, fresh: bool = False
     ):
         self.files, self.stop = ExitStack(), threading.Event()
         self.record = partial(record_batch, time_limit=time_limit, stop=self.stop)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ...backends import FRAMEWORKS
-from .. import LEVELS, TIME_LIMIT
+from .. import LEVELS
 from ..judging.findings import Finding, Judgement
 from ..recording.environment import suspects
 from . import FAULTS, Fault
@@ -76,11 +76,12 @@ class Power:
 
 
 def power(
-    frameworks: Sequence[str] = FRAMEWORKS, faults: Sequence[str] = tuple(FAULTS), time_limit: float = TIME_LIMIT
+    frameworks: Sequence[str] = FRAMEWORKS, faults: Sequence[str] = tuple(FAULTS), time_limit: float | None = None
 ) -> Power:
     """Plant every fault in every framework and judge what comes out; the rows are in the catalogue's order.
 
-    time_limit: seconds for each framework's process. Raises Problem where the oracle cannot be recorded.
+    time_limit: seconds for each framework's process; None: as long as it gets on. Raises Problem where the oracle cannot
+    be recorded.
     """
     whole = Power()
     with (
