@@ -19,7 +19,7 @@ RECORDING = (
     "frameworks", "model", "images", "inputs", "device", "mask_ratio", "norm_pix_loss", "batch", "allow_tf32", "seed",
     "threads", "time_limit", "keep", "python",
 )  # fmt: skip
-OF_POWER = ("power", "frameworks", "time_limit", "out", "json", "markdown")  # what means something for --power
+OF_POWER = ("power", "frameworks", "model", "time_limit", "out", "json", "markdown")  # what means something for --power
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -73,7 +73,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--against", type=Path, metavar="JSON", help="an older report.json: say what got better or worse"
     )
     parser.add_argument(
-        "--power", action="store_true", help="plant every known fault in small models, and say by how much each is seen"
+        "--power",
+        action="store_true",
+        help="plant every known fault in small models (or in --model), and say by how much each is seen",
     )
 
 
@@ -143,7 +145,7 @@ def _power(args: argparse.Namespace) -> int:
     _refuse(args, others, "--power plants faults in small models of its own")
     require_places(args.out, None, args.markdown)
     with _folder(args.out):
-        found = power(chosen(args.frameworks, FRAMEWORKS, "framework"), time_limit=args.time_limit)
+        found = power(chosen(args.frameworks, FRAMEWORKS, "framework"), time_limit=args.time_limit, model=args.model)
         as_json = json.dumps(found.as_dict(), allow_nan=False)
         if args.out:
             with replacing(args.out / "power.json") as new:

@@ -36,15 +36,21 @@ class Bench:
     """Every fault's model, recorded by the oracle; frameworks are judged in any order, from any thread.
 
     Use as a context manager. folder: where files go. time_limit: as record_batch has it. fresh: with the weights that
-    training starts from, which hide some faults. Raises Problem where the oracle cannot be recorded.
+    training starts from, which hide some faults. models: in which they are planted. Raises Problem where the oracle cannot
+    be recorded.
     """
 
     def __init__(
-        self, folder: Path, faults: Sequence[str] = tuple(FAULTS), time_limit: float | None = None, fresh: bool = False
+        self,
+        folder: Path,
+        faults: Sequence[str] = tuple(FAULTS),
+        time_limit: float | None = None,
+        fresh: bool = False,
+        models: Sequence[str] = MODELS,
     ):
         self.files, self.stop = ExitStack(), threading.Event()
         self.record = partial(record_batch, time_limit=time_limit, stop=self.stop)
-        subjects = [Subject(folder / str(i), model, faults, fresh) for i, model in enumerate(MODELS)]
+        subjects = [Subject(folder / str(i), model, faults, fresh) for i, model in enumerate(models)]
         self.subjects = [subject for subject in subjects if subject.levels]
         references = [run for subject in self.subjects for run in subject.references]
         for outcome in self.record(references):
