@@ -129,7 +129,7 @@ def test_where_the_limits_come_from():
         result = parity(reference, model, INPUTS, gradients=GRADIENTS)
         assert result.ok
         assert said in str(result)
-        assert result["hidden"].reason.endswith("(a priori: 3 sqrt(5) + 6 = 12.7)")
+        assert result["hidden"].reason.endswith("(a priori: 3 sqrt(5) + 6 + 0.4 sqrt(64 / 2) = 15)")
     twins = judged(twins=[another_order])
     assert twins.ok
     assert "from 3 float32 run(s) of 1 twin(s), 2 of them on inputs displaced" in str(twins)

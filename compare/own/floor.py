@@ -69,6 +69,7 @@ class Floor:
     why: list[str] = field(default_factory=list)
     overflowing: frozenset[str] = frozenset()  # tensors that the reference itself does not compute in float32
     slack: float = 1.0  # how many times further off than the runs their floor is taken to be
+    terms: int = 0  # of the longest sum that the inputs allow; 0: not known
 
 
 def measured_floor(
@@ -80,7 +81,7 @@ def measured_floor(
     Raises Problem where a twin that was given fails, or cannot set a limit.
     """
     if twins is not None and not twins:
-        return Floor(why=["limits: a priori, by depth, as no twin was asked for"])
+        return Floor(why=["limits: a priori, by depth, as no twin was asked for"], terms=_longest_sum(inputs))
     given = [(f"twin {i}", twin) for i, twin in enumerate(twins or (), 1)] or [("the reference", reference)]
     runs: list[Source] = []
     in_chains = True
@@ -106,6 +107,7 @@ def measured_floor(
                     "sharper: let it compute in the type of its inputs, with the weights among them, or give twins"
                 ],
                 overflowing=lost,
+                terms=_longest_sum(inputs),
             )
         runs.append(run)
     measured, skipped = len(runs), []
@@ -124,6 +126,12 @@ def measured_floor(
             "done in NumPy and PyTorch"
         )
     return Floor(runs, why, slack=1.0 if in_chains else SUMS)
+
+
+def _longest_sum(inputs: Arrays) -> int:
+    """How many terms a product with one of the inputs may sum: of a weight [out, in, ...] or [in, out] all but the outputs."""
+    matrices = [array for array in inputs.values() if array.dtype.kind == "f" and array.ndim > 1 and array.size]
+    return max((array.size // min(array.shape[0], array.shape[-1]) for array in matrices), default=0)
 
 
 def _displaced_runs(

@@ -81,7 +81,7 @@ def judge(
         judgement.notices += floor.why
         judgement.coverage += holes(listed, oracle, run)
     siblings = _gradients(oracle, listed)
-    a_priori = APriori(depth or max(1, sum(level == "forward" for level, _ in listed)))
+    a_priori = APriori(depth or max(1, sum(level == "forward" for level, _ in listed)), floor.terms)
     floors = Floors(a_priori)
     for level, tap in listed:
         if tap.name not in oracle:
