@@ -10,11 +10,12 @@ if TYPE_CHECKING:
     from .judging.findings import Finding, Judgement
     from .own.calls import displaced, rounded, widened
     from .own.library import assert_parity, parity, parity_of_traces, save_trace
+    from .own.modules import tapped
     from .own.result import Parity
 
 __all__ = [
     "Finding", "Judgement", "Parity", "Problem", "Tap", "assert_parity", "displaced", "parity", "parity_of_traces",
-    "rounded", "save_trace", "widened",
+    "rounded", "save_trace", "tapped", "widened",
 ]  # fmt: skip
 
 LEVELS = ("weights", "inputs", "forward", "loss", "gradients", "optimizer", "curve")
@@ -31,6 +32,7 @@ _LIBRARY = {
     "Tap": "..backends.spec",
     "displaced": ".own.calls",
     "rounded": ".own.calls",
+    "tapped": ".own.modules",
     "widened": ".own.calls",
 }
 
