@@ -17,6 +17,7 @@ from .names import nearest
 
 Names = Mapping[str, str] | Callable[[str], str]
 OUTPUT, LOSS = "output", "loss"
+UNUSED = "num_batches_tracked"  # in a state dict of PyTorch or OneFlow: a count that others do not have
 
 
 def tapped(
@@ -204,7 +205,7 @@ class _Given(Mapping[str, Any]):
     def require_all_read(self) -> None:
         """Raise Problem for an input that nothing asked for: it may be a parameter whose name is spelled otherwise."""
         for name in self._inputs:
-            if name not in self._read:
+            if name not in self._read and not name.endswith(UNUSED):
                 known = [other for other in self._tapped._named() if other not in self._inputs]
                 raise Problem(
                     f"input {name} was not used, and is no parameter of the module{nearest(name, known)}; "
