@@ -11,11 +11,12 @@ if TYPE_CHECKING:
     from .own.calls import displaced, rounded, widened
     from .own.chained import chained
     from .own.library import assert_parity, parity, parity_of_traces, save_trace
+    from .own.modules import tapped
     from .own.result import Parity
 
 __all__ = [
-    "Finding", "Judgement", "Parity", "Problem", "Tap", "assert_parity", "chained", "displaced", "parity", "parity_of_traces",
-    "rounded", "save_trace", "widened",
+    "Finding", "Judgement", "Parity", "Problem", "Tap", "assert_parity", "chained", "displaced", "parity",
+    "parity_of_traces", "rounded", "save_trace", "tapped", "widened",
 ]  # fmt: skip
 
 LEVELS = ("weights", "inputs", "forward", "loss", "gradients", "optimizer", "curve")
@@ -32,6 +33,7 @@ _LIBRARY = {
     "chained": ".own.chained",
     "displaced": ".own.calls",
     "rounded": ".own.calls",
+    "tapped": ".own.modules",
     "widened": ".own.calls",
 }
 

@@ -104,7 +104,8 @@ def test_the_worked_example_prints_what_the_page_shows(tmp_path):
         return done.stdout
 
     shown = [masked(text) for language, text in blocks if language == "text"]
-    assert masked(run("compare_nets.py")) in shown
+    for script in ("compare_nets.py", "modules.py", "causes.py"):
+        assert masked(run(script)) in shown
     run("by_traces.py", "torch")
     run("by_traces.py", "mindspore")
     judged_apart = run("by_traces.py", "judge")

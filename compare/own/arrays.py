@@ -24,13 +24,16 @@ class Tensors:
     these is opened likewise: `hidden[0]`, `cache[key]`.
     """
 
-    def __init__(self, given: Any):
+    def __init__(self, given: Any, only_tensors: bool = False):
+        """only_tensors: what is no number, array or tensor (None, text, an object) is left out."""
         self.numbered = "" if _has_names(given) else type(given).__name__  # what was returned without any names
         self.narrow: dict[str, str] = {}  # the type of each tensor that came in less than float32
         self._arrays: dict[str, NDArray[Any] | Problem] = {}
         for name, value in _opened(given):
             if name in self._arrays:
                 raise Problem(f"two tensors are both called {name}; give every tensor a name of its own.")
+            if only_tensors and not _is_one(value) and not _numbers(value):
+                continue
             try:
                 self._arrays[name], narrow = as_array(name, value)
             except Problem as problem:
@@ -47,6 +50,18 @@ class Tensors:
         if isinstance(found, Problem):
             raise found
         return found
+
+    def copied(self) -> dict[str, Copied]:
+        """What a callable may return in their place."""
+        return {name: Copied(self[name], self.narrow.get(name, "")) for name in self.names}
+
+
+class Copied:
+    """An array that was a tensor, with the name of its type where that is of NARROW."""
+
+    def __init__(self, array: NDArray[Any], narrow: str = ""):
+        self.array, self.narrow = array, narrow
+        self.shape, self.dtype = array.shape, array.dtype
 
 
 def is_returnable(given: Any) -> bool:
@@ -101,6 +116,8 @@ def as_array(name: str, value: Any) -> tuple[NDArray[Any], str]:
 
     Raises Problem for what is no array of real numbers: None, complex numbers, text, objects.
     """
+    if isinstance(value, Copied):
+        return value.array, value.narrow
     if value is None:
         raise Problem(
             f"{name} is None; leave it out on both sides, or return numbers "

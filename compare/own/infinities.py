@@ -59,6 +59,8 @@ def judge_infinities(finding: Finding, actual: NDArray[Any], expected: NDArray[A
         finding.verdict, finding.error, place = "fault", float("inf"), _first(unlike)
         more = f", and {np.count_nonzero(unlike) - 1} more like it" if np.count_nonzero(unlike) > 1 else ""
         finding.reason = f"{actual[place]:.3g} at {place}, where the reference has {expected[place]:.3g}{more}"
+        if np.isinf(expected[place]) and np.isfinite(actual[place]):
+            finding.reason += "; where that is a mask, mask with the same number on both sides"
     elif expected.size and np.isinf(expected).all():
         finding.verdict = "exact"
         finding.reason = f"all of the {expected.size} elements are the same infinities, which says nothing of numbers"

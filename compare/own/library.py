@@ -43,10 +43,13 @@ def parity(
 ) -> Parity:
     """Judge a float32 model against a float64 one, tensor by tensor, in units of float32 roundoff.
 
-    reference: called with the inputs in float64; returns arrays by tap name, computed in float64.
-    candidate: called with the same numbers in float32; returns arrays by the same names, in NumPy.
-    inputs: arrays by name; floating point is rounded to float32 first. Best with the weights among them.
-    taps: what to judge, in the order of computation; None: all that the reference returns, in its order. Integers,
+    reference: called with the inputs in float64; returns tensors by tap name, computed in float64. `tapped` makes such a
+        function of a module.
+    candidate: called with the same numbers in float32; returns tensors by the same names. Arrays, or tensors of any
+        framework; a tuple or a list is opened as "0", "1", ..., a lone tensor is "0", where both sides return such.
+    inputs: arrays by name, or tensors; floating point is rounded to float32 first. Best with the weights among them.
+    taps: what to judge, in the order of computation; None: all that the reference returns, in its order, and where no
+        gradients are listed either, those by their names ("conv1.weight.grad", "grad/x": names.py) as gradients. Integers,
         booleans and Tap(name, operation, exact=True) must agree bit for bit.
     gradients: what else to judge, in the order of the backward pass: elements that are zero in exact arithmetic (a bias
         before a batch norm) are judged by the size of the other gradients.
@@ -63,7 +66,9 @@ def parity(
     PyTorch; others have limits twice as wide. A twin that decides otherwise than the reference (an integer tap) is left
     out. Where the reference cannot run in float32 the limit is a priori, and the result says so.
 
-    What fails while it runs (a callable raises, an array is half precision) is "not comparable" with the reason.
+    Each side is called twice on the same inputs: one that gives other numbers is named, and its numbers are not judged.
+    Infinities that both have at the same places agree; one on one side only is a fault. What fails while it runs (a callable
+    raises, which `.cause` then is, or is random, or half precision costs as much) is "not comparable" with the reason.
     Raises Problem where there is nothing to compare, a name comes twice, or the candidate is its own twin or reference.
     """
     if _same(reference, candidate):

@@ -34,12 +34,12 @@ def by_name(oracle: Source, inputs: Sequence[str]) -> Listed:
 def _backward(names: list[str], forward: list[str], inputs: Sequence[str]) -> list[str]:
     """Gradients in the order in which a backward pass comes to them, as far as the names tell it.
 
-    It is the reverse of the order of the taps, each being of a tap or of what lies in one (conv1.weight in conv1), or
-    that of the inputs, each being of an input: whichever places more of them. The others follow as they came.
+    It is the reverse of the order of the taps, each being of a tap or of what lies in one (conv1.weight in conv1); where
+    fewer than half are, that of the inputs, each being of an input. The others follow as they came.
     """
-    by_taps = {name: _tap(subject(name), forward) for name in names}
-    by_inputs = {name: inputs.index(subject(name)) if subject(name) in inputs else -1 for name in names}
-    places = max(by_taps, by_inputs, key=lambda found: sum(place >= 0 for place in found.values()))
+    places = {name: _tap(subject(name), forward) for name in names}
+    if 2 * sum(place >= 0 for place in places.values()) < len(names):
+        places = {name: inputs.index(subject(name)) if subject(name) in inputs else -1 for name in names}
     placed = [name for name in reversed(names) if places[name] >= 0]
     # A tap's own gradient comes before those of the parameters behind which it stands.
     placed.sort(key=lambda name: (-places[name], subject(name) not in forward))
@@ -58,21 +58,23 @@ def holes(listed: Listed, oracle: Source, run: Source) -> list[str]:
     found = []
     for name in names:
         if name not in oracle and name not in run:
-            found.append(f"{name} was returned by neither side{_nearest(name, [*oracle.names, *run.names])}")
+            found.append(
+                f"{name} was returned by neither side{nearest(name, [*oracle.names, *run.names], others=True)}"
+            )
         elif name not in oracle:
-            found.append(f"{name} is missing from the reference{_nearest(name, oracle.names)}")
+            found.append(f"{name} is missing from the reference{nearest(name, oracle.names, others=True)}")
         elif name not in run:
-            found.append(f"{name} is missing{_nearest(name, [other for other in run.names if other not in names])}")
+            found.append(f"{name} is missing{nearest(name, [other for other in run.names if other not in names])}")
     found += [f"{name} of the reference is not among the taps" for name in oracle.names if name not in names]
     others = [name for name in oracle.names if name not in run]
-    found += [f"{name} is unknown{_nearest(name, others)}" for name in run.names if name not in (*names, *oracle.names)]
+    found += [f"{name} is unknown{nearest(name, others)}" for name in run.names if name not in (*names, *oracle.names)]
     return found
 
 
-def _nearest(name: str, names: Sequence[str]) -> str:
-    """In brackets, the names that are spelled most like it; where none is, the first of them."""
+def nearest(name: str, names: Sequence[str], others: bool = False) -> str:
+    """In brackets, the names that are spelled most like it; with others: where none is, the first of them."""
     there = list(dict.fromkeys(names))
     if near := get_close_matches(name, there, SHOWN):
         return f" (nearest: {', '.join(near)})"
     more = ", ..." if len(there) > SHOWN else ""
-    return f" (there are {', '.join(there[:SHOWN])}{more})" if there else ""
+    return f" (there are {', '.join(there[:SHOWN])}{more})" if there and others else ""

@@ -21,8 +21,11 @@ def place(problem: BaseException) -> str:
 
 
 def shown(problem: BaseException) -> str:
-    """The lines of somebody's own code that led there, as Python shows them, and the whole message."""
-    lines = traceback.format_list(own_frames(problem)) + traceback.format_exception_only(type(problem), problem)
+    """The lines of somebody's own code that led there, as Python shows them, and the whole message; "" for nothing new."""
+    frames = own_frames(problem)
+    if not frames and len(str(problem).splitlines()) < 2:
+        return ""  # its one line is the reason already
+    lines = traceback.format_list(frames) + traceback.format_exception_only(type(problem), problem)
     return "".join(lines).rstrip()
 
 
