@@ -21,6 +21,7 @@ from .record import Run
 from .trace import Outcome
 
 POLL = 0.2  # seconds between two looks at `stop`
+LAST_WORDS = 10.0  # seconds for reading them, which only a child that left the worker's session takes: it keeps the pipe open
 KEPT = 1 << 16  # bytes of a worker's last words
 LONGEST = 500  # characters of them in a reason
 
@@ -83,7 +84,7 @@ def finished(
         ended = _wait(worker, words, Patience(worker.pid, time_limit), stop)
     finally:
         status = _end(worker)
-        words.join(POLL)
+        words.join(LAST_WORDS)
     if ended:
         return Process(False, status, f"{ended}; the process was ended")
     return Process(True, status, _reason(status, words.text(), command[0]))
