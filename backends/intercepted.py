@@ -15,7 +15,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from .numpy.intercepted import ChainedArray
-from .numpy.layers import summed_in_chains
+from .numpy.sums import summed_in_chains
 
 FRAMEWORKS = ("torch",)  # those with an intercepted.py beside NumPy's
 

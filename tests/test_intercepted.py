@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from polymae.backends.intercepted import chains
 from polymae.backends.numpy.intercepted import ChainedArray
-from polymae.backends.numpy.layers import summed_in_chains
+from polymae.backends.numpy.sums import summed_in_chains
 from polymae.backends.torch.intercepted import Noise
 from torch import Tensor
 

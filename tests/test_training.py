@@ -11,7 +11,7 @@ import pytest
 from children import run_in
 from PIL import Image
 from polymae.backends.config import MAEConfig, ViTConfig
-from polymae.backends.numpy.layers import summed_in_chains
+from polymae.backends.numpy.sums import summed_in_chains
 from polymae.backends.optimization import Settings, decay_of
 from polymae.backends.presets import model_config
 from polymae.backends.runtime import load_backend

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .layers import Array, matmul
+from .sums import Array, matmul
 
 
 class ChainedArray(np.ndarray[Any, Any]):

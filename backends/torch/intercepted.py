@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ..numpy.layers import chained_matmul, matmul
+from ..numpy.sums import chained_matmul, matmul
 
 aten = torch.ops.aten
 U = 2.0**-24

@@ -125,8 +125,8 @@ def widen(finding: Finding, extra: float, kernels: str, scalar: bool) -> None:
     """Give a finding the limit that it has with known kernels' errors, which alone put it `extra` u off the oracle."""
     limit = end_to_end_limit(finding, [math.hypot(finding.floor, extra)], scalar, APriori(0))
     finding.limit = limit.value
-    adds = f"{kernels} adds {extra:.2f} to the floor {finding.floor:.2f} (in quadrature)"
     if finding.verdict == "roundoff":
-        finding.reason = f"{finding.reason}; {adds}"
+        finding.reason += f", known kernels add {extra:.3g}"
     elif finding.error <= limit.value:
-        finding.verdict, finding.reason = "explained", adds
+        finding.verdict = "explained"
+        finding.reason = f"{kernels} adds {extra:.2f} to the floor {finding.floor:.2f} (in quadrature)"

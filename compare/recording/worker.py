@@ -21,7 +21,9 @@ from .record import Run
 from .trace import Outcome
 
 POLL = 0.2  # seconds between two looks at `stop`
-LAST_WORDS = 10.0  # seconds for reading them, which only a child that left the worker's session takes: it keeps the pipe open
+LAST_WORDS = (
+    10.0  # seconds for reading them, which only a child that left the worker's session takes: it keeps the pipe open
+)
 KEPT = 1 << 16  # bytes of a worker's last words
 LONGEST = 500  # characters of them in a reason
 
