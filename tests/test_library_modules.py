@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from frameworks import run_in
+from children import run_in
 from polymae.compare import Problem, tapped
 
 # A net of four parts, one of them called twice and one giving two tensors, with a tied weight; the same four times over.

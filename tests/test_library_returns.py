@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from frameworks import run_in
+from children import run_in
 from perceptron import PRODUCT, Arrays, judged, model, returning, same
 from polymae.compare import Problem, parity
 from polymae.compare.own.arrays import NARROW, as_array

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from frameworks import run_in
+from children import run_in
 from perceptron import GRADIENTS, INPUTS, Arrays, judged, model, port
 from polymae.compare import assert_parity, parity
 

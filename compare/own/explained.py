@@ -52,7 +52,7 @@ def explain(
     if any(finding.verdict == "explained" for finding in judgement.findings):
         judgement.explained_by = named
     elif judgement.verdict == "fault" and not met:
-        judgement.notices.append(_unseen(known))
+        judgement.notices.append(_unseen(environments, known))
 
 
 def _noisy_runs(sizes: Mapping[str, float], reference: Function, inputs: Arrays) -> tuple[list[Tensors], set[str]]:
@@ -70,15 +70,17 @@ def _noisy_runs(sizes: Mapping[str, float], reference: Function, inputs: Arrays)
     return runs, met
 
 
-def _unseen(known: Mapping[str, Mapping[str, float]]) -> str:
+def _unseen(environments: Sequence[Mapping[str, Any]], known: Mapping[str, Mapping[str, float]]) -> str:
     """What to say where kernels are known, and the reference's operations cannot be seen."""
     sentences = []
-    for framework, kernels in known.items():
+    for where in environments:
+        kernels = known[str(where["framework"])]
         worst = sorted(kernels, key=lambda operation: -kernels[operation])
         sizes = ", ".join(f"{operation} {kernels[operation]:.3g} u" for operation in worst[:5])
         more = f" and {len(worst) - 5} others" if len(worst) > 5 else ""
         if kernels:
-            sentences.append(f"{framework} has inaccurate kernels ({sizes}{more})")
+            named = f"{where['framework']} {where['version']} {where['device']}"
+            sentences.append(f"{named} has inaccurate kernels ({sizes}{more})")
     return (
         f"{'; '.join(sentences)}: an error of that size behind them is no fault of a port. With a reference in PyTorch, whose "
         "operations can be seen, such an error is explained"

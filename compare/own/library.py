@@ -97,7 +97,8 @@ def parity(
         return _result([judgement], narrow, 0, cause=problem.__cause__)
     judge([(judgement, run)], oracle, floor, listed, depth)
     where = environments(called, judgement.environment)
-    judgement.environment |= where[0] if len(where) == 1 else {}
+    if len(where) == 1 and not judgement.environment.get("framework"):
+        judgement.environment |= where[0]
     explain(judgement, where, reference, widened(narrow), oracle, null_gradients(oracle, listed))
     excuse_the_unrepeatable(judgement, repeated)
     judgement.notices += steady.notices + repeated.notices
