@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from polymae.backends.numpy.sums import chained_matmul
 from polymae.compare import Parity, chained, displaced, parity, parity_of_traces, rounded, save_trace, widened
+from polymae.compare.judging.kernels import Inaccuracy
 from polymae.compare.own import explained, floor
 from polymae.compare.own.arrays import Tensors
 from polymae.compare.own.frameworks import environments, frameworks_called
@@ -81,7 +82,7 @@ def judged(candidate: Callable[[Arrays], Arrays], **options: Any) -> Parity:
 @pytest.fixture
 def known(monkeypatch: pytest.MonkeyPatch) -> None:
     """A framework whose softmax is known to be 300 u off."""
-    sizes = {"softmax": 300.0}
+    sizes = {"softmax": Inaccuracy(300.0, 2000.0, "rows of 9")}
     monkeypatch.setattr(explained, "known_operations", lambda where: sizes if where["framework"] == "newflow" else {})
 
 
@@ -174,6 +175,7 @@ def test_a_known_kernel_explains_its_error_and_what_comes_of_it(known: None) -> 
 def test_it_explains_no_more(known: None, wrong: Any, first: str) -> None:
     result = judged(wrong, environment=NEW)
     assert (result.verdict, result.first_wrong.name) == ("fault", first)
+    assert "the softmax kernel of newflow is up to 2e+03 u off on some inputs (rows of 9)" in str(result)
 
 
 @pytest.mark.parametrize("field", [{"framework": "otherflow"}, {"framework": "torch"}])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from importlib import resources
 from typing import Any
 
@@ -36,19 +37,32 @@ def known_kernels(environment: Mapping[str, Any], config: Config | None = None) 
     return {row["operation"]: row["error"] for row in rows if config is None or row["operation"] in used}
 
 
-def known_operations(environment: Mapping[str, Any]) -> dict[str, float]:
-    """The same of the operations that people build their own models of: the largest error of any inputs measured."""
-    sizes: dict[str, float] = {}
+@dataclass(frozen=True)
+class Inaccuracy:
+    """How far a kernel is off, in units of roundoff: on most inputs, and on the worst that were measured (in words)."""
+
+    typical: float
+    worst: float
+    inputs: str = ""
+
+
+def known_operations(environment: Mapping[str, Any]) -> dict[str, Inaccuracy]:
+    """The inaccurate kernels of the operations that people build their own models of, by operation."""
+    found: dict[str, Inaccuracy] = {}
     for file in ("kernels.json", "operations.json"):
         for row in _rows(file, environment):
-            sizes[row["operation"]] = max(row["error"], sizes.get(row["operation"], 0.0))
-    return sizes
+            one = Inaccuracy(row.get("typical", row["error"]), row["error"], row.get("inputs", ""))
+            other = found.get(row["operation"], one)
+            worse = max(one, other, key=lambda kernel: kernel.worst)
+            found[row["operation"]] = replace(worse, typical=max(one.typical, other.typical))
+    return found
 
 
 def _rows(file: str, environment: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The measurements that hold for a recorded environment: of its framework, version and device, and its kernels.
 
-    A row whose error depends on the instruction set names the kernels that it was measured with.
+    A row whose error depends on more than the version names the kernels that it was measured with, by library; it does not
+    hold where the environment says that others ran.
     """
     rows = json.loads(resources.files(__package__).joinpath(file).read_text())
     kernels = environment.get("kernels") or {}
@@ -56,9 +70,15 @@ def _rows(file: str, environment: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [
         row
         for row in rows
-        if all(row[key] == environment.get(key) for key in same)
-        and all(kernels.get(name) == value for name, value in row.get("kernels", {}).items())
+        if all(row[key] == environment.get(key) for key in same) and _holds(row.get("depends_on", "version"), kernels)
     ]
+
+
+def _holds(depends_on: Any, kernels: Mapping[str, str]) -> bool:
+    """Whether the kernels that ran may be those of a row: "version", or by library the kernels for which it holds."""
+    if not isinstance(depends_on, dict):
+        return True
+    return all(kernels.get(library, names[0]) in names or "by itself" in names for library, names in depends_on.items())
 
 
 def operations(config: Config) -> dict[str, str]:

@@ -8,7 +8,7 @@ from typing import Any
 from ...backends.errors import Problem
 from ...backends.intercepted import noise
 from ..judging.findings import Judgement
-from ..judging.kernels import known_operations, widen
+from ..judging.kernels import Inaccuracy, known_operations, widen
 from ..judging.metrics import error
 from .arrays import Tensors
 from .calls import Arrays, Function, Source, call
@@ -24,21 +24,21 @@ def explain(
 ) -> None:
     """Raise the limits of tensors behind known kernels; a fault that is within them is explained.
 
-    The reference runs again in float64 with noise of the known size behind each call of these operations: once of either
-    sign, and once of one sign for all elements. environments: framework, version and device of all that ran. inputs: in
-    float64. null: gradients that are zero in exact arithmetic, which keep their limits. A reference that is not in PyTorch
-    shows no operations: then the kernels are told in a notice.
+    The reference runs again in float64 with noise, of the size that the kernel's error has on most inputs, behind each call of
+    these operations: once of either sign, and once of one sign for all elements. environments: framework, version and device
+    of all that ran. inputs: in float64. null: gradients that are zero in exact arithmetic, which keep their limits. A reference
+    that is not in PyTorch shows no operations: then the kernels are told in a notice.
     """
     known = {str(where["framework"]): known_operations(where) for where in environments}
     sizes: dict[str, float] = {}
     for kernels in known.values():
-        for operation, size in kernels.items():
-            sizes[operation] = max(size, sizes.get(operation, 0.0))
+        for operation, kernel in kernels.items():
+            sizes[operation] = max(kernel.typical, sizes.get(operation, 0.0))
     if not sizes:
         return
     runs, met = _noisy_runs(sizes, reference, inputs)
     named = ", ".join(
-        f"{operation} kernel ({known[framework][operation]:.3g} u) of {framework} {where['version']}"
+        f"{operation} kernel ({known[framework][operation].typical:.3g} u) of {framework} {where['version']}"
         for where in environments
         for framework in [str(where["framework"])]
         for operation in sorted(met & known[framework].keys())
@@ -51,8 +51,19 @@ def explain(
                 widen(finding, extra, named, expected.ndim == 0)
     if any(finding.verdict == "explained" for finding in judgement.findings):
         judgement.explained_by = named
-    elif judgement.verdict == "fault" and not met:
-        judgement.notices.append(_unseen(environments, known))
+    if judgement.verdict == "fault":
+        judgement.notices += _beside(known, met) if met else [_unseen(environments, known)]
+
+
+def _beside(known: Mapping[str, Mapping[str, Inaccuracy]], met: set[str]) -> list[str]:
+    """What a reader of a fault should know of kernels that are further off on some inputs than on most."""
+    return [
+        f"the {operation} kernel of {framework} is up to {kernel.worst:.3g} u off on some inputs ({kernel.inputs}): where the "
+        "first wrong tensor is its own and no further off, judge it on other inputs"
+        for framework, kernels in known.items()
+        for operation, kernel in sorted(kernels.items())
+        if operation in met and kernel.worst > 2 * kernel.typical
+    ]
 
 
 def _noisy_runs(sizes: Mapping[str, float], reference: Function, inputs: Arrays) -> tuple[list[Tensors], set[str]]:
@@ -70,13 +81,13 @@ def _noisy_runs(sizes: Mapping[str, float], reference: Function, inputs: Arrays)
     return runs, met
 
 
-def _unseen(environments: Sequence[Mapping[str, Any]], known: Mapping[str, Mapping[str, float]]) -> str:
+def _unseen(environments: Sequence[Mapping[str, Any]], known: Mapping[str, Mapping[str, Inaccuracy]]) -> str:
     """What to say where kernels are known, and the reference's operations cannot be seen."""
     sentences = []
     for where in environments:
         kernels = known[str(where["framework"])]
-        worst = sorted(kernels, key=lambda operation: -kernels[operation])
-        sizes = ", ".join(f"{operation} {kernels[operation]:.3g} u" for operation in worst[:5])
+        worst = sorted(kernels, key=lambda operation: -kernels[operation].typical)
+        sizes = ", ".join(f"{operation} {kernels[operation].typical:.3g} u" for operation in worst[:5])
         more = f" and {len(worst) - 5} others" if len(worst) > 5 else ""
         if kernels:
             named = f"{where['framework']} {where['version']} {where['device']}"
