@@ -13,6 +13,10 @@ from ..judging.metrics import error
 from .arrays import Tensors
 from .calls import Arrays, Function, Source, call
 
+WIDENING = (
+    2.0  # units of roundoff from which on an error is worth two more runs of the reference where nothing is wrong
+)
+
 
 def explain(
     judgement: Judgement,
@@ -34,7 +38,7 @@ def explain(
     for kernels in known.values():
         for operation, kernel in kernels.items():
             sizes[operation] = max(kernel.typical, sizes.get(operation, 0.0))
-    if not sizes:
+    if not sizes or (judgement.verdict != "fault" and max(sizes.values()) < WIDENING):
         return
     runs, met = _noisy_runs(sizes, reference, inputs)
     named = ", ".join(
