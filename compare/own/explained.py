@@ -14,7 +14,7 @@ from .arrays import Tensors
 from .calls import Arrays, Function, Source, call
 
 WIDENING = (
-    2.0  # units of roundoff from which on an error is worth two more runs of the reference where nothing is wrong
+    2.0  # units of roundoff from which on a kernel is worth two more runs of the reference where nothing is wrong
 )
 
 
