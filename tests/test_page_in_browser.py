@@ -35,8 +35,17 @@ addEventListener("load", () => {
   }
   for (const element of document.querySelectorAll("p, li, td, th, summary, figcaption"))
     if (parseFloat(getComputedStyle(element).fontSize) < 11) tiny.push(element.outerHTML.slice(0, 80));
+  // What is written in a plot grows and shrinks with it.
+  for (const svg of document.querySelectorAll("figure svg[viewBox]")) {
+    const scale = svg.getBoundingClientRect().width / svg.viewBox.baseVal.width;
+    for (const text of svg.querySelectorAll("text"))
+      if (scale && parseFloat(getComputedStyle(text).fontSize) * scale < 11) tiny.push(text.textContent);
+  }
+  // A first column that stays in place would hide the others if it were as wide as the window.
+  const hiding = [...document.querySelectorAll("tbody th")].filter(
+    th => th.getBoundingClientRect().width > th.closest(".wide").clientWidth / 2).map(th => th.textContent);
   const plots = [...document.querySelectorAll("figure svg")].filter(svg => svg.getBoundingClientRect().height < 50);
-  const result = {scroll: document.documentElement.scrollWidth, width: innerWidth, wide, tiny, errors,
+  const result = {scroll: document.documentElement.scrollWidth, width: innerWidth, wide, tiny, hiding, errors,
     flat: plots.filter(svg => !svg.closest("details:not([open])")).length,
     paper: getComputedStyle(document.body).backgroundColor, loaded: performance.getEntriesByType("resource")
       .map(entry => entry.name).filter(name => !name.startsWith("data:"))};
@@ -89,7 +98,7 @@ def test_nothing_sticks_out(folder: Path, width: int, scheme: str) -> None:
     measured = json.loads(html.unescape(found[1]))
     paper = measured.pop("paper")
     assert measured == {
-        "scroll": width, "width": width, "wide": [], "tiny": [], "errors": [], "flat": 0, "loaded": [],
+        "scroll": width, "width": width, "wide": [], "tiny": [], "hiding": [], "errors": [], "flat": 0, "loaded": [],
     }  # fmt: skip
     assert paper == ("rgb(20, 23, 26)" if scheme == "dark" else "rgb(255, 255, 255)")
 
