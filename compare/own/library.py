@@ -87,7 +87,9 @@ def parity(
         steady = call_again("the reference", reference, widened(narrow), oracle, listed, roundoff=2.0**-53)
         floor = measured_floor(reference, twins, narrow, oracle, listed)
         for i, twin in enumerate(twins or ()):
-            call_again(f"twin {i + 1}", chained(twin, seed=i), narrow, floor.runs[i], listed)
+            call_again(
+                f"twin {i + 1}", chained(twin, seed=i), narrow, floor.runs[i], listed
+            )  # the twins' own runs come first
         with frameworks_called() as called:
             run = call(f"the {label}", candidate, narrow)
         require_alike(f"the {label}", run, oracle)
