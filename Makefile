@@ -2,14 +2,14 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint clean
+.PHONY: help setup demo test test-long lint clean
 
 # Absolute, so that `make -f <repository>/Makefile` works from any folder; quoted below, since it may hold spaces.
 ROOT := $(shell cd "$$(dirname "$(strip $(MAKEFILE_LIST))")" && pwd)
 HERE := cd "$(ROOT)" &&
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' "$(ROOT)/Makefile" | expand -t 8
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' "$(ROOT)/Makefile" | expand -t 11
 
 setup: ## make or update .venv (seconds where nothing has changed)
 	@"$(ROOT)/requirements/setup.sh"
@@ -19,11 +19,14 @@ demo: setup ## run every framework on two photographs and report how they agree,
 	if [[ -n $$ckpt ]]; then set -- --weights "$$ckpt"; else set -- --model mae_vit_base_patch16; fi; \
 	.venv/bin/polymae compare "$$@" --images demo/photos/*.jpg --out reports/ $(ARGS)
 
-test: setup ## lint, types and tests; all of them run, and any failure fails (ARGS="..." goes to pytest)
+test: setup ## lint, types and tests; all of them run, any failure fails, what was not tested is said (ARGS="..." goes to pytest)
 	@$(HERE) failed=0; \
 	$(LINT); \
 	.venv/bin/pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS) || failed=1; \
 	exit $$failed
+
+test-long: setup ## only the tests that draw their examples, thirty times as many (ARGS="...")
+	@$(HERE) .venv/bin/pytest -n auto --maxprocesses 4 --dist worksteal -m "hypothesis or drawn" --hypothesis-profile=long $(ARGS)
 
 lint: setup ## ruff and mypy only
 	@$(HERE) failed=0; $(LINT); exit $$failed

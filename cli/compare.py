@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ..backends import DEVICES, FRAMEWORKS
 from ..backends.errors import Problem
-from ..compare import LEVELS, TIME_LIMIT
+from ..compare import LEVELS
 from .choices import above_zero, chosen, whole
 
 # What says how to record, and means nothing for traces that are recorded already.
@@ -19,7 +19,7 @@ RECORDING = (
     "frameworks", "model", "images", "inputs", "device", "mask_ratio", "norm_pix_loss", "batch", "allow_tf32", "seed",
     "threads", "time_limit", "keep", "python",
 )  # fmt: skip
-OF_POWER = ("power", "frameworks", "time_limit", "out", "json", "markdown")  # what means something for --power
+OF_POWER = ("power", "frameworks", "model", "time_limit", "out", "json", "markdown")  # what means something for --power
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,7 +54,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--threads", type=whole(1), default=1, help="of each framework (default 1: one order of summation)"
     )
     parser.add_argument(
-        "--time-limit", type=above_zero, default=TIME_LIMIT, help="seconds for each framework's process"
+        "--time-limit",
+        type=above_zero,
+        metavar="SECONDS",
+        help="for each framework's process (default: it is ended where it does nothing for 5 minutes, or computes for an hour)",
     )
     parser.add_argument("--out", type=Path, help="folder for report.html and report.json, or power.json")
     parser.add_argument("--keep", type=Path, help="folder in which converted files and traces stay")
@@ -70,7 +73,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--against", type=Path, metavar="JSON", help="an older report.json: say what got better or worse"
     )
     parser.add_argument(
-        "--power", action="store_true", help="plant every known fault in small models, and say by how much each is seen"
+        "--power",
+        action="store_true",
+        help="plant every known fault in small models (or in --model), and say by how much each is seen",
     )
 
 
@@ -140,7 +145,7 @@ def _power(args: argparse.Namespace) -> int:
     _refuse(args, others, "--power plants faults in small models of its own")
     require_places(args.out, None, args.markdown)
     with _folder(args.out):
-        found = power(chosen(args.frameworks, FRAMEWORKS, "framework"), time_limit=args.time_limit)
+        found = power(chosen(args.frameworks, FRAMEWORKS, "framework"), time_limit=args.time_limit, model=args.model)
         as_json = json.dumps(found.as_dict(), allow_nan=False)
         if args.out:
             with replacing(args.out / "power.json") as new:

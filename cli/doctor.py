@@ -8,9 +8,9 @@ import json
 import os
 import shlex
 import signal
-import subprocess
 import sys
 import tempfile
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
@@ -19,7 +19,8 @@ from typing import Any
 
 from ..backends import FRAMEWORKS
 from ..backends.blas import cpu_flags, generation, slow_kernels
-from ..backends.runtime import RuntimeProblem, installed, load_backend
+from ..compare.recording.patience import GivenUp, run_patiently
+from .choices import above_zero
 
 WORKS, BROKEN, MISSING = "works", "installed but broken", "missing"
 PYTHON = (3, 10)  # the only version that all five frameworks support
@@ -47,7 +48,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--framework", action="append", choices=FRAMEWORKS, help="examine this one only (may be repeated; default: all)"
     )
-    parser.add_argument("--time-limit", type=float, default=180.0, metavar="SECONDS", help="for each (default: 180)")
+    parser.add_argument(
+        "--time-limit",
+        type=above_zero,
+        metavar="SECONDS",
+        help="for each (default: one is given up that does nothing for 5 minutes, or computes for an hour)",
+    )
     parser.add_argument("--json", action="store_true", help="machine-readable output")
 
 
@@ -66,18 +72,24 @@ def run(args: argparse.Namespace) -> int:
     return 0 if all(found.state == WORKS for found in findings) else 1
 
 
-def examine_all(names: list[str], time_limit: float) -> list[Finding]:
+def examine_all(names: list[str], time_limit: float | None = None) -> list[Finding]:
     """A finding for every framework named, two at a time: importing one keeps about one core busy."""
+    stop = threading.Event()
     with ThreadPoolExecutor(2) as pool:
-        return list(pool.map(lambda name: examine(name, time_limit), names))
+        try:
+            return list(pool.map(lambda name: examine(name, time_limit, stop), names))
+        finally:
+            stop.set()  # Ctrl-C reaches this thread alone
 
 
-def examine(framework: str, time_limit: float) -> Finding:
+def examine(framework: str, time_limit: float | None = None, stop: threading.Event | None = None) -> Finding:
     """Compute with a framework in a process of its own. Never raises for what the framework does."""
+    from ..backends.runtime import installed
+
     version = _version(framework)
     if not installed(framework):
         return Finding(framework, MISSING, None, [], f"{framework} is not installed here", fix(framework))
-    answer = _answer(framework, time_limit)
+    answer = _answer(framework, time_limit, stop)
     if "error" in answer:
         return Finding(framework, BROKEN, version, [], answer["error"], fix(framework))
     kernels = answer["kernels"]
@@ -85,22 +97,15 @@ def examine(framework: str, time_limit: float) -> Finding:
     return Finding(framework, WORKS, version, answer["devices"], kernels=kernels, notice=notice)
 
 
-def _answer(framework: str, time_limit: float) -> dict[str, Any]:
+def _answer(framework: str, time_limit: float | None, stop: threading.Event | None) -> dict[str, Any]:
     code = f"from polymae.cli.doctor import compute; compute({framework!r})"
     quiet = os.environ | {"GLOG_v": "3", "GLOG_minloglevel": "3"}
     # A folder of its own: MindSpore writes logs where it runs, and Python imports from there.
     with tempfile.TemporaryDirectory() as folder:
         try:
-            child = subprocess.run(
-                [sys.executable, "-c", code],
-                cwd=folder,
-                env=quiet,
-                capture_output=True,
-                timeout=time_limit,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            return {"error": f"no result within {time_limit:g} s (a busy machine may need a larger --time-limit)"}
+            child = run_patiently([sys.executable, "-c", code], time_limit, stop, cwd=folder, env=quiet)
+        except GivenUp as why:
+            return {"error": f"{why}{'' if time_limit is None else ' (a busy machine may need a larger --time-limit)'}"}
     said = [line for line in child.stdout.decode(errors="replace").splitlines() if line.startswith(MARK)]
     answer: dict[str, Any] = json.loads(said[-1].removeprefix(MARK)) if said else {}
     if "error" not in answer and (child.returncode or not said):
@@ -117,6 +122,8 @@ def _ending(status: int, said: str) -> str:
 
 def compute(framework: str) -> None:
     """Run the small test model forward and backward and print one line of JSON: devices and kernels, or the error."""
+    from ..backends.runtime import RuntimeProblem
+
     answer: dict[str, Any]
     try:
         devices, kernels = _after_running(framework)
@@ -135,6 +142,7 @@ def _after_running(framework: str) -> tuple[list[str], dict[str, str]]:
     import numpy as np
 
     from ..backends.presets import model_config
+    from ..backends.runtime import RuntimeProblem, load_backend
 
     runtime, oracle = load_backend(framework), load_backend("numpy")
     runtime.setup()

@@ -9,18 +9,19 @@ if TYPE_CHECKING:
     from ..backends.spec import Tap
     from .judging.findings import Finding, Judgement
     from .own.calls import displaced, rounded, widened
+    from .own.chained import chained
     from .own.library import assert_parity, parity, parity_of_traces, save_trace
+    from .own.modules import tapped
     from .own.result import Parity
 
 __all__ = [
-    "Finding", "Judgement", "Parity", "Problem", "Tap", "assert_parity", "displaced", "parity", "parity_of_traces",
-    "rounded", "save_trace", "widened",
+    "Finding", "Judgement", "Parity", "Problem", "Tap", "assert_parity", "chained", "displaced", "parity",
+    "parity_of_traces", "rounded", "save_trace", "tapped", "widened",
 ]  # fmt: skip
 
 LEVELS = ("weights", "inputs", "forward", "loss", "gradients", "optimizer", "curve")
 # What one run of the model gives; the gradients, the optimizer and the curve are more work, and asked for by name.
 OF_ONE_RUN = ("weights", "inputs", "forward", "loss")
-TIME_LIMIT = 900.0  # seconds that one framework's process may take
 
 # Where the library's names are; they are imported when first asked for, so that this package stays instant.
 _LIBRARY = {
@@ -29,8 +30,10 @@ _LIBRARY = {
     "Parity": ".own.result",
     "Problem": "..backends.errors",
     "Tap": "..backends.spec",
+    "chained": ".own.chained",
     "displaced": ".own.calls",
     "rounded": ".own.calls",
+    "tapped": ".own.modules",
     "widened": ".own.calls",
 }
 

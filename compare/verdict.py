@@ -9,7 +9,7 @@ from pathlib import Path
 from ..backends import FRAMEWORKS
 from ..backends.errors import Problem
 from ..backends.spelling import Arrays
-from . import LEVELS, TIME_LIMIT
+from . import LEVELS
 from .judging.coverage import not_compared, suspect_oracle
 from .judging.findings import Judgement
 from .judging.judge import against, judge
@@ -41,7 +41,7 @@ class Comparison:
     seed: int = 0
     threads: int = 1
     allow_tf32: bool = False
-    time_limit: float = TIME_LIMIT
+    time_limit: float | None = None  # seconds for each process; None: as long as it gets on
     scratch: Path | None = None  # where the gigabytes in between go; None: the system's temporary folder
     keep: Path | None = None  # where converted files and traces stay; None: a folder that is removed
     pythons: dict[str, str] = field(default_factory=dict)

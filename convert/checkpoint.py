@@ -237,6 +237,7 @@ def open_checkpoint(path: str | Path, dialect: str | None = None) -> Checkpoint:
         if len(models) != 1:
             return checkpoint
         ((name, config),) = models.items()
-        return replace(checkpoint, model=name_of(config) or name, config=config)
+        return replace(checkpoint, model=name_of(config, found.contents) or name, config=config)
     require_plausible(config, found, str(path), HF_CONFIG if provenance is None else "provenance")
-    return replace(checkpoint, model=name_of(config), config=config, told=True, function=function, config_text=text)
+    model = name_of(config, found.contents)
+    return replace(checkpoint, model=model, config=config, told=True, function=function, config_text=text)

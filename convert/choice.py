@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..backends.config import Config, Encoder, MAEConfig, ViTConfig
+from ..backends.config import Config, MAEConfig, ViTConfig
 from ..backends.presets import ALIASES, NAMED, PRESETS, model_config
 from ..backends.spec import differences
 from .changes import encoder_config
 from .checkpoint import Checkpoint
-from .dialects import OF_CLASSIFIERS
-from .said import COMPUTED, settings_of
+from .dialects import OF_CLASSIFIERS, Contents
+from .said import COMPUTED, settings_of, unlike
 from .shapes import adapted, expected_params, settings
 from .tensors import CheckpointProblem
 
@@ -42,11 +42,9 @@ def model_of(checkpoint: Checkpoint, asked: str | None = None, overrides: Mappin
     given = {*_given(asked, asked_config), *overrides}
     config = _as_computed(checkpoint, config, given)
     if checkpoint.told and checkpoint.config is not None:
-        # Which loss it is scored by is nothing that weights are of, and a file without a head fits any classes.
+        # Which loss it is scored by is nothing that weights are of.
         aside = {"norm_pix_loss"} & overrides.keys()
-        if checkpoint.contents == "headless":
-            aside.add("num_classes")
-        _require_agreement(checkpoint, asked, config, checkpoint.config, aside)
+        _require_agreement(checkpoint, asked, config, checkpoint.config, checkpoint.contents, aside)
     return asked, config
 
 
@@ -62,8 +60,7 @@ def classifier_on(checkpoint: Checkpoint, asked: str, overrides: Mapping[str, An
     given = {*_given(asked, asked_config), *overrides, "train_positions"}
     config = _as_computed(checkpoint, asked_config, given)
     if checkpoint.told and checkpoint.config is not None:
-        of_decoder = {f.name for f in fields(MAEConfig)} - {f.name for f in fields(Encoder)}
-        _require_agreement(checkpoint, asked, encoder_config(config), checkpoint.config, of_decoder)
+        _require_agreement(checkpoint, asked, encoder_config(config), checkpoint.config, "encoder")
     return config
 
 
@@ -109,10 +106,9 @@ def _given(asked: str, config: Config) -> Collection[str]:
 
 def _require_family(checkpoint: Checkpoint, asked: str, wanted: Config, shown: Config) -> None:
     """Raise CheckpointProblem where the name means another kind of autoencoder than the file's tensors are of."""
-    names = ("head", "decoder_norm")
     if asked not in NAMED or checkpoint.contents != "mae" or not isinstance(wanted, MAEConfig):
         return
-    differ = _unlike(shown, wanted, names)
+    differ = [words for name, words in _differing(shown, wanted, "mae").items() if name in ("head", "decoder_norm")]
     if differ:
         raise CheckpointProblem(
             f"{checkpoint.path} is not of {asked}'s family: its tensors show {' and '.join(differ)}. Leave out -m, or name "
@@ -121,15 +117,13 @@ def _require_family(checkpoint: Checkpoint, asked: str, wanted: Config, shown: C
 
 
 def _require_agreement(
-    checkpoint: Checkpoint, asked: str, config: Config, told: Config, aside: Collection[str]
+    checkpoint: Checkpoint, asked: str, config: Config, told: Config, contents: Contents, aside: Collection[str] = ()
 ) -> None:
-    """Raise CheckpointProblem where --model contradicts what the file says of itself, but for the settings set aside."""
-    if type(config) is not type(told):
-        return  # the tensors' names will tell
-    names = [f.name for f in fields(config) if f.name not in COMPUTED and f.name not in aside]
-    if checkpoint.contents != "mae":
-        names = [name for name in names if not name.startswith("decoder_") and name not in ("norm_pix_loss", "head")]
-    differ = _unlike(told, config, names)
+    """Raise CheckpointProblem where --model contradicts what the file says of itself, but for the settings set aside.
+
+    contents: what of the file is to be used.
+    """
+    differ = _differing(told, config, contents, aside).values()
     if differ:
         raise CheckpointProblem(
             f"{checkpoint.path} says of itself (in its config.json or provenance) {', '.join(differ)} as in {asked}. Leave out "
@@ -137,10 +131,10 @@ def _require_agreement(
         )
 
 
-def _unlike(one: Config, other: Config, names: Iterable[str]) -> list[str]:
-    """What two configurations have differently of these settings."""
-    pairs = {name: (getattr(one, name), getattr(other, name)) for name in names}
-    return [f"{name}={here}, not {there}" for name, (here, there) in pairs.items() if here != there]
+def _differing(one: Config, other: Config, contents: Contents, aside: Collection[str] = ()) -> dict[str, str]:
+    """What two configurations of such a file say differently, in words, by setting."""
+    found = unlike(one, other, contents, {*COMPUTED, *aside})
+    return {name: f"{name}={here}, not {there}" for name, (here, there) in found.items()}
 
 
 def _unknown(checkpoint: Checkpoint) -> str:

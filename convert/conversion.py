@@ -21,6 +21,7 @@ from .overflow import overflow_problem
 from .provenance import Provenance
 from .report import report
 from .said import COMPUTED
+from .shapes import settings_in
 from .tensors import CheckpointProblem, Progress
 from .writing import NotFiniteProblem, write_weights
 
@@ -55,8 +56,9 @@ class Prepared:
         found = [*notices(target, self.weights)]
         named = NAMED.get(self.model)
         if target.computes == EXACT and type(named) is type(self.weights.config):
+            counted = settings_in(self.weights.contents).intersection(COMPUTED)
             settings = asdict(self.weights.config)
-            own = [f"{n}={v}" for n, v in settings.items() if n in COMPUTED and v != getattr(named, n)]
+            own = [f"{n}={v}" for n, v in settings.items() if n in counted and v != getattr(named, n)]
             if own:
                 found.append(
                     f"{self.model} is built otherwise by default: these weights are for {', '.join(own)}, which PolyMAE "

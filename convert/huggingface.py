@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from reprlib import repr as shortened
 from typing import Any
 
@@ -57,9 +58,11 @@ def read_config(text: str, contents: Contents, where: str) -> tuple[Config, dict
                 raise ValueError(f"id2label is {shortened(labels)}")
             return ViTConfig(**values, pooling="cls", num_classes=len(labels) if labels else 2), function
         values |= {ours: said.get(theirs, default) for ours, (theirs, default) in _DECODER.items()}
-        config = MAEConfig(**values)
-        hidden = said.get("decoder_intermediate_size", 2048)
-        if contents == "mae" and config.mlp_dim(config.decoder_embed_dim) != hidden:
+        config, hidden = MAEConfig(**values), said.get("decoder_intermediate_size", 2048)
+        if contents != "mae":
+            return config, function
+        config = _with_ratio_of_both(config, hidden)
+        if config.mlp_dim(config.decoder_embed_dim) != hidden:
             raise CheckpointProblem(
                 f"{where}: its decoder_intermediate_size of {shortened(hidden)} is not to {config.decoder_embed_dim} as its "
                 f"intermediate_size is to {config.embed_dim}. A model here has one ratio (mlp_ratio) for both, so this one "
@@ -111,6 +114,17 @@ def _side(patch: Any) -> Any:
     if len(patch) != 2 or patch[0] != patch[1]:
         raise ValueError(f"patch_size is {shortened(patch)}; patches must be square")
     return patch[0]
+
+
+def _with_ratio_of_both(config: MAEConfig, hidden: Any) -> MAEConfig:
+    """With the mlp_ratio that gives the decoder's hidden width too, where there is one: widths are rounded down.
+
+    The least that gives a width is the ratio of one of the two, and the larger of them is the only one that can give both.
+    """
+    if type(hidden) is not int:
+        return config
+    both = replace(config, mlp_ratio=max(config.mlp_ratio, _ratio(hidden, config.decoder_embed_dim)))
+    return both if both.mlp_dim(config.embed_dim) == config.mlp_dim(config.embed_dim) else config
 
 
 def _ratio(hidden: Any, width: Any) -> float:

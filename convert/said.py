@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 from ..backends.config import Config, MAEConfig, ViTConfig
-from ..backends.presets import preset_name
+from ..backends.presets import NAMED, preset_name
 from .dialects import OF_CLASSIFIERS, Contents, Dialect
 from .huggingface import FILE as HF_CONFIG
 from .identify import Identified
+from .shapes import settings_in
 from .tensors import CheckpointProblem, map_file
 
 # The settings that decide how a program computes, and not which parameters there are.
@@ -27,14 +29,38 @@ def settings_of(dialect: Dialect, contents: Contents) -> dict[str, Any]:
     return {name: value for name, value in fixed.items() if hasattr(kind, name)}
 
 
-def name_of(config: Config) -> str | None:
-    """The preset that a configuration is, or that it differs from only in how it computes, pools and classifies."""
+def name_of(config: Config, contents: Contents) -> str | None:
+    """The preset that a configuration is, or that it differs from only in how it computes, pools and classifies.
+
+    contents: what the file holds of it; of an encoder's file, the preset with such an encoder.
+    """
     usual: dict[str, Any] = {f.name: f.default for f in fields(config) if f.name in COMPUTED}
-    names = [preset_name(config), preset_name(replace(config, **usual))]
+    likely = [config, replace(config, **usual)]
     if isinstance(config, ViTConfig):
-        classes = (replace(config, num_classes=n, pooling="gap", head_norm=False, **usual) for n in (1000, 10))
-        names += [preset_name(one) for one in classes]
-    return next((name for name in names if name != "own model"), None)
+        likely += [replace(config, num_classes=n, pooling="gap", head_norm=False, **usual) for n in (1000, 10)]
+    names = [name for one in likely if (name := preset_name(one)) in NAMED]
+    if contents == "encoder":
+        presets = {name: preset for name, preset in NAMED.items() if isinstance(preset, MAEConfig)}
+        names += [name for one in likely for name, preset in presets.items() if not unlike(one, preset, contents, ())]
+    return next(iter(names), None)
+
+
+def unlike(
+    one: Config, other: Config, contents: Contents, aside: Collection[str] = COMPUTED
+) -> dict[str, tuple[Any, Any]]:
+    """What two configurations of such a file say differently, by setting, but for the settings set aside.
+
+    Only what the file is of counts (shapes.settings_in); and two ratios that give the same hidden layers are the same.
+    Nothing is said of configurations of two kinds of model: their tensors tell.
+    """
+    if type(one) is not type(other):
+        return {}
+    counted = settings_in(contents) - {*aside}
+    found = {f.name: (getattr(one, f.name), getattr(other, f.name)) for f in fields(one) if f.name in counted}
+    widths = [getattr(one, name) for name in ("embed_dim", "decoder_embed_dim") if name in settings_in(contents)]
+    if all(one.mlp_dim(width) == other.mlp_dim(width) for width in widths):
+        found.pop("mlp_ratio", None)
+    return {name: pair for name, pair in found.items() if pair[0] != pair[1]}
 
 
 def config_beside(path: Path) -> str | None:
@@ -47,13 +73,10 @@ def config_beside(path: Path) -> str | None:
 
 def require_same(said: Config, noted: Config, found: Identified, where: str) -> None:
     """Raise CheckpointProblem where a config.json and what an earlier conversion noted of the same file contradict."""
-    names = [f.name for f in fields(said) if f.name not in (*COMPUTED, "mlp_ratio")]
-    if found.contents == "encoder":
-        names = [name for name in names if not name.startswith("decoder_") and name != "norm_pix_loss"]
-    pairs = {name: (getattr(said, name), getattr(noted, name)) for name in names} if type(said) is type(noted) else {}
-    pairs |= {"norm eps": (said.norm_eps, noted.eps_of_blocks)}
-    pairs |= {"width of the MLP": (said.mlp_dim(said.embed_dim), noted.mlp_dim(noted.embed_dim))}
-    differ = [f"{name} {one}, not {other}" for name, (one, other) in pairs.items() if one != other]
+    pairs = unlike(said, noted, found.contents)
+    if said.norm_eps != noted.eps_of_blocks:  # the one that a config.json has
+        pairs["norm eps"] = (said.norm_eps, noted.eps_of_blocks)
+    differ = [f"{name} {one}, not {other}" for name, (one, other) in pairs.items()]
     if differ:
         raise CheckpointProblem(
             f"{where}: {HF_CONFIG} says otherwise than the provenance of the conversion that wrote the weights: "

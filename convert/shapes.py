@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
-from ..backends.config import Config, ConfigError, MAEConfig, ViTConfig
+from ..backends.config import Config, ConfigError, Encoder, MAEConfig, ViTConfig
 from ..backends.presets import FAMILY_PRESETS, PRESETS
 from ..backends.spec import Param, Shape, encoder_params, params
 from .dialects import OF_CLASSIFIERS, Contents
@@ -34,6 +34,17 @@ def expected_params(config: Config, contents: Contents | None = None) -> tuple[P
     return (
         tuple(p for p in whole if not p.name.startswith(("head.", "head_norm."))) if contents == "headless" else whole
     )
+
+
+def settings_in(contents: Contents) -> frozenset[str]:
+    """The settings of a configuration that a file of this kind is of.
+
+    An encoder has no decoder and no loss, and what is left of a classifier without its head has no classes: what a
+    configuration says of those came from somewhere else, and no two sayings of it contradict each other.
+    """
+    kind = ViTConfig if contents in OF_CLASSIFIERS else Encoder if contents == "encoder" else MAEConfig
+    of_head = {"num_classes", "head_norm"} if contents == "headless" else set()
+    return frozenset(f.name for f in fields(kind)) - of_head
 
 
 def fitting_models(

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import signal
 
+import drawn
 import pytest
 from checkpoints import into, official  # noqa: F401  (fixtures)
 from frameworks import frameworks_under_test
 from polymae.backends.runtime import installed
+from untested import Untested
 
+drawn.register()
 # A shell that runs the tests in the background has them ignore Ctrl-C, which the processes that tests stop would inherit.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(Untested())
 
 
 @pytest.fixture(params=frameworks_under_test())

@@ -3,9 +3,9 @@
 import os
 import random
 import signal
-import time
 
 import pytest
+from children import comes
 from polymae.hub import download as module
 from polymae.hub import transport
 from polymae.hub.addresses import DownloadProblem
@@ -53,10 +53,7 @@ def forked(work):
 
 
 def wait_for(condition):
-    until = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < until
-        time.sleep(0.005)
+    assert comes(condition)
 
 
 def refused(url, target, check=is_body, **how):

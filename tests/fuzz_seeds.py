@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import pickle
 import struct
-import subprocess
 import sys
 import tempfile
 import zipfile
@@ -19,6 +18,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
+import children
 import numpy as np
 from polymae.backends.config import MAEConfig
 from polymae.backends.initial import initial_weights
@@ -167,7 +167,7 @@ for name, value in (("plain", state), ("training", training)):
 @cache
 def _made_by_torch() -> dict[str, bytes]:
     with tempfile.TemporaryDirectory() as folder:
-        subprocess.run([sys.executable, "-c", _BY_TORCH, folder], check=True, timeout=300)
+        children.run([sys.executable, "-c", _BY_TORCH, folder], check=True)
         return {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
 
 

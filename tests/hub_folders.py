@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import children
 import numpy as np
 from numpy.typing import NDArray
 from polymae.backends.initial import initial_weights
@@ -127,7 +128,7 @@ def run(arguments: list[str]) -> subprocess.CompletedProcess[str]:
     """Python with these arguments, among the strangers' modules."""
     there = folders()["strangers"]
     command = [sys.executable, *arguments]
-    return subprocess.run(command, cwd=there, env=environment(), capture_output=True, text=True, timeout=300)
+    return children.run(command, cwd=there, env=environment(), text=True)
 
 
 @cache

@@ -6,14 +6,13 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import pytest
-from frameworks import frameworks_under_test
 from numpy.typing import NDArray
 from polymae.backends.config import MAEConfig, ViTConfig
 from polymae.backends.presets import model_config
 from polymae.backends.runtime import load_backend
 from polymae.backends.spec import params
 from polymae.compare.faults.subjects import trained_weights
+from untested import require
 
 CONFIG = model_config("mae_vit_test_patch8")
 VIT = model_config("vit_test_patch8")
@@ -55,8 +54,7 @@ class Model:
 
 def needs(framework: str) -> Any:
     """A framework's own module; skips where it is not under test."""
-    if framework not in frameworks_under_test():
-        pytest.skip(f"POLYMAE_FRAMEWORKS does not list {framework}")
+    require(framework)
     return __import__(framework)
 
 

@@ -84,3 +84,19 @@ def another_order(inputs: Arrays) -> dict[str, Any]:
 
 def float64_always(inputs: Arrays) -> dict[str, Any]:
     return model({name: array.astype(float) if array.dtype.kind == "f" else array for name, array in inputs.items()})
+
+
+PRODUCT = {
+    "x": np.random.default_rng(5).standard_normal((8, 16)),
+    "w": np.random.default_rng(6).standard_normal((32, 16)),
+}
+
+
+def returning(*edits: Callable[[Any], Any]) -> list[Callable[[Arrays], dict[str, Any]]]:
+    """A reference and a port that return y = x w^T [8, 32] of PRODUCT, each with its own change; with one: both with it."""
+    two = edits * 2 if len(edits) == 1 else edits
+    return [lambda inputs, edit=edit: {"y": edit(inputs["x"] @ inputs["w"].T)} for edit in two]  # type: ignore[misc]
+
+
+def same(array: Any) -> Any:
+    return array

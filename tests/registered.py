@@ -93,6 +93,7 @@ def start(*words: object, unprivileged: bool = False) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,
         env=dict(os.environ),
         preexec_fn=_give_up_privileges if unprivileged else None,
     )

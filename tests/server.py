@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from children import LONG
 
 LAST_MODIFIED = "Wed, 01 Dec 2021 12:00:00 GMT"
 PIECE = 1 << 14  # bytes that are sent at once
@@ -140,7 +141,7 @@ class _Handler(BaseHTTPRequestHandler):
         for at in range(0, len(body), PIECE):
             if file.gate and start + at >= len(file.body) // 2:
                 self.server_of_test.half.set()
-                file.gate.wait(30)
+                file.gate.wait(LONG)
                 if self.server_of_test.files.get(path) is not file:  # the test has gone on with another one
                     self.close_connection = True
                     return
@@ -172,6 +173,7 @@ def web_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.lower(), raising=False)
     monkeypatch.delenv("POLYMAE_OFFLINE", raising=False)
+    monkeypatch.setattr("polymae.hub.transport.TIMEOUTS", (LONG, LONG))  # a gate is closed for as long as a test takes
     with Server().running() as running:
         yield running
 

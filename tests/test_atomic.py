@@ -8,6 +8,7 @@ import threading
 import time
 
 import pytest
+from children import LONG
 from guard import in_child
 from polymae.convert import atomic
 from polymae.convert.atomic import BusyProblem, replacing
@@ -145,7 +146,7 @@ def test_a_second_writer_waits(put, tmp_path):
 
     thread = threading.Thread(target=first)
     thread.start()
-    assert inside.wait(30)
+    assert inside.wait(LONG)
     with replacing(target) as new:
         order.append("second")
         assert set(texts(target)) == {"first"}

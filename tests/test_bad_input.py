@@ -3,9 +3,9 @@
 import io
 import json
 import os
-import subprocess
 import sys
 
+import children
 import numpy as np
 import pytest
 from checkpoints import CONFIG, MODEL, SIZES, WEIGHTS, raw_pth, refused
@@ -115,7 +115,7 @@ def test_names_in_no_encoding(tmp_path, official):
     for module, arguments in (("cli.convert_weights", ["torch", "-c", odd, "-o", out]), ("cli", ["inspect", out])):
         script = f"import sys; from polymae.{module} import main; sys.exit(main())"
         command = [sys.executable, "-c", script, *map(str, arguments)]
-        done = subprocess.run(command, capture_output=True, env=environment, timeout=60)
+        done = children.run(command, env=environment)
         assert done.returncode == 0, done.stderr
         assert b"\\udcff" in done.stdout
 

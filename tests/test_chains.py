@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from polymae.backends.numpy.layers import Array, chained_matmul, matmul, summed_in_chains
+from polymae.backends.numpy.sums import Array, chained_matmul, matmul, summed_in_chains
 from polymae.compare.recording.record import Run
 from polymae.compare.recording.trace import Trace
 from polymae.compare.recording.worker import record_in_process

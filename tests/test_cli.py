@@ -95,13 +95,13 @@ def test_doctor_says_how_to_install_what_is_missing(tmp_path):
         ("raise TypeError('a sum\\nof two lines')", "TypeError: of two lines"),
         ("import os; os.kill(os.getpid(), 11)", "signal 11"),
         ("import os; os._exit(3)", "status 3"),
-        ("import time; time.sleep(600)", "no result within 2 s"),
+        ("import time; time.sleep(100_000)", "no result within 2 s (a busy machine may need a larger --time-limit)"),
     ],
     ids=["import error", "exception", "crash", "exit", "hang"],
 )
 def test_doctor_survives_a_broken_framework_and_quotes_it(tmp_path, code, problem):
     tmp_path.joinpath("torch.py").write_text(code)
-    status, found = doctor("torch", tmp_path, "--time-limit", "2" if "sleep" in code else "120")
+    status, found = doctor("torch", tmp_path, *(("--time-limit", "2") if "sleep" in code else ()))
     assert (status, found["state"]) == (1, "installed but broken")
     assert problem in found["problem"]
     assert "torch==" in found["fix"]

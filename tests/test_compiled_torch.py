@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from in_use import SMALL, VIT, assert_same, called, needs
 from polymae.compare.judging.metrics import error
+from untested import skipped_where
 
 
 @pytest.fixture
@@ -46,7 +47,7 @@ def test_torch_compile_gives_the_same_gradients(compile_afresh: Any) -> None:
         assert torch.equal(mine, theirs)
 
 
-@pytest.mark.skipif(not any(map(shutil.which, ("g++", "clang++"))), reason="inductor needs a C++ compiler")
+@skipped_where(not any(map(shutil.which, ("g++", "clang++"))), "inductor needs a C++ compiler", "apt-get install g++")
 def test_torch_inductor_is_within_roundoff(compile_afresh: Any) -> None:
     model, imgs, given = called("torch")
     torch = needs("torch")

@@ -7,9 +7,9 @@ import random
 import signal
 import sys
 import threading
-import time
 
 import pytest
+from children import LONG
 from downloads import BODY, PART, SAID, forked, is_body, names, quick, refused, target_path, wait_for  # noqa: F401  (fixtures)
 from guard import in_child
 from polymae.convert import atomic
@@ -64,7 +64,7 @@ def test_the_next_process_goes_on(end, server, target, capfd):
     server.files["/w.pth"] = File(BODY, gate=threading.Event())
     child = forked(lambda: download(url, target, is_body))
     part = target.parent / PART
-    assert server.half.wait(30)
+    assert server.half.wait(LONG)
     wait_for(lambda: part.exists() and part.stat().st_size > len(BODY) // 2 - 20_000)
     os.kill(child, end)
     status = os.waitpid(child, 0)[1]
@@ -158,7 +158,7 @@ def test_eight_processes_download_once(server, target, tmp_path):
         is_body(target)
 
     children = [forked(work) for _ in range(8)]
-    assert server.half.wait(30)
+    assert server.half.wait(LONG)
     wait_for(lambda: heard.read_text().count("waiting for another process that downloads w.pth ...\n") == 7)
     server.files["/w.pth"].gate.set()
     assert [os.waitpid(child, 0)[1] for child in children] == [0] * 8
@@ -167,12 +167,18 @@ def test_eight_processes_download_once(server, target, tmp_path):
     assert names(target) == ["w.pth"]
 
 
-def test_one_that_waits_goes_on_where_the_first_one_is_killed(server, target):
+def test_one_that_waits_goes_on_where_the_first_one_is_killed(server, target, tmp_path):
     url = server.add("/w.pth", BODY, gate=threading.Event())
     first = forked(lambda: download(url, target, is_body))
-    assert server.half.wait(30)
-    second = forked(lambda: download(url, target, is_body))
-    time.sleep(0.1)
+    assert server.half.wait(LONG)
+    heard = tmp_path / "heard"
+
+    def wait():
+        sys.stderr = heard.open("a")
+        download(url, target, is_body)
+
+    second = forked(wait)
+    wait_for(lambda: heard.exists() and "waiting for another process" in heard.read_text())
     server.files["/w.pth"], gate = File(BODY), server.files["/w.pth"].gate
     os.kill(first, signal.SIGKILL)
     gate.set()
@@ -245,7 +251,7 @@ def test_a_bar_in_a_terminal(server, target, capfd, monkeypatch):
         patched.setattr(sys, "stderr", terminal)
         refused(server.add("/w.pth", BODY, cuts=[CUT, *[0] * 9]), target)
         assert download(server.add("/w.pth", BODY, cuts=[CUT]), target.with_name("w[b].pth"), is_body)
-    listening.join(30)
+    listening.join(LONG)
     os.close(master)
     assert "downloaded w[b].pth, 1.0 MB" in heard
     assert "━" in heard

@@ -5,6 +5,7 @@ import signal
 import threading
 
 import pytest
+from children import LONG
 from downloads import BODY, forked, is_body, names, quick, refused, target_path, wait_for  # noqa: F401  (fixtures)
 from polymae.cli import run_safely
 from polymae.hub import download as module
@@ -40,7 +41,7 @@ def test_a_file_that_has_changed_is_begun_again_and_that_is_said(server, target,
 def test_what_is_said_after_ctrl_c_agrees(accept, server, target, capfd):
     url = server.add("/w.pth", BODY, gate=threading.Event(), accept=accept)
     child = forked(lambda: os._exit(run_safely("polymae weights", lambda: download(url, target, is_body))))
-    assert server.half.wait(30)
+    assert server.half.wait(LONG)
     wait_for(lambda: any(path.stat().st_size > len(BODY) // 3 for path in target.parent.glob("*-part")))
     os.kill(child, signal.SIGINT)
     assert os.waitpid(child, 0)[1] == 130 << 8

@@ -8,6 +8,7 @@ import venv
 from collections.abc import Iterator
 from pathlib import Path
 
+import children
 import numpy as np
 import pytest
 from polymae.backends.errors import Problem
@@ -55,7 +56,7 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def there(bare: Path, *words: object) -> "subprocess.CompletedProcess[str]":
     """A command of polymae where there is NumPy alone."""
     command = [sys.executable, "-I", "-S", "-B", "-c", BARE, str(bare), *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    return children.run(command, text=True)
 
 
 def traces() -> Iterator[Path]:
@@ -117,9 +118,9 @@ def test_another_environment_records(tmp_path: Path) -> None:
     report = compare(comparison)
     assert report.exit_status == 0
     assert report.judgements[0].environment["polymae"] == "not installed"
-    done = subprocess.run(
+    done = children.run(
         [python, "-m", "polymae.cli", "record", "--framework", "torch", "-m", MODEL, "--inputs", str(inputs()), "--out", "t.npz"],
-        cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False, env=os.environ,
+        cwd=tmp_path, text=True, env=os.environ,
     )  # fmt: skip
     assert done.returncode == 2
     assert "torch is not installed in this environment" in done.stderr

@@ -1,12 +1,12 @@
 """What the numbers of a run may depend on is recorded, set to be exact where it can be, and told where not."""
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
+import children
 import pytest
-from frameworks import run_in
+from children import run_in
 from polymae.backends.denormals import denormals, keep_denormals
 from polymae.compare.recording.environment import MATH_MODES, suspects
 from polymae.compare.recording.trace import Trace
@@ -35,7 +35,7 @@ def test_every_framework_says_what_its_numbers_depend_on(framework: str, tmp_pat
     loose = os.environ | dict.fromkeys(MATH_MODES, "BF16") | {"OMP_NUM_THREADS": "1"}
     script = RECORD.format(model=MODEL)
     command = [sys.executable, "-c", script, framework, str(inputs()), str(out)]
-    done = subprocess.run(command, env=loose, capture_output=True, text=True, timeout=120, check=False)
+    done = children.run(command, env=loose, text=True)
     assert done.returncode == 0, done.stderr
     environment = Trace(out).manifest["environment"]
     # Whether MindSpore's threads flush is decided when they are started: now and then, on a busy machine, they do not.

@@ -13,9 +13,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from drawn import examples
 from frameworks import frameworks_under_test
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from in_use import needs
 from numpy.typing import NDArray
 from polymae.backends.config import Config, MAEConfig
 from polymae.backends.initial import initial_weights, sinusoid_table
@@ -86,7 +88,7 @@ def test_the_oracle_equals_autograd(model: str, mask_ratio: float) -> None:
     same_as_torch(model_config(model), mask_ratio)
 
 
-@settings(max_examples=15, deadline=None)
+@examples(15)
 @given(
     block_norm_eps=st.sampled_from([None, 1e-5, 1e-3]), positions=st.sampled_from(["1d", "2d"]),
     decoder_norm=st.booleans(), head=st.sampled_from(["linear", "conv"]), masking=st.sampled_from(["shuffled", "raster"]),
@@ -139,7 +141,7 @@ def test_the_1d_table_counts_the_class_token_and_interleaves() -> None:
 
 def test_the_1d_table_is_that_of_float32_steps() -> None:
     """As the weights were trained with it; an exact table differs by a hundred times more than another exp does."""
-    torch = pytest.importorskip("torch")
+    torch = needs("torch")
     positions = torch.arange(197).float()[:, None]
     upstream = np.zeros((197, 768), np.float32)
     div = torch.exp(torch.arange(0, 768, 2).float() * -(math.log(10000.0) / 768))

@@ -22,7 +22,7 @@ Found = Callable[[str], Power]
 def found(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Found]:
     """A function that gives what every fault did in a framework; they are recorded as the first one is asked for."""
     frameworks = [name for name in frameworks_under_test() if installed(name)]
-    with Bench(tmp_path_factory.mktemp("bench"), time_limit=300) as bench:
+    with Bench(tmp_path_factory.mktemp("bench")) as bench:
         coming = powers(bench, frameworks)
         known: dict[str, Power] = {}
 

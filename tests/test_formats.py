@@ -5,8 +5,9 @@ import json
 
 import numpy as np
 import pytest
-from frameworks import run_in
-from hypothesis import given, settings
+from children import run_in
+from drawn import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from polymae.backends.errors import Problem
 from polymae.convert.formats import FORMATS, find_format, mindspore, shards
@@ -136,7 +137,7 @@ def test_cut_off_files_are_a_problem(form, share, tmp_path):
         file.write_bytes(whole)
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(data=st.data())
 @pytest.mark.parametrize("form", FORMATS)
 def test_changed_bytes_give_a_problem_or_a_state_never_another_error(form, tmp_path_factory, data):

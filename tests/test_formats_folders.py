@@ -6,7 +6,7 @@ import struct
 
 import numpy as np
 import pytest
-from frameworks import run_in
+from children import run_in
 from polymae.backends.errors import Problem
 from polymae.convert.formats import oneflow, shards
 from states import bits, read, state_of, write

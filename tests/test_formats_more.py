@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from frameworks import run_in
+from children import run_in
 from polymae.backends.errors import Problem
 from polymae.convert.formats import FORMATS, find_format
 from states import read

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from frameworks import run_in
+from children import run_in
 from polymae.convert.tensors import DTYPES, State
 from states import bits, every_kind, read, state_of, write
 

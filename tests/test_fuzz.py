@@ -8,14 +8,16 @@ from pathlib import Path
 import guard
 import numpy as np
 import pytest
+from drawn import count
 from fuzz import fuzz
 from fuzz_mutations import MUTATIONS
 from fuzz_seeds import KINDS, seeds
 from polymae.convert.formats import FORMATS
 
-COUNT = 200
+COUNT = count(200)
 
 
+@pytest.mark.drawn
 @pytest.mark.parametrize("kind", KINDS)
 def test_damaged_files_are_read_or_refused(kind, tmp_path):
     figures = fuzz(seeds(kind, tmp_path / "seeds"), COUNT, 5, tmp_path)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from broken import TINY, npy, rewritten, small_inputs
+from drawn import count
 from polymae.backends.errors import Problem
 from polymae.compare.offline import compare_traces
 from polymae.compare.recording.manifest import FIELDS
@@ -82,6 +83,7 @@ def test_a_manifest_that_is_no_json(text: str, small: dict[str, Path], tmp_path:
     assert exit_status(small["oracle"], path) == 2
 
 
+@pytest.mark.drawn
 @pytest.mark.parametrize("role", ["oracle", "twin1", "wrong"])
 def test_wrong_bytes_never_help(role: str, small: dict[str, Path], tmp_path: Path) -> None:
     """A wrong run stays wrong, or cannot be judged, whichever bytes of a trace are others."""
@@ -89,7 +91,7 @@ def test_wrong_bytes_never_help(role: str, small: dict[str, Path], tmp_path: Pat
     names = [name for name in small if name != "right"]
     assert exit_status(*(small[name] for name in names)) == 1
     directory = content.index(b"PK\x01\x02")  # of the archive, which no checksum guards
-    for i in range(60):
+    for i in range(count(60)):
         wrong, start = bytearray(content), directory if i % 2 else 0
         for place in rng.integers(start, len(content), size=rng.integers(1, 4)):
             wrong[place] = rng.integers(256)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from in_use import needs
 from numpy.typing import NDArray
 from polymae.backends.config import ConfigError, ViTConfig
 from polymae.backends.initial import initial_weights
@@ -38,7 +39,7 @@ def config_with(pooling: str) -> ViTConfig:
 
 @pytest.mark.parametrize("pooling", POOLINGS)
 def test_it_is_the_batch_norm_of_pytorch_in_evaluation(pooling: str) -> None:
-    torch = pytest.importorskip("torch")
+    torch = needs("torch")
     config = config_with(pooling)
     weights, rng = trained(config), np.random.default_rng(3)
     # As upstream builds it, without our backend for PyTorch.

@@ -15,6 +15,10 @@ from polymae.convert.probe import write_probe
 from polymae.convert.provenance import beside
 from polymae.convert.writing import official_checkpoint, write_checkpoint
 
+SIZES = (
+    "img_size=32,patch_size=8,embed_dim=48,depth=3,num_heads=3,decoder_embed_dim=32,decoder_depth=2,decoder_num_heads=4"
+)
+
 
 def go(*arguments):
     assert convert([str(argument) for argument in arguments]) == 0
@@ -99,9 +103,8 @@ def test_what_a_file_says_is_not_overruled_in_silence(tmp_path, capsys):
         capsys, "torch", "-m", "flyegle_mae_vit_test_patch8", "-c", tmp_path / "o.pth", "-o", tmp_path / "y.pth"
     )
     assert "is not of flyegle_mae_vit_test_patch8's family" in message
-    sizes = "img_size=32,patch_size=8,embed_dim=48,depth=3,num_heads=3,decoder_embed_dim=32,decoder_depth=2,decoder_num_heads=4"
     write_probe("libai", "npz", tmp_path / "l.npz")
-    go("torch", "-c", tmp_path / "l.npz", "-m", f"{sizes},block_norm_eps=3e-6", "-o", tmp_path / "z.pth")
+    go("torch", "-c", tmp_path / "l.npz", "-m", f"{SIZES},block_norm_eps=3e-6", "-o", tmp_path / "z.pth")
     assert open_checkpoint(tmp_path / "z.pth").config.block_norm_eps == 3e-6
 
 
@@ -142,3 +145,48 @@ def test_a_model_in_a_larger_one(prefix, tmp_path):
     checkpoint = open_checkpoint(raw_pth(tmp_path / "l.pth", {prefix + name: array for name, array in WEIGHTS.items()}))
     assert (checkpoint.dialect, checkpoint.model, checkpoint.identified.prefix) == ("official", MODEL, prefix)
     assert checkpoint.hash == content_hash(WEIGHTS)
+
+
+def changed(folder, **settings):
+    """A Hugging Face folder, with other values in its config.json."""
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | settings))
+
+
+def test_of_an_encoder_only_what_an_encoder_has_can_contradict(tmp_path, capsys):
+    """A decoder that neither has is no contradiction, between config.json and provenance or a file and -m."""
+    official_checkpoint(tmp_path / "o.pth", CONFIG, WEIGHTS)
+    go("huggingface", "-c", tmp_path / "o.pth", "-o", tmp_path / "hf", "--encoder-only")
+    changed(tmp_path / "hf", decoder_num_hidden_layers=5, decoder_hidden_size=64, norm_pix_loss=True)
+    go("torch", "-c", tmp_path / "hf", "-o", tmp_path / "a.pth")
+    assert open_checkpoint(tmp_path / "a.pth").config == CONFIG  # as the provenance says
+    go("torch", "-c", tmp_path / "hf", "-o", tmp_path / "b.pth", "--encoder-only", "-m", f"{SIZES},head=conv")
+    found = open_checkpoint(tmp_path / "b.pth")
+    assert (found.config.head, found.model) == ("conv", MODEL)  # the encoder is that of the named model
+    changed(tmp_path / "hf", num_attention_heads=4)
+    message = refused(capsys, "torch", "-c", tmp_path / "hf", "-o", tmp_path / "c.pth")
+    assert "config.json says otherwise than the provenance" in message
+    assert "num_heads 4, not 3" in message
+    assert "decoder" not in message
+
+
+def test_of_a_headless_classifier_no_head_can_contradict(tmp_path, capsys):
+    sizes = "img_size=32,patch_size=8,embed_dim=48,depth=3,num_heads=3,num_classes=7"
+    vit = model_config(sizes)
+    weights = {name: array for name, array in initial_weights(vit).items() if not name.startswith("head.")}
+    write_checkpoint("numpy", tmp_path / "v.npz", vit, weights)
+    go("torch", "-c", tmp_path / "v.npz", "-m", sizes, "-o", tmp_path / "v.pth")
+    other = sizes.replace("classes=7", "classes=9,head_norm=True")
+    go("torch", "-c", tmp_path / "v.pth", "-m", other, "-o", tmp_path / "w.pth")
+    refusal = refused(capsys, "torch", "-c", tmp_path / "v.pth", "-m", f"{sizes},pooling=cls", "-o", tmp_path / "x.pth")
+    assert "pooling=gap, not cls" in refusal
+
+
+def test_two_ratios_of_one_hidden_width_are_the_same(tmp_path, capsys):
+    """A config.json has the width that comes of a ratio: 1.3 times 12, and 15 of 12, are both 15."""
+    sizes = "img_size=4,patch_size=2,embed_dim=12,depth=1,num_heads=3,decoder_embed_dim=24,decoder_depth=1,decoder_num_heads=2"
+    write_probe("huggingface", "shards", tmp_path / "hf", model=f"{sizes},mlp_ratio=1.3")
+    assert open_checkpoint(tmp_path / "hf").config.mlp_dim(24) == 31
+    go("torch", "-c", tmp_path / "hf", "-m", f"{sizes},mlp_ratio=1.3", "-o", tmp_path / "a.pth")
+    said = refused(capsys, "torch", "-c", tmp_path / "hf", "-m", f"{sizes},mlp_ratio=1.25", "-o", tmp_path / "b.pth")
+    assert "not 1.25" in said  # 30 in the decoder

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
+import children
 import numpy as np
 import pytest
 from polymae.backends.config import ConfigError
@@ -43,7 +43,7 @@ def test_a_checkpoint_loads_into_every_framework(framework: str, tmp_path: Path)
     weights = initial_weights(model_config(MODEL), seed=4)
     official_checkpoint(tmp_path / "official.pth", model_config(MODEL), weights)
     arguments = [sys.executable, "-c", LOAD, MODEL, framework, str(tmp_path / "official.pth")]
-    done = subprocess.run(arguments, capture_output=True, text=True, timeout=120)
+    done = children.run(arguments, text=True)
     assert done.returncode == 0, done.stderr
     module, kind, digest = json.loads(done.stdout.splitlines()[-1])
     assert (module, kind) == (f"polymae.backends.{framework}.model", "MAE")

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import children
 import pytest
 from frameworks import frameworks_under_test
 from polymae.convert.checkpoint import content_hash
@@ -35,11 +36,12 @@ print(json.dumps([content_hash(runtime.weights(model)), float(runtime.to_numpy(l
 def start(framework: str) -> subprocess.Popen[str]:
     clean = {name: value for name, value in os.environ.items() if not name.startswith("PROTOCOL_BUFFERS_")}
     arguments = [sys.executable, "-c", LOAD, framework]
-    return subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=clean)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(arguments, text=True, env=clean, start_new_session=True, **pipes)
 
 
 def finish(running: subprocess.Popen[str]) -> tuple[str, float, list[str], str]:
-    out, err = running.communicate(timeout=180)
+    out, err = children.heard(running)
     assert running.returncode == 0, err
     digest, loss, others = json.loads(out.splitlines()[-1])
     return digest, loss, others, err

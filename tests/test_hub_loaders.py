@@ -20,6 +20,7 @@ from polymae.compare.judging.tolerance import tensor_limit
 from polymae.convert.checkpoint import content_hash
 from polymae.hub import list_models
 from polymae.hub.entries import entries
+from untested import require
 
 
 def test_each_hub_lists_the_same_entries_and_describes_them(framework: str) -> None:
@@ -131,8 +132,7 @@ def test_errors_say_what_to_do(framework: str) -> None:
     ],
 )  # fmt: skip
 def test_other_ways_to_the_same_weights(framework: str, names: list[str]) -> None:
-    if framework not in frameworks_under_test():
-        pytest.skip(f"POLYMAE_FRAMEWORKS does not list {framework}")
+    require(framework)
     found = said(framework).json["more"]
     for name in names:
         expected = name.removesuffix("'s") if name.endswith("'s") else framework

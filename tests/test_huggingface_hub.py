@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import subprocess
 import sys
 import threading
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import children
 import pytest
 from checkpoints import CONFIG, MODEL, WEIGHTS
 from polymae.backends.initial import initial_weights
@@ -118,9 +118,7 @@ def fetched(hub, tmp_path):
         plain = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "POLYMAE_"))}
         plain |= {"HF_ENDPOINT": f"http://127.0.0.1:{hub.server_address[1]}", "HF_HOME": str(tmp_path / "hf")}
         plain |= {"NO_PROXY": "127.0.0.1", "POLYMAE_HOME": str(tmp_path / "home")}
-        done = subprocess.run(
-            [sys.executable, "-c", code, repo], env={**plain, **settings}, capture_output=True, text=True, timeout=120
-        )
+        done = children.run([sys.executable, "-c", code, repo], env={**plain, **settings}, text=True)
         assert done.returncode == 0, done.stderr
         return done.stdout.splitlines()
 

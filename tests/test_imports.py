@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from polymae.cli import COMMANDS
 
 ROOT = Path(__file__).resolve().parent.parent
 FRAMEWORK_FOLDERS = {"torch", "megengine", "mindspore", "oneflow"}
@@ -49,6 +50,33 @@ def test_our_modules_import_no_framework():
     )
     done = subprocess.run([sys.executable, "-c", code, *names], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+# A help text is there at once (docs/benchmarks/startup.md) because nothing is imported for it but Python's own modules.
+HELP = """
+import contextlib, io, sys
+from importlib import import_module
+before, (module, *arguments) = set(sys.modules), sys.argv[1:]
+with contextlib.redirect_stdout(io.StringIO()) as said, contextlib.suppress(SystemExit):
+    import_module(module).main(arguments)
+assert "usage:" in said.getvalue(), said.getvalue()
+names = {name.partition(".")[0] for name in set(sys.modules) - before} - sys.stdlib_module_names - {"polymae"}
+print(*sorted(name for name in names if not name.startswith("_")))
+"""
+HELPS = [["polymae.cli"], ["polymae.cli.convert_weights"], ["polymae.cli.convert_weights", "megengine"]]
+
+
+@pytest.mark.parametrize("words", [*HELPS, *(["polymae.cli", command] for command in COMMANDS)], ids=" ".join)
+def test_help_imports_nothing_but_pythons_own_modules(words):
+    done = subprocess.run([sys.executable, "-c", HELP, *words, "--help"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.split()) == (0, []), done.stderr
+
+
+def test_an_import_for_the_help_would_be_seen(tmp_path):
+    (tmp_path / "planted.py").write_text("def main(words):\n    import json, numpy\n    print('usage:')\n")
+    env = os.environ | {"PYTHONPATH": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", HELP, "planted"], capture_output=True, text=True, env=env, check=True)
+    assert set(done.stdout.split()) >= {"numpy", "planted"}
 
 
 @pytest.mark.parametrize("path", repository_files("*.py"), ids=str)

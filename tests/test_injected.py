@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from frameworks import run_in
+from children import run_in
 from polymae.backends import FRAMEWORKS
 from polymae.backends.numpy import model as numpy_model
-from polymae.backends.numpy.layers import summed_in_chains
+from polymae.backends.numpy.sums import summed_in_chains
 from polymae.backends.presets import model_config
 from polymae.backends.runtime import load_backend
 from polymae.compare.judging.findings import Finding

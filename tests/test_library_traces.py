@@ -8,12 +8,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import children
 import numpy as np
 import pytest
-from frameworks import frameworks_under_test
 from perceptron import GRADIENTS, INPUTS, another_order, float64_always, model
 from polymae.compare import Problem, parity_of_traces, save_trace
 from polymae.compare.recording.trace import Trace, TraceProblem
+from untested import require
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "docs" / "examples"
 
@@ -84,8 +85,8 @@ def masked(text: str) -> str:
 
 
 def test_the_worked_example_prints_what_the_page_shows(tmp_path):
-    if not {"torch", "mindspore"} <= set(frameworks_under_test()):
-        pytest.skip("POLYMAE_FRAMEWORKS does not list torch and mindspore")
+    require("torch")
+    require("mindspore")
     page = (EXAMPLES.parent / "own-models.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```(\w*)\n(.*?)```", page, flags=re.DOTALL)
     for path in sorted(EXAMPLES.glob("*.py")):
@@ -98,12 +99,13 @@ def test_the_worked_example_prints_what_the_page_shows(tmp_path):
         env = os.environ | {
             f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL")
         }  # others work here too
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, env=env, check=False)
+        done = children.run(command, cwd=tmp_path, text=True, env=env)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
     shown = [masked(text) for language, text in blocks if language == "text"]
-    assert masked(run("compare_nets.py")) in shown
+    for script in ("compare_nets.py", "modules.py", "causes.py"):
+        assert masked(run(script)) in shown
     run("by_traces.py", "torch")
     run("by_traces.py", "mindspore")
     judged_apart = run("by_traces.py", "judge")

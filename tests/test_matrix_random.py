@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from drawn import examples
+from hypothesis import example, given
 from hypothesis import strategies as st
 from matrix import WRITTEN, as_model, converted, in_place, name_of, refusal, sizes, stored, written
 from polymae.backends.config import ConfigError, MAEConfig, ViTConfig
@@ -19,6 +20,7 @@ from polymae.convert.checkpoint import open_checkpoint
 from polymae.convert.dialects import DIALECTS
 from polymae.convert.formats import FORMATS
 from polymae.convert.hashing import hash_tensors
+from polymae.convert.huggingface import read_config, write_config
 from polymae.convert.probe import write_probe
 from polymae.convert.shapes import expected_params
 from polymae.convert.tensors import cast, of_array
@@ -29,11 +31,14 @@ HOLDS_BFLOAT16 = ("pth", "safetensors", "shards", "mindspore")
 @st.composite
 def models(draw):
     """A configuration and a kind of file that it can have."""
-    heads, patch = draw(st.integers(1, 4)), draw(st.integers(1, 4))
+    heads, patch, rows = (draw(st.integers(1, n)) for n in (4, 4, 3))
+    columns = draw(
+        st.one_of(st.just(rows), st.integers(1, 3))
+    )  # half the dialects are of squares, and of three channels
     shared = {
         "patch_size": patch,
-        "img_size": (patch * draw(st.integers(1, 3)), patch * draw(st.integers(1, 3))),
-        "in_chans": draw(st.integers(2 if patch == 1 else 1, 4)),  # one value has no variance
+        "img_size": (patch * rows, patch * columns),
+        "in_chans": draw(st.one_of(st.just(3), st.integers(2 if patch == 1 else 1, 4))),  # one value has no variance
         "num_heads": heads,
         "embed_dim": 4 * heads * draw(st.integers(1, 3)),
         "depth": draw(st.integers(1, 3)),
@@ -69,24 +74,20 @@ def random_weights(config, contents, dtype, seed):
     return Weights(config, contents, tensors)
 
 
-@settings(max_examples=60, deadline=None)
-@given(model=models(), data=st.data(), seed=st.integers(0, 2**32))
-def test_random_models_there_and_back(model, data, seed):
-    config, contents = model
-    dtype = data.draw(st.sampled_from(["float32", "float32", "float16", "bfloat16"]))
+def there_and_back(config, contents, dtype, seed, a, form, between):
+    """A file of dialect a in a format, to each of other dialects and formats in turn, and back."""
     weights = random_weights(config, contents, dtype, seed)
-    able = [name for name in DIALECTS if not refusal(name, weights) and not (name == "flyegle" and dtype != "float32")]
-    forms = [form for form in WRITTEN if dtype != "bfloat16" or form in HOLDS_BFLOAT16]
-    a, b = data.draw(st.sampled_from(able)), data.draw(st.sampled_from(able))
-    form, other = data.draw(st.sampled_from(forms)), data.draw(st.sampled_from(forms))
     digest = hash_tensors(weights.tensors).content
     folder = Path(tempfile.mkdtemp())
     try:
         first = written(folder / "first", weights, a, form)
         in_place(stored(first, form), a, weights)
-        there, said = converted(first, folder / "there", b, other, as_model(config), a, contents == "encoder")
-        assert said == digest
-        in_place(stored(there, other), b, weights)
+        there, known = first, (as_model(config), a, contents == "encoder")
+        for number, (b, other) in enumerate(between):
+            there, said = converted(there, folder / f"there{number}", b, other, *known)
+            assert said == digest
+            in_place(stored(there, other), b, weights)
+            known = ()  # what the first one was is not asked for again
         back, said = converted(there, folder / "back", a, form)
         assert said == digest
         assert sizes(open_checkpoint(back).config) == sizes(config)
@@ -98,7 +99,39 @@ def test_random_models_there_and_back(model, data, seed):
         shutil.rmtree(folder)
 
 
-@settings(max_examples=25, deadline=None)
+@examples(40)
+@given(model=models(), data=st.data(), seed=st.integers(0, 2**32))
+def test_random_models_there_and_back(model, data, seed):
+    config, contents = model
+    dtype = data.draw(st.sampled_from(["float32", "float32", "float16", "bfloat16"]))
+    weights = random_weights(config, contents, dtype, seed)
+    able = [name for name in DIALECTS if not refusal(name, weights) and not (name == "flyegle" and dtype != "float32")]
+    forms = [form for form in WRITTEN if dtype != "bfloat16" or form in HOLDS_BFLOAT16]
+    kinds = st.tuples(st.sampled_from(able), st.sampled_from(forms))
+    there_and_back(config, contents, dtype, seed, *data.draw(kinds), data.draw(st.lists(kinds, min_size=1, max_size=3)))
+
+
+SMALL = {"img_size": 4, "patch_size": 2, "embed_dim": 12, "depth": 1, "num_heads": 3}
+SMALL_MAE = {**SMALL, "decoder_embed_dim": 24, "decoder_depth": 1, "decoder_num_heads": 2}
+# What the random test found, or would find after long: a config.json says of an encoder which decoder it has not, and of a
+# ratio which hidden widths it gives.
+FOUND = [
+    (MAEConfig(**SMALL_MAE, head="conv"), "encoder", "huggingface", "official", "shards", "pth"),
+    (MAEConfig(**SMALL_MAE, head="conv"), "encoder", "official", "huggingface", "pth", "shards"),
+    (MAEConfig(**SMALL_MAE, decoder_norm=False, norm_pix_loss=True), "encoder", "huggingface", "timm", "shards", "shards"),
+    (MAEConfig(**SMALL_MAE, mlp_ratio=1.3), "mae", "huggingface", "official", "shards", "pth"),
+    (MAEConfig(**SMALL_MAE, mlp_ratio=1.3), "mae", "megengine", "huggingface-v5", "megengine", "shards"),
+    (MAEConfig(**SMALL_MAE, mlp_ratio=1.3), "encoder", "huggingface", "polymae", "shards", "npz"),
+    (ViTConfig(**SMALL, mlp_ratio=1.3, pooling="cls", num_classes=3), "classifier", "huggingface", "timm", "shards", "pth"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("config", "contents", "a", "b", "form", "other"), FOUND)
+def test_what_was_found_there_and_back(config, contents, a, b, form, other):
+    there_and_back(config, contents, "float32", 0, a, form, [(b, other)])
+
+
+@examples(25)
 @given(hidden=st.integers(1, 5000), width=st.integers(1, 1300).map(lambda n: 4 * n))
 def test_a_hidden_width_survives_its_ratio(hidden, width):
     from polymae.convert.huggingface import _ratio
@@ -107,6 +140,19 @@ def test_a_hidden_width_survives_its_ratio(hidden, width):
         assert MAEConfig(embed_dim=width, num_heads=1, mlp_ratio=_ratio(hidden, width)).mlp_dim(width) == hidden
     except ConfigError as problem:
         pytest.fail(str(problem))
+
+
+WIDTHS = st.integers(1, 1300).map(lambda n: 4 * n)
+
+
+@examples(100)
+@given(width=WIDTHS, decoder=WIDTHS, ratio=st.floats(0.25, 10))
+@example(width=12, decoder=24, ratio=1.3)
+@example(width=24, decoder=12, ratio=1.3)
+def test_both_hidden_widths_survive_a_config_json(width, decoder, ratio):
+    config = MAEConfig(embed_dim=width, num_heads=1, decoder_embed_dim=decoder, decoder_num_heads=1, mlp_ratio=ratio)
+    again, _ = read_config(write_config(config, "mae", {}, "float32", None), "mae", "config.json")
+    assert [again.mlp_dim(dim) for dim in (width, decoder)] == [config.mlp_dim(dim) for dim in (width, decoder)]
 
 
 # From, to, kind of file, and what must be said.

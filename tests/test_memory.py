@@ -2,10 +2,10 @@
 
 import json
 import struct
-import subprocess
 import sys
 from math import prod
 
+import children
 import pytest
 from polymae.backends.presets import model_config
 from polymae.backends.spec import params
@@ -54,7 +54,7 @@ def hollow_safetensors(path, model):
 def test_memory_stays_small(target, tmp_path):
     largest = hollow_safetensors(tmp_path / "l.safetensors", MODEL)
     command = [sys.executable, "-c", SCRIPT, *target, "-c", "l.safetensors"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    done = children.run(command, cwd=tmp_path, text=True)
     assert done.returncode == 0, done.stderr
     peak = int(done.stdout.splitlines()[-1])
     assert peak > 4_000_000  # it was measured

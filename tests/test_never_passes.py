@@ -1,10 +1,10 @@
 """What must never pass for parity: nothing compared, nothing comparable, a fault as its own reference."""
 
 import fcntl
-import subprocess
 import sys
 from pathlib import Path
 
+import children
 import numpy as np
 import pytest
 from polymae import cli
@@ -176,7 +176,7 @@ torch.save({"model": state, "epoch": 3, "args": argparse.Namespace(lr=1.0)}, sys
 def test_a_training_file_is_recorded_by_torch_though_its_loader_refuses_it(tmp_path: Path) -> None:
     official, training, trace = (tmp_path / name for name in ("official.pth", "training.pth", "t.npz"))
     official_checkpoint(official, CONFIG, initial_weights(CONFIG))
-    subprocess.run([sys.executable, "-c", TRAINING, str(official), str(training)], check=True, timeout=120)
+    children.run([sys.executable, "-c", TRAINING, str(official), str(training)], check=True)
     outcome = record_in_process(Run("torch", trace, inputs(), weights=training))
     assert outcome.trace, outcome.reason
     assert Trace(trace).manifest["source"] == Trace(plain()).manifest["source"]
@@ -210,7 +210,7 @@ def test_what_cannot_run_is_refused_before_anything_starts(tmp_path: Path, capsy
 def test_training_state_is_not_overwritten_by_a_conversion(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     official, training = tmp_path / "official.pth", tmp_path / "training.pth"
     official_checkpoint(official, CONFIG, initial_weights(CONFIG))
-    subprocess.run([sys.executable, "-c", TRAINING, str(official), str(training)], check=True, timeout=120)
+    children.run([sys.executable, "-c", TRAINING, str(official), str(training)], check=True)
     before = training.read_bytes()
     assert convert(["torch", "-c", str(training), "-o", str(training)]) == 2
     assert "would lose something (epoch, args)" in capsys.readouterr().err

@@ -83,7 +83,7 @@ def test_a_wrong_term_in_the_backward_pass_is_seen() -> None:
 
 
 def test_twins_differ_from_the_plain_run_and_from_each_other() -> None:
-    from polymae.backends.numpy.layers import summed_in_chains
+    from polymae.backends.numpy.sums import summed_in_chains
 
     runtime = load_backend("numpy")
     config = model_config("mae_vit_test_patch8")

@@ -137,6 +137,15 @@ def test_where_something_is_wrong_it_is_marked(tmp_path: Path) -> None:
     assert ["✕" in caption for caption in captions] == [True, False, False, False]  # the forward pass's
 
 
+def test_a_long_name_breaks_behind_its_dots_and_is_text(tmp_path: Path) -> None:
+    found = made_report()
+    found.judgements[1].findings = [found.judgements[1].findings[-1]]
+    found.judgements[1].findings[0].name = "a.b<i>/c_d&amp;"
+    text = written(found, tmp_path)
+    assert "<code>a.<wbr>b&lt;i&gt;/<wbr>c_<wbr>d&amp;amp;</code>" in text
+    assert "i" not in {tag for tag, _ in elements(text)}
+
+
 def test_patches_are_counted_as_images_are(tmp_path: Path) -> None:
     found = made_report()
     assert found.pictures

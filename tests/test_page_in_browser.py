@@ -1,24 +1,24 @@
 """The page in a real browser: nothing sticks out at desktop and phone width, and nothing is loaded or logged.
 
-Needs Chromium (Debian's package), which is no dependency of the project: without it these tests are skipped.
+Needs Chromium (Debian's package), which is no dependency of the project: without it these tests are skipped, which is told,
+and a failure in continuous integration (tests/untested.py).
 """
 
 import html
 import json
 import re
 import shutil
-import subprocess
 from pathlib import Path
 
+import children
 import pytest
 from made_reports import made_report
 from polymae.compare.reporting.against import against
 from polymae.compare.reporting.page import write_page
+from untested import skipped_where
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="no chromium here: apt-get install chromium to run these tests"
-)
+pytestmark = skipped_where(CHROMIUM is None, "Chromium draws the page and is not here", "apt-get install chromium")
 
 # Put into a copy of the page: what is wider than the window (and in no container that scrolls), and what went wrong.
 MEASURE = """
@@ -35,8 +35,17 @@ addEventListener("load", () => {
   }
   for (const element of document.querySelectorAll("p, li, td, th, summary, figcaption"))
     if (parseFloat(getComputedStyle(element).fontSize) < 11) tiny.push(element.outerHTML.slice(0, 80));
+  // What is written in a plot grows and shrinks with it.
+  for (const svg of document.querySelectorAll("figure svg[viewBox]")) {
+    const scale = svg.getBoundingClientRect().width / svg.viewBox.baseVal.width;
+    for (const text of svg.querySelectorAll("text"))
+      if (scale && parseFloat(getComputedStyle(text).fontSize) * scale < 11) tiny.push(text.textContent);
+  }
+  // A first column that stays in place would hide the others if it were as wide as the window.
+  const hiding = [...document.querySelectorAll("tbody th")].filter(
+    th => th.getBoundingClientRect().width > th.closest(".wide").clientWidth / 2).map(th => th.textContent);
   const plots = [...document.querySelectorAll("figure svg")].filter(svg => svg.getBoundingClientRect().height < 50);
-  const result = {scroll: document.documentElement.scrollWidth, width: innerWidth, wide, tiny, errors,
+  const result = {scroll: document.documentElement.scrollWidth, width: innerWidth, wide, tiny, hiding, errors,
     flat: plots.filter(svg => !svg.closest("details:not([open])")).length,
     paper: getComputedStyle(document.body).backgroundColor, loaded: performance.getEntriesByType("resource")
       .map(entry => entry.name).filter(name => !name.startsWith("data:"))};
@@ -72,7 +81,7 @@ def chromium(folder: Path, *words: str) -> str:
         str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars",
         "--allow-file-access-from-files", f"--user-data-dir={folder / 'profile'}", *words,
     ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    done = children.run(command, text=True, check=True)
     assert "CONSOLE" not in done.stderr, done.stderr  # --enable-logging=stderr
     return done.stdout
 
@@ -89,7 +98,7 @@ def test_nothing_sticks_out(folder: Path, width: int, scheme: str) -> None:
     measured = json.loads(html.unescape(found[1]))
     paper = measured.pop("paper")
     assert measured == {
-        "scroll": width, "width": width, "wide": [], "tiny": [], "errors": [], "flat": 0, "loaded": [],
+        "scroll": width, "width": width, "wide": [], "tiny": [], "hiding": [], "errors": [], "flat": 0, "loaded": [],
     }  # fmt: skip
     assert paper == ("rgb(20, 23, 26)" if scheme == "dark" else "rgb(255, 255, 255)")
 

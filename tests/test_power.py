@@ -45,7 +45,7 @@ def test_a_margin_is_error_over_limit(fields: dict[str, object], expected: float
 
 @pytest.fixture(scope="module")
 def found() -> Power:
-    return power(("numpy",), FEW, time_limit=300)
+    return power(("numpy",), FEW)
 
 
 def test_rows_say_where_and_by_how_much(found: Power) -> None:

@@ -28,6 +28,7 @@ from polymae.compare.recording.preprocessing import (
     resize,
     resized_sides,
 )
+from untested import require
 
 CONFIG = model_config("mae_vit_test_patch8")
 RNG = np.random.default_rng(0)
@@ -35,7 +36,9 @@ RNG = np.random.default_rng(0)
 
 def official(image: Image.Image, size: int) -> tuple[Any, Any]:
     """Pixels and imgs by torchvision, with the official evaluation's settings."""
-    transforms = pytest.importorskip("torchvision").transforms
+    require("torch")
+    from torchvision import transforms
+
     shorter = int(size / (224 / 256 if size <= 224 else 1.0))
     bicubic = transforms.InterpolationMode.BICUBIC
     steps = [transforms.Resize(shorter, interpolation=bicubic), transforms.CenterCrop(size)]

@@ -131,7 +131,7 @@ def test_without_python_310_it_says_how_to_get_one(clone):
 
 def run_pytest(folder, hidden="", **variables):
     """Run one test that uses the `framework` fixture, hiding one framework."""
-    for name in ("conftest.py", "frameworks.py", "checkpoints.py"):
+    for name in ("conftest.py", "drawn.py", "frameworks.py", "checkpoints.py", "untested.py"):
         shutil.copy(ROOT / "tests" / name, folder)
     (folder / "test_inner.py").write_text("def test_inner(framework):\n    assert framework\n")
     (folder / "hide").mkdir()

@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+from drawn import examples
 from hypothesis import given
 from hypothesis import strategies as st
 from polymae.backends import FRAMEWORKS
@@ -115,6 +116,7 @@ def test_initial_weights_are_a_function_of_the_seed() -> None:
     assert not np.array_equal(first["decoder_pred.weight"], other["decoder_pred.weight"])
 
 
+@examples(100)
 @given(
     heads=st.integers(1, 4), depth=st.integers(1, 3), grid=st.tuples(st.integers(1, 3), st.integers(1, 3)),
     patch=st.integers(1, 4), chans=st.integers(2, 5), head=st.sampled_from(["linear", "conv"]),

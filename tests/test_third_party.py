@@ -8,7 +8,7 @@ import shutil
 import numpy as np
 import pytest
 from checkpoints import ENDINGS
-from polymae.backends.numpy.layers import summed_in_chains
+from polymae.backends.numpy.sums import summed_in_chains
 from polymae.cli.convert_weights import main as convert
 from polymae.compare.judging.metrics import error
 from polymae.compare.judging.tolerance import scalar_limit, tensor_limit

@@ -1,12 +1,12 @@
 """Trace files: whole or not there at all, and nothing else is taken for one."""
 
 import json
-import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import children
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -178,7 +178,7 @@ def test_a_full_disk(tmp_path: Path) -> None:
         "resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))\n"
         f"sys.exit(main({arguments!r}))"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    done = children.run([sys.executable, "-c", script], text=True)
     assert done.returncode == 2
     assert "free space" in done.stderr
     assert len(done.stderr.splitlines()) == 1

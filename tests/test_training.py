@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from frameworks import run_in
+from children import run_in
 from PIL import Image
 from polymae.backends.config import MAEConfig, ViTConfig
-from polymae.backends.numpy.layers import summed_in_chains
+from polymae.backends.numpy.sums import summed_in_chains
 from polymae.backends.optimization import Settings, decay_of
 from polymae.backends.presets import model_config
 from polymae.backends.runtime import load_backend
@@ -27,6 +27,7 @@ from polymae.compare.recording.training import (
     training_curve,
     training_digest,
 )
+from untested import require
 
 CONFIG = model_config("mae_vit_test_patch8")
 LOSS = list(curve_taps(CONFIG))[1]
@@ -193,7 +194,9 @@ def test_every_framework_trains_alike(framework: str, tmp_path: Path, monkeypatc
 
 def test_decay_groups_are_timms() -> None:
     """timm's own function on PyTorch's model, not on a rule of ours."""
-    optim = pytest.importorskip("timm.optim")
+    require("torch")
+    from timm import optim
+
     for config in (CONFIG, model_config("vit_test_patch8")):
         model = load_backend("torch").build(config)
         names = {id(parameter): name for name, parameter in model.named_parameters()}

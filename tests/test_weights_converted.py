@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import children
 import pytest
 from checkpoints import CONFIG, WEIGHTS
 from polymae.convert import writing
@@ -97,7 +98,7 @@ def test_eight_processes_download_and_convert_once(shelf, before):
         shelf.server.gets.clear()
         (shelf.home / "licences-shown.json").unlink()
     started = [start("download", WHOLE, "--framework", "mindspore") for _ in range(8)]
-    ended = [(*process.communicate(timeout=120), process.returncode) for process in started]
+    ended = [(*children.heard(process), process.returncode) for process in started]
     paths = {Path(out.strip()) for out, _, status in ended if status == 0}
     assert len(paths) == 1, ended
     assert [status for *_, status in ended] == [0] * 8

@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterator, Mapping
 import numpy as np
 from scipy.special import ndtr
 
-from .layers import Array, LayerNorm, Linear, matmul, patch_columns, softmax
+from .layers import LayerNorm, Linear, patch_columns, softmax
 from .model import MAE, ViT
 from .parts import Attention, Block, HeadNorm, TransposedConv
+from .sums import Array, matmul
 
 Grads = dict[str, Array]
 Taps = Mapping[str, Array]

@@ -12,8 +12,9 @@ import numpy as np
 from ..config import MAEConfig, ViTConfig, keep_length
 from ..inputs import check_inputs, check_pooling
 from ..spec import NoTaps
-from .layers import Array, LayerNorm, Linear, Module, log_softmax, row_mean, unbiased_variance
+from .layers import LayerNorm, Linear, Module, log_softmax, unbiased_variance
 from .parts import HeadNorm, PatchEmbed, TransposedConv, blocks, raster_order
+from .sums import Array, row_mean
 from .weights import Weights, finish
 
 

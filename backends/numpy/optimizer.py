@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ..optimization import Settings, State, clip_scale, decay_of, trainable
 from ..spelling import native
-from .layers import Array
+from .sums import Array
 
 
 def trained(model: Any) -> dict[str, Array]:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from .layers import Array, Conv2d, LayerNorm, Linear, Module, gelu, matmul, softmax
+from .layers import Conv2d, LayerNorm, Linear, Module, gelu, softmax
+from .sums import Array, matmul
 
 
 class PatchEmbed(Module):

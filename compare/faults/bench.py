@@ -12,7 +12,7 @@ from typing import Any
 
 from ...backends import FRAMEWORKS
 from ...backends.errors import Problem
-from .. import LEVELS, TIME_LIMIT
+from .. import LEVELS
 from ..judging.findings import Judgement
 from ..offline import weights_of
 from ..recording.batch import record_batch
@@ -35,16 +35,22 @@ CORRECT = "none"  # the name of the run without a fault
 class Bench:
     """Every fault's model, recorded by the oracle; frameworks are judged in any order, from any thread.
 
-    Use as a context manager. folder: where files go. time_limit: seconds for each process. fresh: with the weights that
-    training starts from, which hide some faults. Raises Problem where the oracle cannot be recorded.
+    Use as a context manager. folder: where files go. time_limit: as record_batch has it. fresh: with the weights that
+    training starts from, which hide some faults. models: in which they are planted. Raises Problem where the oracle cannot
+    be recorded.
     """
 
     def __init__(
-        self, folder: Path, faults: Sequence[str] = tuple(FAULTS), time_limit: float = TIME_LIMIT, fresh: bool = False
+        self,
+        folder: Path,
+        faults: Sequence[str] = tuple(FAULTS),
+        time_limit: float | None = None,
+        fresh: bool = False,
+        models: Sequence[str] = MODELS,
     ):
         self.files, self.stop = ExitStack(), threading.Event()
         self.record = partial(record_batch, time_limit=time_limit, stop=self.stop)
-        subjects = [Subject(folder / str(i), model, faults, fresh) for i, model in enumerate(MODELS)]
+        subjects = [Subject(folder / str(i), model, faults, fresh) for i, model in enumerate(models)]
         self.subjects = [subject for subject in subjects if subject.levels]
         references = [run for subject in self.subjects for run in subject.references]
         for outcome in self.record(references):

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import TIME_LIMIT
 from ..judging.findings import Judgement
 from ..recording.trace import Trace
 from .bench import CORRECT, Bench
@@ -55,7 +54,7 @@ class Line:
     judgement: Judgement
 
 
-def side_by_side(port: str = "numpy", reference: str = "torch", time_limit: float = TIME_LIMIT) -> list[Line]:
+def side_by_side(port: str = "numpy", reference: str = "torch", time_limit: float | None = None) -> list[Line]:
     """A correct port and faulty ones against a reference framework, on the small model as training starts it."""
     with (
         tempfile.TemporaryDirectory(prefix="polymae-elsewhere-") as folder,

@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from ...backends import FRAMEWORKS
-from .. import LEVELS, TIME_LIMIT
+from .. import LEVELS
 from ..judging.findings import Finding, Judgement
 from ..recording.environment import suspects
 from . import FAULTS, Fault
 from .bench import CORRECT, Bench
 from .measured import ENOUGH, EXACT
+from .subjects import MODELS
 
 
 @dataclass
@@ -76,16 +77,21 @@ class Power:
 
 
 def power(
-    frameworks: Sequence[str] = FRAMEWORKS, faults: Sequence[str] = tuple(FAULTS), time_limit: float = TIME_LIMIT
+    frameworks: Sequence[str] = FRAMEWORKS,
+    faults: Sequence[str] = tuple(FAULTS),
+    time_limit: float | None = None,
+    model: str | None = None,
 ) -> Power:
     """Plant every fault in every framework and judge what comes out; the rows are in the catalogue's order.
 
-    time_limit: seconds for each framework's process. Raises Problem where the oracle cannot be recorded.
+    time_limit: seconds for each framework's process; None: as long as it gets on. model: plant in this one what fits and
+    shows in one pass of it; None: every fault in the small model that has a place for it. Raises Problem where the oracle
+    cannot be recorded.
     """
     whole = Power()
     with (
         tempfile.TemporaryDirectory(prefix="polymae-power-") as folder,
-        Bench(Path(folder), faults, time_limit) as bench,
+        Bench(Path(folder), faults, time_limit, models=(model,) if model else MODELS) as bench,
     ):
         for found in powers(bench, frameworks):
             whole.rows += found.rows

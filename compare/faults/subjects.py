@@ -29,6 +29,9 @@ MODELS = (
 )
 
 
+OF_ONE_PASS = ("forward", "loss", "gradients")  # the levels of faults that depend on the size of the model
+
+
 @cache
 def model_of_fault(name: str) -> str:
     """The first of MODELS in which a fault makes a difference."""
@@ -36,8 +39,16 @@ def model_of_fault(name: str) -> str:
 
 
 def planted_in(model: str, framework: str) -> list[str]:
-    """The names of the faults that are planted in this model, in this framework."""
-    return [name for name in FAULTS if framework in FAULTS[name].frameworks and model_of_fault(name) == model]
+    """The names of the faults that are planted in this model, in this framework.
+
+    In a model that is not one of MODELS all that fit and show in one pass of it: its weights, and what is trained, are as
+    there.
+    """
+    if model in MODELS:
+        return [name for name in FAULTS if framework in FAULTS[name].frameworks and model_of_fault(name) == model]
+    config = model_config(model)
+    faults = (fault for fault in FAULTS.values() if fault.level in OF_ONE_PASS and framework in fault.frameworks)
+    return [fault.name for fault in faults if fault.fits(config)]
 
 
 def trained_weights(config: Config, seed: int = 0) -> dict[str, NDArray[np.float32]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from importlib import resources
 from typing import Any
 
@@ -31,11 +32,53 @@ def known_kernels(environment: Mapping[str, Any], config: Config | None = None) 
 
     config: only those that this model uses.
     """
-    rows = json.loads(resources.files(__package__).joinpath("kernels.json").read_text())
-    same = ("framework", "version", "device")
-    known = (row for row in rows if all(row[key] == environment.get(key) for key in same))
     used = set(operations(config).values()) if config else ()
-    return {row["operation"]: row["error"] for row in known if config is None or row["operation"] in used}
+    rows = _rows("kernels.json", environment)
+    return {row["operation"]: row["error"] for row in rows if config is None or row["operation"] in used}
+
+
+@dataclass(frozen=True)
+class Inaccuracy:
+    """How far a kernel is off, in units of roundoff: on most inputs, and on the worst that were measured (in words)."""
+
+    typical: float
+    worst: float
+    inputs: str = ""
+
+
+def known_operations(environment: Mapping[str, Any]) -> dict[str, Inaccuracy]:
+    """The inaccurate kernels of the operations that people build their own models of, by operation."""
+    found: dict[str, Inaccuracy] = {}
+    for file in ("kernels.json", "operations.json"):
+        for row in _rows(file, environment):
+            one = Inaccuracy(row.get("typical", row["error"]), row["error"], row.get("inputs", ""))
+            other = found.get(row["operation"], one)
+            worse = max(one, other, key=lambda kernel: kernel.worst)
+            found[row["operation"]] = replace(worse, typical=max(one.typical, other.typical))
+    return found
+
+
+def _rows(file: str, environment: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The measurements that hold for a recorded environment: of its framework, version and device, and its kernels.
+
+    A row whose error depends on more than the version names the kernels that it was measured with, by library; it does not
+    hold where the environment says that others ran.
+    """
+    rows = json.loads(resources.files(__package__).joinpath(file).read_text())
+    kernels = environment.get("kernels") or {}
+    same = ("framework", "version", "device")
+    return [
+        row
+        for row in rows
+        if all(row[key] == environment.get(key) for key in same) and _holds(row.get("depends_on", "version"), kernels)
+    ]
+
+
+def _holds(depends_on: Any, kernels: Mapping[str, str]) -> bool:
+    """Whether the kernels that ran may be those of a row: "version", or by library the kernels for which it holds."""
+    if not isinstance(depends_on, dict):
+        return True
+    return all(kernels.get(library, names[0]) in names or "by itself" in names for library, names in depends_on.items())
 
 
 def operations(config: Config) -> dict[str, str]:
@@ -102,8 +145,8 @@ def widen(finding: Finding, extra: float, kernels: str, scalar: bool) -> None:
     """Give a finding the limit that it has with known kernels' errors, which alone put it `extra` u off the oracle."""
     limit = end_to_end_limit(finding, [math.hypot(finding.floor, extra)], scalar, APriori(0))
     finding.limit = limit.value
-    adds = f"{kernels} adds {extra:.2f} to the floor {finding.floor:.2f} (in quadrature)"
     if finding.verdict == "roundoff":
-        finding.reason = f"{finding.reason}; {adds}"
+        finding.reason += f", known kernels add {extra:.3g}"
     elif finding.error <= limit.value:
-        finding.verdict, finding.reason = "explained", adds
+        finding.verdict = "explained"
+        finding.reason = f"{kernels} adds {extra:.2f} to the floor {finding.floor:.2f} (in quadrature)"

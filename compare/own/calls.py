@@ -1,9 +1,8 @@
-"""Other people's models: what a callable of theirs returns, and the float32 runs that set the limits. NumPy only."""
+"""Other people's models: calling them on the same numbers in float32 and in float64. NumPy only."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,12 +10,12 @@ from numpy.typing import NDArray
 
 from ...backends.errors import Problem
 from ...backends.spec import Tap
-from ..judging.metrics import error
+from .arrays import Tensors, as_array, first_line, is_returnable
+from .places import place
 
 Arrays = dict[str, NDArray[Any]]
-Function = Callable[[Arrays], Mapping[str, Any]]  # a model: inputs by name to tensors by tap name
+Function = Callable[[Arrays], Any]  # a model: inputs by name to tensors, by tap name best (arrays.py has the others)
 Listed = list[tuple[str, Tap]]  # level and tap, in the order of computation
-RUNS = 3  # float32 runs that set a limit, where no more twins are given
 
 
 class Source(Protocol):
@@ -29,55 +28,28 @@ class Source(Protocol):
     def __getitem__(self, name: str) -> NDArray[Any]: ...
 
 
-class Tensors:
-    """What a callable returned, copied: some frameworks write their next run into the same memory."""
-
-    def __init__(self, given: Mapping[str, Any]):
-        self.names = [str(name) for name in given]
-        self._arrays = {str(name): _array(str(name), value) for name, value in given.items()}
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._arrays
-
-    def __getitem__(self, name: str) -> NDArray[Any]:
-        found = self._arrays[name]
-        if isinstance(found, Problem):
-            raise found
-        return found
-
-
-def _array(name: str, value: Any) -> NDArray[Any] | Problem:
-    try:
-        array = np.array(value)
-    except Exception as problem:
-        return Problem(f"{name} does not become an array ({_first_line(problem)}); return x.detach().cpu().numpy().")
-    if array.dtype.kind not in "fiub" or (array.dtype.kind == "f" and array.dtype.itemsize < 4):
-        return Problem(f"{name} is {array.dtype}, which cannot be judged; return real numbers in float32.")
-    return array.astype(np.float64) if array.dtype.itemsize > 8 else array
-
-
-def _first_line(problem: Exception) -> str:
-    return f"{type(problem).__name__}: {str(problem).strip().splitlines()[0] if str(problem).strip() else 'no message'}"
-
-
 def call(who: str, function: Function, inputs: Arrays) -> Tensors:
-    """Call a model on copies of the inputs. Raises Problem, with what it raised, or where it returns no mapping."""
+    """Call a model on copies of the inputs. Raises Problem from what it raised, or where it returns no tensors."""
     try:
         given = function({name: array.copy() for name, array in inputs.items()})
-        if isinstance(given, Mapping):
+        if is_returnable(given):
             return Tensors(given)
+    except Problem as problem:  # of ours, which says by itself what to do
+        raise Problem(f"{who}: {problem}") from problem
     except Exception as problem:
-        raise Problem(f"{who} raised {_first_line(problem)}") from problem
-    raise Problem(f"{who} returned a {type(given).__name__}; it must return arrays by tap name, in a dict.")
+        raise Problem(f"{who} raised {first_line(problem)}{place(problem)}") from problem
+    hint = " (is there no return?)" if given is None else ""
+    raise Problem(f"{who} returned a {type(given).__name__}{hint}; it must return arrays by tap name, in a dict.")
 
 
 def rounded(inputs: Mapping[str, Any]) -> Arrays:
-    """The inputs with floating point in float32, which every run then starts from. Raises Problem for what is no array."""
+    """The inputs with floating point in float32, which every run then starts from. Raises Problem for what is no array.
+
+    A framework's tensors, of a state dict say, are taken as well.
+    """
     found = {}
     for name, value in inputs.items():
-        array = np.array(value)
-        if array.dtype.kind not in "fiub":
-            raise Problem(f"Input {name} is {array.dtype}; give real numbers (a framework's tensor as its .numpy()).")
+        array, _ = as_array(f"Input {name}", value)
         if array.dtype.kind == "f":
             with np.errstate(over="ignore"):
                 narrow = array.astype(np.float32)
@@ -114,96 +86,3 @@ def displaced(inputs: Mapping[str, Any], seed: int) -> Arrays:
 def is_exact(tap: Tap, oracle: NDArray[Any]) -> bool:
     """Whether a tensor must agree bit for bit: asked for, or integers and booleans."""
     return tap.exact or oracle.dtype.kind in "iub"
-
-
-def unfit(run: Source, oracle: Source, listed: Listed) -> str:
-    """Why a run is no float32 run of what the oracle computes, so that it cannot set a limit; or nothing."""
-    for _, tap in listed:
-        if tap.name not in oracle:
-            continue
-        if tap.name not in run:
-            return f"it has no {tap.name}"
-        expected, actual = oracle[tap.name], run[tap.name]
-        if actual.shape != expected.shape:
-            return f"{tap.name} has shape {actual.shape}, the oracle's is {expected.shape}"
-        if is_exact(tap, expected):
-            if (actual != expected).any():
-                return f"it decides otherwise than the oracle at {tap.name}"
-        elif expected.ndim and actual.dtype.itemsize > 4:
-            return f"{tap.name} comes in {actual.dtype}"
-        elif np.isfinite(expected).all() and not np.isfinite(actual).all():
-            return f"{tap.name} has NaN or infinite elements"
-    return ""
-
-
-def only_rounded(run: Source, oracle: Source, listed: Listed) -> bool:
-    """Whether every tensor of a float32 run is the float64 one, rounded: it then computed in float64 all along."""
-    found = [(run[tap.name], oracle[tap.name]) for _, tap in listed if tap.name in oracle]
-    found = [(actual, expected) for actual, expected in found if expected.dtype.kind == "f" and expected.size >= 16]
-    return bool(found) and all(error(actual, expected) < 1 for actual, expected in found)
-
-
-@dataclass(frozen=True)
-class Floor:
-    """The float32 runs that set the limits (none: the a-priori bound), and the sentences that say why these."""
-
-    runs: Sequence[Source] = ()
-    why: list[str] = field(default_factory=list)
-
-
-def measured_floor(
-    reference: Function, twins: Sequence[Function] | None, inputs: Arrays, oracle: Source, listed: Listed
-) -> Floor:
-    """Run the twins (None: the reference itself) in float32, on the inputs and on inputs displaced by roundoff.
-
-    Raises Problem where a twin that was given fails, or cannot set a limit.
-    """
-    if twins is not None and not twins:
-        return Floor(why=["limits: a priori, by depth, as no twin was asked for"])
-    given = [(f"twin {i}", twin) for i, twin in enumerate(twins or (), 1)] or [("the reference", reference)]
-    runs: list[Source] = []
-    for who, function in given:
-        try:
-            run = call(who, function, inputs)
-            reason = unfit(run, oracle, listed)
-            if not reason and twins is None and only_rounded(run, oracle, listed):
-                reason = "its float32 numbers are the float64 ones, rounded at the end"
-        except Problem as problem:
-            if twins is not None:
-                raise
-            reason = str(problem)
-        if reason and twins is not None:
-            raise Problem(f"{who} cannot set a limit: {reason}; give another float32 implementation, or none.")
-        if reason:
-            return Floor(
-                why=[
-                    f"limits: a priori, by depth, as the reference does not run in float32 ({reason}); measured limits are "
-                    "sharper: let it compute in the type of its inputs, with the weights among them, or give twins"
-                ]
-            )
-        runs.append(run)
-    measured, skipped = len(runs), []
-    for who, run_or_reason in _displaced_runs(given, inputs, oracle, listed, RUNS - measured):
-        if isinstance(run_or_reason, str):
-            skipped.append(f"{who} on displaced inputs was left out: {run_or_reason}")
-        else:
-            runs.append(run_or_reason)
-    what = "the reference" if twins is None else f"{measured} twin(s)"
-    more = f", {len(runs) - measured} of them on inputs displaced by roundoff" if len(runs) > measured else ""
-    return Floor(runs, [f"limits: from {len(runs)} float32 run(s) of {what}{more}", *skipped])
-
-
-def _displaced_runs(
-    given: Sequence[tuple[str, Function]], inputs: Arrays, oracle: Source, listed: Listed, count: int
-) -> Iterator[tuple[str, Source | str]]:
-    """Runs on displaced inputs, or why one is no use."""
-    for seed in range(count):
-        moved = displaced(inputs, seed)
-        if all(np.array_equal(moved[name], array, equal_nan=array.dtype.kind == "f") for name, array in inputs.items()):
-            return  # nothing to displace: the run would be the same
-        who, function = given[seed % len(given)]
-        try:
-            run = call(who, function, moved)
-            yield who, unfit(run, oracle, listed) or run
-        except Problem as problem:
-            yield who, str(problem)

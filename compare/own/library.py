@@ -18,8 +18,14 @@ from ..recording.inputs import digest
 from ..recording.manifest import DTYPES, OWN
 from ..recording.trace import MANIFEST, Trace, TraceProblem, write_trace
 from ..reporting.report import About, Report
-from .calls import Arrays, Floor, Function, Tensors, call, measured_floor, rounded, unfit, widened
-from .own import Taps, all_taps, judge, listing, require_float64
+from .arrays import Tensors
+from .calls import Arrays, Function, call, rounded, widened
+from .chained import Chained, chained
+from .explained import explain
+from .floor import SUMS, Floor, measured_floor, unfit
+from .frameworks import environments, frameworks_called
+from .own import Taps, all_taps, judge, listing, null_gradients, require_alike, require_float64
+from .repeated import call_again, excuse_the_unrepeatable
 from .result import Parity
 
 
@@ -37,10 +43,13 @@ def parity(
 ) -> Parity:
     """Judge a float32 model against a float64 one, tensor by tensor, in units of float32 roundoff.
 
-    reference: called with the inputs in float64; returns arrays by tap name, computed in float64.
-    candidate: called with the same numbers in float32; returns arrays by the same names, in NumPy.
-    inputs: arrays by name; floating point is rounded to float32 first. Best with the weights among them.
-    taps: what to judge, in the order of computation; None: all that the reference returns, in its order. Integers,
+    reference: called with the inputs in float64; returns tensors by tap name, computed in float64. `tapped` makes such a
+        function of a module.
+    candidate: called with the same numbers in float32; returns tensors by the same names. Arrays, or tensors of any
+        framework; a tuple or a list is opened as "0", "1", ..., a lone tensor is "0", where both sides return such.
+    inputs: arrays by name, or tensors; floating point is rounded to float32 first. Best with the weights among them.
+    taps: what to judge, in the order of computation; None: all that the reference returns, in its order, and where no
+        gradients are listed either, those by their names ("conv1.weight.grad", "grad/x": names.py) as gradients. Integers,
         booleans and Tap(name, operation, exact=True) must agree bit for bit.
     gradients: what else to judge, in the order of the backward pass: elements that are zero in exact arithmetic (a bias
         before a batch norm) are judged by the size of the other gradients.
@@ -52,11 +61,14 @@ def parity(
     Limits need float32 runs whose roundings are independent. One implementation on one machine always rounds alike, so
     up to three runs are made by moving every input (not integers) to a neighbouring float32 number at random: all later
     roundings fall out anew, and a badly conditioned model shows it. A float64 run on noisy inputs would not do: it has
-    none of the roundings inside. The order of summation stays that of the twins: where the candidate sums thousands of
-    terms in another one, and is right, give a twin that does too. A twin that decides otherwise than the reference (an
-    integer tap) is left out. Where the reference cannot run in float32 the limit is a priori, and the result says so.
+    none of the roundings inside. Their products (matrix products, convolutions, forward and backward) are summed in one
+    chain each, the order that costs most of those that a right port may take: for references and twins in NumPy and
+    PyTorch; others have limits twice as wide. A twin that decides otherwise than the reference (an integer tap) is left
+    out. Where the reference cannot run in float32 the limit is a priori, and the result says so.
 
-    What fails while it runs (a callable raises, an array is half precision) is "not comparable" with the reason.
+    Each side is called twice on the same inputs: one that gives other numbers is named, and its numbers are not judged.
+    Infinities that both have at the same places agree; one on one side only is a fault. What fails while it runs (a callable
+    raises, which `.cause` then is, or is random, or half precision costs as much) is "not comparable" with the reason.
     Raises Problem where there is nothing to compare, a name comes twice, or the candidate is its own twin or reference.
     """
     if _same(reference, candidate):
@@ -70,14 +82,26 @@ def parity(
     listed = listing(taps, gradients)
     try:
         oracle = call("the reference", reference, widened(narrow))
-        listed = listed if taps is not None else all_taps(oracle, listed)
+        listed = listed if taps is not None else all_taps(oracle, listed, list(narrow))
         require_float64(oracle, listed)
+        steady = call_again("the reference", reference, widened(narrow), oracle, listed, roundoff=2.0**-53)
         floor = measured_floor(reference, twins, narrow, oracle, listed)
-        run = call(f"the {label}", candidate, narrow)
+        for i, twin in enumerate(twins or ()):
+            call_again(f"twin {i + 1}", chained(twin, seed=i), narrow, floor.runs[i], listed)
+        with frameworks_called() as called:
+            run = call(f"the {label}", candidate, narrow)
+        require_alike(f"the {label}", run, oracle)
+        repeated = call_again(f"the {label}", candidate, narrow, run, listed)
     except Problem as problem:
         judgement.problem = str(problem)
-        return _result([judgement], narrow, 0)
+        return _result([judgement], narrow, 0, cause=problem.__cause__)
     judge([(judgement, run)], oracle, floor, listed, depth)
+    where = environments(called, judgement.environment)
+    if len(where) == 1 and not judgement.environment.get("framework"):
+        judgement.environment |= where[0]
+    explain(judgement, where, reference, widened(narrow), oracle, null_gradients(oracle, listed))
+    excuse_the_unrepeatable(judgement, repeated)
+    judgement.notices += steady.notices + repeated.notices
     return _result([judgement], narrow, len(floor.runs))
 
 
@@ -99,7 +123,7 @@ def assert_parity(
     """`parity` for a test: raises AssertionError with the report's sentence unless the candidate is right in full."""
     result = parity(reference, candidate, inputs, taps, gradients=gradients, twins=twins, depth=depth)
     if not result.ok:
-        raise AssertionError(result.reason)
+        raise AssertionError(result.reason) from result.cause
     return result
 
 
@@ -124,10 +148,14 @@ def save_trace(
     if not framework or dtype not in DTYPES:
         raise Problem(f"framework {framework!r}, dtype {dtype!r}: give a name, and one of {', '.join(DTYPES)}.")
     found = Tensors(tensors)
+    if found.narrow and dtype != "bfloat16":
+        name, kind = next(iter(found.narrow.items()))
+        raise Problem(f"{name} came in {kind}, whose roundoff hides porting faults; run it in {dtype} and record that.")
     given = None if inputs is None else {name: digest(array) for name, array in rounded(inputs).items()}
     manifest = {
         "framework": framework, "config": {"kind": OWN}, "dtype": dtype, "levels": ["forward"], "taps": None,
         "environment": {"framework": framework, **(environment or {})}, "inputs": given or {},
+        "chained": isinstance(tensors, Chained),
     }  # fmt: skip
     arrays = [(name, found[name]) for name in found.names]  # raises here, before anything is written
     write_trace(Path(path), manifest, arrays)
@@ -155,7 +183,7 @@ def parity_of_traces(
     with ExitStack() as stack:
         reference = stack.enter_context(closing(Trace(Path(oracle))))
         listed = listing(taps, gradients)
-        listed = listed if taps is not None else all_taps(reference, listed)
+        listed = listed if taps is not None else all_taps(reference, listed, list(reference.manifest["inputs"]))
         if reference.manifest["dtype"] != "float64":
             raise Problem(
                 f"{oracle} was recorded in {reference.manifest['dtype']}; the oracle must compute in float64."
@@ -180,7 +208,13 @@ def parity_of_traces(
             judgement.problem = _other_run(reference, trace)
             if not judgement.problem:
                 comparable.append((judgement, trace))
-        judge(comparable, reference, Floor(runs, [f"limits: {why}"]), listed, depth)
+        loose = [twin for twin in runs if not twin.manifest.get("chained")]
+        if loose:
+            why += (
+                f", {SUMS:g} times as wide, as {loose[0].path.name} was not summed in chains (polymae.compare.chained)"
+            )
+        floor = Floor(runs, [f"limits: {why}"], slack=SUMS if loose else 1.0)
+        judge(comparable, reference, floor, listed, depth)
         return _result(judgements, {}, len(runs), digests=reference.manifest["inputs"])
 
 
@@ -195,9 +229,14 @@ def _other_run(oracle: Trace, trace: Trace) -> str:
 
 
 def _result(
-    judgements: list[Judgement], inputs: Arrays, twins: int, digests: Mapping[str, str] | None = None
+    judgements: list[Judgement],
+    inputs: Arrays,
+    twins: int,
+    digests: Mapping[str, str] | None = None,
+    cause: BaseException | None = None,
 ) -> Parity:
     levels = ("forward", "loss", "gradients")
     about = About("own model", "as given", "", "as given", None)
     found = {name: digest(array) for name, array in inputs.items()} if digests is None else dict(digests)
-    return Parity(Report(about, levels, judgements, None, twins, "the reference in float64", digests=found))
+    report = Report(about, levels, judgements, None, twins, "the reference in float64", digests=found)
+    return Parity(report, cause)

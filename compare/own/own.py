@@ -13,10 +13,14 @@ from ...backends.errors import Problem
 from ...backends.spec import Tap
 from ..judging.findings import Finding, Judgement
 from ..judging.floors import Floors
-from ..judging.kernels import known_kernels
 from ..judging.tensors import judge_tensor, measure_null
 from ..judging.tolerance import NULL, APriori
-from .calls import Floor, Listed, Source, is_exact
+from .arrays import Tensors
+from .calls import Listed, Source, is_exact
+from .floor import Floor
+from .infinities import finite_part, judge_infinities, note_infinities
+from .names import by_name, holes
+from .narrow import excuse_the_narrow
 
 Taps = Iterable["Tap | str"]
 
@@ -36,55 +40,73 @@ def listing(taps: Taps | None, gradients: Taps) -> Listed:
     return [("forward", tap) for tap in forward] + [("gradients", tap) for tap in backward]
 
 
-def all_taps(oracle: Source, gradients: Listed) -> Listed:
-    """All that the reference returns, the gradients last. Raises Problem where that is nothing."""
+def all_taps(oracle: Source, gradients: Listed, inputs: Sequence[str]) -> Listed:
+    """All that the reference returns, the gradients last: those listed, or where none is those that are called so.
+
+    inputs: their names, in order. Raises Problem where there is nothing.
+    """
     named = {tap.name for _, tap in gradients}
     found = [("forward", Tap(name, "")) for name in oracle.names if name not in named] + gradients
     if not found:
         raise Problem("The reference returned no tensor; there is nothing to compare.")
-    return found
+    return found if gradients else by_name(oracle, inputs)
+
+
+def require_alike(who: str, run: Tensors, oracle: Tensors) -> None:
+    """Raise Problem where one side gives names and the other numbers its tensors."""
+    if bool(run.numbered) == bool(oracle.numbered):
+        return
+    bare, kind, named, names = who, run.numbered, "the reference", oracle.names
+    if oracle.numbered:
+        bare, kind, named, names = "the reference", oracle.numbered, who, run.names
+    example = ", ".join(f'"{name}": ...' for name in names[:3]) + (", ..." if len(names) > 3 else "")
+    raise Problem(f"{bare} returned a {kind}, {named} tensors by name; return {{{example}}} from {bare}, too.")
 
 
 def require_float64(oracle: Source, listed: Listed) -> None:
     """Raise Problem for a tensor of the oracle's that comes in less than float64."""
     for _, tap in listed:
+        if narrow := getattr(oracle, "narrow", {}).get(tap.name):
+            raise Problem(f"The reference returned {tap.name} in {narrow}; it must compute in float64.")
         if tap.name in oracle and oracle[tap.name].dtype.kind == "f" and oracle[tap.name].dtype.itemsize < 8:
             raise Problem(f"The reference returned {tap.name} in {oracle[tap.name].dtype}; it must compute in float64.")
 
 
+@np.errstate(all="ignore")  # a candidate may hold anything, and the verdict says so
 def judge(
     candidates: Sequence[tuple[Judgement, Source]], oracle: Source, floor: Floor, listed: Listed, depth: int | None
 ) -> None:
     """Fill the judgements, tensor by tensor."""
-    names = {tap.name for _, tap in listed}
     for judgement, run in candidates:
         judgement.notices += floor.why
-        judgement.coverage += [
-            f"{tap.name} is missing from the reference" for _, tap in listed if tap.name not in oracle
-        ]
-        judgement.coverage += [f"{tap.name} is missing" for _, tap in listed if tap.name not in run]
-        judgement.coverage += [
-            f"{name} of the reference is not among the taps" for name in oracle.names if name not in names
-        ]
-        judgement.coverage += [f"{name} is unknown" for name in run.names if name not in names]
+        judgement.coverage += holes(listed, oracle, run)
     siblings = _gradients(oracle, listed)
-    a_priori = APriori(depth or max(1, sum(level == "forward" for level, _ in listed)))
+    a_priori = APriori(depth or max(1, sum(level == "forward" for level, _ in listed)), floor.terms)
     floors = Floors(a_priori)
     for level, tap in listed:
         if tap.name not in oracle:
             continue
         expected = oracle[tap.name]
+        finite = finite_part(expected)
         tap = replace(tap, exact=is_exact(tap, expected))
         level = "loss" if level == "forward" and expected.ndim == 0 else level
         null = level == "gradients" and not tap.exact and _is_null(expected, siblings[0])
-        found = {} if tap.exact else {f"float32 run {i}": run[tap.name] for i, run in enumerate(floor.runs, 1)}
-        twins = list(found.values()) if null else floors.fit(level, tap, expected, found)
+        found = {} if tap.exact else {f"float32 run {i}": run[tap.name][finite] for i, run in enumerate(floor.runs, 1)}
+        twins = list(found.values()) if null else floors.fit(level, tap, expected[finite], found)
+        if floor.slack > 1 and not tap.exact:
+            twins = [expected[finite] + floor.slack * (twin - expected[finite]) for twin in twins]
         for judgement, run in candidates:
             if tap.name in run:
-                judgement.findings.append(
-                    _finding(level, tap, run, expected, twins, a_priori, siblings[1] if null else 0)
-                )
+                finding = Finding(tap.name, level, tap.operation, "not comparable", size=expected.size)
+                if (actual := _actual(finding, run, expected, floor)) is None:
+                    pass  # the finding says why there is no number
+                elif null and actual.shape == expected.shape:
+                    measure_null(finding, actual, twins, siblings[1])
+                else:
+                    finding = _finding(level, tap, actual, expected, twins, a_priori)
+                judgement.findings.append(finding)
     for judgement, run in candidates:
+        excuse_the_narrow(judgement, run, oracle)
         judgement.notices += [*floors.notices, *_notices(judgement, oracle, run)]
 
 
@@ -103,32 +125,38 @@ def _gradients(oracle: Source, listed: Listed) -> tuple[float, float]:
     return largest, float(np.sqrt(squares / max(count, 1)))
 
 
-def _finding(
-    level: str,
-    tap: Tap,
-    run: Source,
-    expected: NDArray[Any],
-    twins: Sequence[NDArray[Any]],
-    a_priori: APriori,
-    siblings: float,
-) -> Finding:
-    """siblings: the rms of all gradients, for one that is zero in exact arithmetic; else 0."""
-    finding = Finding(tap.name, level, tap.operation, "not comparable", size=expected.size)
+def _actual(finding: Finding, run: Source, expected: NDArray[Any], floor: Floor) -> NDArray[Any] | None:
+    """The candidate's tensor; None where the finding is complete without any distance."""
     try:
-        actual = run[tap.name]
+        actual = run[finding.name]
     except Problem as problem:
         finding.reason = str(problem)
-        return finding
-    if not expected.size and actual.shape == expected.shape:
-        finding.reason = "it has no elements"
-    elif not tap.exact and not np.isfinite(expected).all():
-        finding.reason = "the reference's is not finite itself"
-    elif siblings and actual.shape == expected.shape and np.isfinite(actual).all():
-        measure_null(finding, actual, twins, siblings)
-    else:
-        oracle = expected if tap.exact else expected.astype(np.float64)
-        finding = judge_tensor(level, tap, actual, oracle, twins, a_priori)
+        return None
+    if actual.shape == expected.shape:
+        if not expected.size:
+            finding.reason = "it has no elements"
+            return None
+        if judge_infinities(finding, actual, expected, finding.name in floor.overflowing):
+            return None
+    return actual
+
+
+def _finding(
+    level: str, tap: Tap, actual: NDArray[Any], expected: NDArray[Any], twins: Sequence[NDArray[Any]], a_priori: APriori
+) -> Finding:
+    finite = finite_part(expected) if actual.shape == expected.shape else ...
+    oracle = expected if tap.exact else expected.astype(np.float64)
+    finding = judge_tensor(level, tap, actual[finite], oracle[finite], twins, a_priori)
+    if finite is not ...:
+        note_infinities(finding, actual, expected)
     return finding
+
+
+def null_gradients(oracle: Source, listed: Listed) -> frozenset[str]:
+    """The gradients all of whose elements are zero in exact arithmetic."""
+    largest, _ = _gradients(oracle, listed)
+    names = [tap.name for level, tap in listed if level == "gradients" and tap.name in oracle]
+    return frozenset(name for name in names if _is_null(oracle[name], largest))
 
 
 def _is_null(expected: NDArray[Any], largest: float) -> bool:
@@ -145,12 +173,5 @@ def _notices(judgement: Judgement, oracle: Source, run: Source) -> list[str]:
     if judged and all(array.dtype.itemsize > 4 for array in judged):
         notices.append(
             "the candidate returned float64: it is judged by float32's limits, and says nothing about float32"
-        )
-    known = known_kernels(judgement.environment)
-    if known and judgement.verdict == "fault":
-        sizes = ", ".join(f"{operation} {size:.3g} u" for operation, size in known.items())
-        named = " ".join(str(judgement.environment[name]) for name in ("framework", "version", "device"))
-        notices.append(
-            f"{named} has inaccurate kernels ({sizes}): an error of that size behind them is no fault of a port"
         )
     return notices

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..judging.findings import Finding, Judgement
 from ..reporting.report import Report, worst_verdict
+from .places import shown
 
 COLUMNS = ("tensor", "operation", "verdict", "E", "limit", "why")
 
 
 @dataclass(frozen=True)
 class Parity:
-    """The verdict on one or more candidates. Errors E and limits are in units of float32 roundoff, u = 2^-24."""
+    """The verdict on one or more candidates. Errors E and limits are in units of float32 roundoff, u = 2^-24.
+
+    cause: what a callable raised, where that is why nothing could be compared, with its traceback.
+    """
 
     report: Report
+    cause: BaseException | None = None
 
     @property
     def ok(self) -> bool:
@@ -84,6 +90,7 @@ class Parity:
         lines = [
             f"{judgement.label} against {report.oracle}: {report.verdict(judgement)}",
             report.reason(judgement),
+            *(textwrap.indent(shown(self.cause), "  ").splitlines() if self.cause else ()),
             *judgement.notices,
         ]
         if judgement.coverage and judgement.verdict != "coverage hole":

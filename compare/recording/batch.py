@@ -12,7 +12,6 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from .. import TIME_LIMIT
 from .record import Run, record
 from .trace import Outcome
 from .worker import finished
@@ -23,13 +22,14 @@ _PATHS = ("out", "inputs", "weights")
 def record_batch(
     runs: Sequence[Run],
     python: str = sys.executable,
-    time_limit: float = TIME_LIMIT,
+    time_limit: float | None = None,
     stop: threading.Event | None = None,
 ) -> list[Outcome]:
     """How every run ended, in their order. Never raises for what the process does.
 
     A run at which the process dies has that as its reason, and the rest are recorded in a new process. time_limit, in
-    seconds, is for each process: what is not recorded by then is not recorded. stop: set by another thread, it ends all.
+    seconds, is for each process (None: as long as it gets on, patience.Patience): what is not recorded by then is not
+    recorded. stop: set by another thread, it ends all.
     """
     outcomes: list[Outcome] = []
     while len(outcomes) < len(runs):
@@ -47,7 +47,9 @@ def _outcome(run: Run, reason: str) -> Outcome:
     return Outcome(run.framework, None if reason else run.out, reason)
 
 
-def _process(runs: Sequence[Run], python: str, time_limit: float, stop: threading.Event) -> tuple[list[str], str, bool]:
+def _process(
+    runs: Sequence[Run], python: str, time_limit: float | None, stop: threading.Event
+) -> tuple[list[str], str, bool]:
     """What one process said of the runs that it finished ("" or a reason), how it ended, and not to start another."""
     # Files, and not pipes, which would have to be filled and emptied at the same time.
     with tempfile.TemporaryFile() as told, tempfile.TemporaryFile() as heard:

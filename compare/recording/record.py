@@ -178,7 +178,7 @@ def _model(run: Run, runtime: Runtime, config: Config) -> tuple[Any, str]:
 def _order(run: Run) -> Any:
     if run.twin is None:
         return nullcontext()
-    from ...backends.numpy.layers import summed_in_chains
+    from ...backends.numpy.sums import summed_in_chains
 
     return summed_in_chains(run.twin)
 

@@ -16,21 +16,25 @@ from typing import IO
 from ...backends.blas import variables
 from ...backends.errors import REPORT_IT
 from ...convert.atomic import remove_leftovers
-from .. import TIME_LIMIT
+from .patience import Patience
 from .record import Run
 from .trace import Outcome
 
 POLL = 0.2  # seconds between two looks at `stop`
+LAST_WORDS = (
+    10.0  # seconds for reading them, which only a child that left the worker's session takes: it keeps the pipe open
+)
 KEPT = 1 << 16  # bytes of a worker's last words
 LONGEST = 500  # characters of them in a reason
 
 
 def record_in_process(
-    run: Run, python: str = sys.executable, time_limit: float = TIME_LIMIT, stop: threading.Event | None = None
+    run: Run, python: str = sys.executable, time_limit: float | None = None, stop: threading.Event | None = None
 ) -> Outcome:
     """Run `polymae record` in a fresh interpreter and say how it went. Never raises for what the worker does.
 
-    stop: set by another thread, it ends the worker.
+    time_limit: seconds of real time; None: as long as it gets on (patience.Patience). stop: set by another thread, it ends
+    the worker.
     """
     run.out.unlink(missing_ok=True)  # an older trace must not pass for this run's
     try:
@@ -57,7 +61,7 @@ class Process:
 def finished(
     command: Sequence[str],
     run: Run,
-    time_limit: float,
+    time_limit: float | None,
     stop: threading.Event | None = None,
     stdin: IO[bytes] | int = subprocess.DEVNULL,
     stdout: IO[bytes] | int = subprocess.DEVNULL,
@@ -79,14 +83,13 @@ def finished(
         return Process(False, 1, f"the interpreter {command[0]} does not start: {problem}")
     words = _LastWords(worker)
     try:
-        in_time = _wait(worker, words, time.monotonic() + time_limit, stop)
+        ended = _wait(worker, words, Patience(worker.pid, time_limit), stop)
     finally:
         status = _end(worker)
-        words.join(POLL)
-    if in_time:
-        return Process(True, status, _reason(status, words.text(), command[0]))
-    why = "stopped" if stop.is_set() else f"no result within {time_limit:.0f} s"
-    return Process(False, status, f"{why}; the process was ended")
+        words.join(LAST_WORDS)
+    if ended:
+        return Process(False, status, f"{ended}; the process was ended")
+    return Process(True, status, _reason(status, words.text(), command[0]))
 
 
 class _LastWords(threading.Thread):
@@ -109,15 +112,15 @@ class _LastWords(threading.Thread):
         return "".join(letter if letter.isprintable() else "\n" if letter in "\r\n" else " " for letter in said)
 
 
-def _wait(worker: subprocess.Popen[bytes], words: _LastWords, until: float, stop: threading.Event) -> bool:
-    """Whether the worker ends by itself before its time is up; it is left for `_end` to collect."""
+def _wait(worker: subprocess.Popen[bytes], words: _LastWords, patience: Patience, stop: threading.Event) -> str:
+    """Why the worker is to be ended, or "" where it ends by itself; it is left for `_end` to collect."""
     while os.waitid(os.P_PID, worker.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
-        if stop.is_set() or time.monotonic() >= until:
-            return False
+        if why := "stopped" if stop.is_set() else patience.over():
+            return why
         if words.is_alive():
-            words.join(min(POLL, max(0.0, until - time.monotonic())))  # until it falls silent: mostly its end
+            words.join(min(POLL, patience.left))  # until it falls silent: mostly its end
         time.sleep(0.01)
-    return True
+    return ""
 
 
 def _end(worker: subprocess.Popen[bytes]) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import math
+import re
 from collections.abc import Callable, Iterable
 from importlib import import_module, resources
 from pathlib import Path
@@ -48,7 +49,7 @@ def write_page(report: Report, path: Path) -> None:
     environment = Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, loader=PackageLoader(str(__package__), ".")
     )
-    environment.filters |= {"short": short, "ratio": _ratio}
+    environment.filters |= {"short": short, "ratio": _ratio, "breakable": _breakable}
     environment.globals |= {"cell": level_cell, "style": _resource("report.css"), "marks": MARKS, "shown": SHOWN}
     pictures = report.pictures or Pictures()
     text = environment.get_template("report.html").render(
@@ -76,6 +77,7 @@ def _framework(report: Report, judgement: Judgement) -> dict[str, Any]:
     return {
         "judgement": judgement,
         "label": judgement.label,
+        "gate": _gate(report, judgement),
         "verdict": report.verdict(judgement),
         "reason": report.reason(judgement),
         "reference": report.reference.summary(judgement.label) if report.reference else None,
@@ -86,6 +88,17 @@ def _framework(report: Report, judgement: Judgement) -> dict[str, Any]:
         "introduced": [_introduced(judgement, backward) for backward in (False, True)],
         "outliers": sorted(judgement.findings, key=lambda finding: -finding.ratio)[:OUTLIERS],
     }
+
+
+def _gate(report: Report, judgement: Judgement) -> dict[str, str]:
+    """The level of the tensor that fails --atol or --rtol where that was asked for, and how; else nothing."""
+    reference = report.reference
+    summary = reference.summary(judgement.label) if reference and reference.asked else None
+    if not reference or not summary or summary["passed"]:
+        return {}
+    levels = {finding.name: finding.level for finding in judgement.findings}
+    said = f"{summary['tensor']}: needs atol {short(summary['atol_needed'])} beside {reference.label}, "
+    return {"level": levels.get(summary["tensor"], "forward"), "why": f"{said}more than {short(reference.atol)}"}
 
 
 def _introduced(judgement: Judgement, backward: bool) -> dict[str, Any] | None:
@@ -133,6 +146,13 @@ def _heat(
 def _ratio(value: float) -> str:
     """.43, 2.50, 128"""
     return f"{value:.2f}".removeprefix("0") if value < 10 else short(value)
+
+
+def _breakable(name: str) -> str:
+    """A name as HTML that may go over to another line behind a dot, a slash or an underscore."""
+    from markupsafe import Markup, escape
+
+    return Markup(re.sub(r"([./_])", r"\1<wbr>", str(escape(name))))
 
 
 def _number(value: float) -> float:

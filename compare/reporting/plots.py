@@ -15,6 +15,9 @@ from .pictures import TWINS, Pictures
 INK, GRID, BAND, BAD = "#00000a", "#00000b", "#00000c", "#00000d"
 SERIES = tuple(f"#0000{i:02x}" for i in range(0x10, 0x16))
 STYLES = ("-", (0, (6, 2)), (0, (2, 1.5)), (0, (6, 1.5, 1.5, 1.5)), (0, (1, 1)), (0, (9, 3)))
+LEAST = 0.3  # u: what is smaller is as good as none
+TICK = 8  # points, of the names along an axis: 11 pixels at least, where a phone scrolls the plot (report.css)
+NAMES = 40  # that find room along an axis
 VARIABLES = {INK: "--ink", GRID: "--grid", BAND: "--band", BAD: "--bad"} | {
     colour: f"--series{i}" for i, colour in enumerate(SERIES)
 }
@@ -33,7 +36,7 @@ def depth_plot(judgements: Sequence[Judgement], chosen: Callable[[Finding], bool
         return ""
     top = max(finding.limit for finding in bands) * 1e6
     errors = {
-        label: [_drawable(row[name].error, top) if name in row else math.nan for name in names]
+        label: [_at_most(row[name].error, top) if name in row else math.nan for name in names]
         for label, row in rows.items()
         if row
     }
@@ -42,17 +45,15 @@ def depth_plot(judgements: Sequence[Judgement], chosen: Callable[[Finding], bool
         x = range(len(names))
         floors, limits = [finding.floor for finding in bands], [finding.limit for finding in bands]
         axes.fill_between(x, floors, limits, color=BAND, linewidth=0, label="floor to limit")
-        for i, (label, values) in enumerate(errors.items()):
-            axes.plot(x, values, **_style(i), label=label)
+        axes.set_yscale("log")
+        _lines(axes, x, errors, least=LEAST)
         for judgement in judgements:
             wrong = judgement.first_wrong
             if wrong and wrong.name in names and judgement.label in errors:
-                at = names.index(wrong.name), errors[judgement.label][names.index(wrong.name)]
+                at = names.index(wrong.name), max(errors[judgement.label][names.index(wrong.name)], LEAST)
                 axes.plot(*zip(at), "X", color=BAD, markersize=7)
                 text = f"{judgement.label}: {wrong.name}"
                 axes.annotate(text, at, textcoords="offset points", xytext=(7, 3), color=BAD, annotation_clip=False)
-        axes.set_yscale("log")
-        axes.set_ylim(bottom=0.3)
         axes.set_ylabel("E  [u]")
         _mark_blocks(axes, [name.removeprefix("grad/").removeprefix("dy/") for name in names])
         axes.set_xlabel(along)
@@ -78,7 +79,7 @@ def introduced_plot(judgements: Sequence[Judgement], backward: bool, prefix: str
             if finding.introduced_limit and finding.name.startswith(("dy/", "grad/")) == backward:
                 block = block_of(finding.name) or _module_of(finding.name)
                 row = rows.setdefault(judgement.label, {})
-                row[block] = max(row.get(block, 0.0), _drawable(finding.introduced, 1e9))
+                row[block] = max(row.get(block, 0.0), _at_most(finding.introduced, 1e9))
                 limits[block] = max(limits.get(block, 0.0), finding.introduced_limit)
     names = list(limits)
     if len(names) < 2:
@@ -87,11 +88,13 @@ def introduced_plot(judgements: Sequence[Judgement], backward: bool, prefix: str
     def draw(axes: Any) -> None:
         x = range(len(names))
         axes.plot(x, [limits[name] for name in names], color=BAD, linewidth=0.8, label="limit")
-        for i, (label, row) in enumerate(rows.items()):
-            axes.plot(x, [row.get(name, math.nan) for name in names], **_style(i), label=label)
         axes.set_yscale("log")
+        _lines(
+            axes, x, {label: [row.get(name, math.nan) for name in names] for label, row in rows.items()}, least=LEAST
+        )
         axes.set_ylabel("introduced E  [u]")
-        axes.set_xticks(x, names, rotation=40, ha="right", fontsize=7)
+        shown = range(0, len(names), math.ceil(len(names) / NAMES))
+        axes.set_xticks(shown, [names[i] for i in shown], rotation=40, ha="right", fontsize=TICK)
 
     words = "; ".join(f"{label} at most {max(row.values()):.3g} u at {max(row, key=row.__getitem__)}"
                       for label, row in rows.items())  # fmt: skip
@@ -116,10 +119,9 @@ def curve_plots(pictures: Pictures, prefix: str) -> list[str]:
         if pictures.curve_limit:
             judged = steps[: len(pictures.curve_limit)]
             axes.fill_between(judged, 1e-12, pictures.curve_limit, color=BAND, linewidth=0, label="up to the limit")
-        for i, (label, values) in enumerate(pictures.distances.items()):
-            axes.plot(steps, [_drawable(value, 1e3) for value in values], **_style(i), label=label)
         axes.set_yscale("log")
-        axes.set_ylim(bottom=1e-9)
+        rows = {label: [_at_most(value, 1e3) for value in values] for label, values in pictures.distances.items()}
+        _lines(axes, steps, rows, least=1e-9)
         axes.set_ylabel("|loss - oracle| / oracle")
         axes.set_xlabel("training step")
 
@@ -180,9 +182,28 @@ def _case_of(name: str) -> str:
     return " ".join(name.split("/")[1:3]) if name.startswith("optimizer/") else ""
 
 
-def _drawable(value: float, top: float) -> float:
-    """A log axis has no zero, and infinity no place: nothing, and the top."""
-    return min(value, top) if value > 0 else math.nan
+def _at_most(value: float, top: float) -> float:
+    """Infinity has no place on an axis: the top. A NaN is drawn nowhere."""
+    return min(value, top)
+
+
+def _lines(axes: Any, x: Sequence[int], rows: Mapping[str, Sequence[float]], least: float) -> None:
+    """A line for each row on a logarithmic axis that begins at `least`, where what is smaller runs along the bottom.
+
+    A logarithm has no zero: the line has a gap there, and a dot below it, in a row of its own for every line.
+    """
+    for i, (label, values) in enumerate(rows.items()):
+        drawn = [max(value, least) if value > 0 else math.nan for value in values]
+        axes.plot(x, drawn, **_style(i), label=label)
+        dots = {place: least * 0.5 ** ((1 + i % len(SERIES)) / len(SERIES)) for place, v in zip(x, values) if v == 0}
+        for place, before, value, after in zip(x, [math.nan, *drawn[:-1]], drawn, [*drawn[1:], math.nan]):
+            if value > 0 and not (before > 0 or after > 0):  # between two gaps there is no line
+                dots[place] = value
+        axes.plot(list(dots), list(dots.values()), "o", color=SERIES[i % len(SERIES)], markersize=1.8)
+    exact = any(value == 0 for values in rows.values() for value in values)
+    if exact:
+        axes.plot([], [], "o", color=INK, markersize=1.8, label="no error at all")
+    axes.set_ylim(bottom=least / 2.2 if exact else least)
 
 
 def _style(number: int) -> dict[str, Any]:
@@ -195,12 +216,12 @@ def _mark_blocks(axes: Any, names: Sequence[str]) -> None:
     for i, name in enumerate(names):
         label = _case_of(name) or block_of(name) or name.removesuffix(".weight").removesuffix(".bias")
         if not found or found[-1][1] != label:
-            if found and i - found[-1][0] < len(names) / 40:
-                if not label.startswith(("blocks", "decoder_blocks")):
+            if found and i - found[-1][0] < len(names) / NAMES:
+                if not block_of(label) or block_of(found[-1][1]):
                     continue
                 found.pop()  # a block's name says more than that of a lone tensor before it
             found.append((i, label))
-    axes.set_xticks([place for place, _ in found], [name for _, name in found], rotation=40, ha="right", fontsize=7)
+    axes.set_xticks([place for place, _ in found], [name for _, name in found], rotation=40, ha="right", fontsize=TICK)
     axes.margins(x=0.01)
 
 
@@ -223,7 +244,10 @@ def _figure(draw: Callable[[Any], None], prefix: str, columns: int, words: str) 
         for side in ("top", "right"):
             axes.spines[side].set_visible(False)
         # At the left and three in a row: there it is seen on a phone too, where the rest is scrolled to.
-        figure.legend(loc="outside upper left", fontsize=8, frameon=False, ncols=min(columns, 3), handlelength=3.2)
+        figure.legend(
+            loc="outside upper left", fontsize=8, frameon=False, ncols=min(columns, 3), handlelength=2.6,
+            columnspacing=1.0, handletextpad=0.5, borderaxespad=0.2, borderpad=0,
+        )  # fmt: skip
         text = io.StringIO()
         figure.savefig(text, format="svg", metadata={"Date": None}, transparent=True)
         plt.close(figure)

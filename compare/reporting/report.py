@@ -109,7 +109,13 @@ class Report:
             return f"{unjudged[0].name}: {unjudged[0].reason}"
         if judgement.coverage:
             more = " ..." if len(judgement.coverage) > 3 else ""
-            return f"{'; '.join(judgement.coverage[:3])}{more}; record it again with this version of polymae"
+            # Somebody's own model has no settings, and no version of ours makes it complete.
+            advice = (
+                "record it again with this version of polymae"
+                if self.config
+                else "return and list the same on both sides"
+            )
+            return f"{'; '.join(judgement.coverage[:3])}{more}; {advice}"
         if self.verdict(judgement) == "fault" and self.reference:
             summary = self.reference.summary(judgement.label) or {}
             return (

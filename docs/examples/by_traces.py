@@ -5,7 +5,7 @@ python by_traces.py torch && python by_traces.py mindspore && python by_traces.p
 
 import sys
 
-from polymae.compare import displaced, parity_of_traces, rounded, save_trace, widened
+from polymae.compare import chained, displaced, parity_of_traces, rounded, save_trace, widened
 from setting import gradients, inputs, taps
 
 twins = ["twin0.npz", "twin1.npz", "twin2.npz"]
@@ -14,7 +14,7 @@ if sys.argv[1] == "torch":
 
     save_trace("oracle.npz", torch_net.run(widened(inputs)), framework="torch", dtype="float64", inputs=inputs)
     for seed, path in enumerate(twins):
-        save_trace(path, torch_net.run(displaced(inputs, seed)), framework="torch", inputs=inputs)
+        save_trace(path, chained(torch_net.run, seed)(displaced(inputs, seed)), framework="torch", inputs=inputs)
 elif sys.argv[1] == "mindspore":
     import mindspore
     import mindspore_net
