@@ -12,7 +12,8 @@ from megengine import Tensor
 class LayerNorm(M.Module):
     """Layer normalisation over the last axis, composed.
 
-    MegEngine's fused operator takes the variance as E[x^2] - E[x]^2, which cancels where the mean is large.
+    MegEngine's fused operator takes mean and variance in one chain of float32 sums: 3.6 u off on rows of 768, 18 u where the
+    mean is three deviations (docs/benchmarks/operations.md).
     """
 
     def __init__(self, dim: int, eps: float):
