@@ -9,13 +9,13 @@ import pytest
 from frameworks import frameworks_under_test
 from polymae.backends.operations import OPERATIONS, PRODUCTS
 from polymae.cli import main
-from polymae.compare.judging import operations as reading
-from polymae.compare.judging.operations import known_operations, known_rows
+from polymae.compare.judging.kernels import known_operations
 from polymae.compare.operations.measure import LEAST
 from polymae.compare.operations.profile import profile_operations
 from polymae.compare.operations.rows import ACCEPTED, NOTABLE, REMEMBERED, SAME, WRONG
 from polymae.compare.operations.table import depends_on
 from runs import refused
+from untested import require
 
 ROWS = json.loads(REMEMBERED.read_text())
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks" / "operations.md"
@@ -24,16 +24,14 @@ AGAIN = ("softmax", "log softmax", "cumulative sum", "tanh")
 
 def test_remembered_errors_are_measured_again() -> None:
     frameworks = [name for name in frameworks_under_test() if name != "numpy"]
-    if "torch" not in frameworks:
-        pytest.skip("POLYMAE_FRAMEWORKS does not list torch, whose kernels stand beside the others")
+    require("torch")  # whose kernels stand beside the others
     profile = profile_operations(frameworks, AGAIN)
     seen = set()
     for framework in frameworks:
         environment = profile.environments[framework]
-        rows = list(known_rows(environment))
         for operation in (*AGAIN, *(f"{name} backward" for name in AGAIN)):
             worst = max(m.error for m in profile.measured[framework, ""] if m.operation == operation)
-            known = [row["error"] for row in rows if row["operation"] == operation]
+            known = [row["error"] for row in of(environment, operation)]
             if known:  # that of one of the kernels where it depends on these
                 assert any(size / SAME <= worst <= size * SAME for size in known), (framework, operation, worst, known)
                 seen.add((framework, operation))
@@ -53,6 +51,7 @@ def test_every_row_is_sound() -> None:
         assert row["error"] > max(LEAST, NOTABLE * row["others"]), row
         proven = row["float64"] <= row["error"] / 2 if "float64" in row else row["error"] <= WRONG
         assert proven or (row["framework"], row["operation"]) in accepted, row
+        assert row["typical"] <= row["error"]
         assert row["bias"] <= 1.01 * row["error"]
         assert row["inputs"]
 
@@ -69,43 +68,34 @@ def test_nothing_is_accepted_without_need() -> None:
 def test_the_page_has_the_remembered_rows() -> None:
     lines = [line for line in PAGE.read_text().splitlines() if line.startswith("|")]
     for row in ROWS:
-        start = f"| {row['operation']} | {row['error']:g} | {row['others']:g} | {row['bias']:g} | {row['inputs']} |"
+        sizes = " | ".join(f"{row[name]:g}" for name in ("error", "typical", "others", "bias"))
+        start = f"| {row['operation']} | {sizes} | {row['inputs']} |"
         assert any(line.startswith(f"{start} {depends_on(row)} |") for line in lines), row
 
 
-def environment(**changes: Any) -> dict[str, Any]:
-    return {"framework": "oneflow", "version": "0.9.0", "device": "cpu", **changes}
+def test_what_is_remembered_is_read() -> None:
+    where = {"framework": "oneflow", "version": "0.9.0", "device": "cpu"}
+    found = known_operations(where)
+    assert found["log softmax"].worst == max(row["error"] for row in of(where, "log softmax")) > 8
+    assert found["log softmax"].typical == max(row["typical"] for row in of(where, "log softmax"))
+    assert found["log softmax"].inputs.startswith("rows of 10")
+    assert known_operations(where | {"version": "0.9.1"}) == {}
+    mindspore = known_operations({"framework": "mindspore", "version": "2.9.0", "device": "cpu"})
+    assert mindspore["tanh"].worst > 200
+    assert mindspore["softmax"].typical > 8
 
 
-def test_an_environment_has_the_rows_of_its_kernels(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    row = {"framework": "oneflow", "version": "0.9.0+cpu", "device": "cpu", "operation": "softmax"}
-    rows = [
-        row | {"error": 19.0, "depends_on": {"onednn": ["sse41"]}},
-        row | {"error": 6.0, "depends_on": {"onednn": ["avx512_core", "by itself"]}},
-        row | {"error": 3.0, "operation": "exp", "depends_on": "version"},
-    ]
-    monkeypatch.setattr(reading.resources, "files", lambda _: tmp_path)
-    (tmp_path / "operations.json").write_text(json.dumps(rows))
-
-    def softmax(kernels: Mapping[str, str] | None = None) -> float | None:
-        return known_operations(environment() | ({} if kernels is None else {"kernels": kernels})).get("softmax")
-
-    assert (
-        softmax() == softmax({}) == softmax({"openblas": "Haswell"}) == 19.0
-    )  # whichever ran, it is not called a fault
-    assert softmax({"onednn": "avx512_core_bf16"}) == 6.0
-    assert softmax({"onednn": "sse41"}) == 19.0
-    assert softmax({"onednn": "avx2"}) is None
-    assert known_operations(environment())["exp"] == 3.0
-    for change in ({"version": "0.9.1"}, {"device": "H200"}, {"framework": "torch"}, {"version": None}):
-        assert known_operations(environment(**change)) == {}
+def test_the_kernels_that_ran_choose_the_row() -> None:
+    """Where the error depends on them; PyTorch says which of its own it takes."""
+    where = {"framework": "torch", "version": of({"framework": "torch"}, "softmax")[0]["version"], "device": "cpu"}
+    old, new = (known_operations(where | {"kernels": {"aten": name}})["softmax"].worst for name in ("AVX2", "AVX512"))
+    assert old > SAME * new
+    assert known_operations(where)["softmax"].worst == old  # whichever ran, a right port is not called wrong
 
 
-def test_what_is_remembered_can_be_read() -> None:
-    found = known_operations(environment())
-    assert 8 < found["log softmax"] < 20
-    assert found["log softmax backward"] > 15
-    assert known_operations(environment(framework="mindspore", version="2.9.0"))["tanh"] > 200
+def of(where: Mapping[str, Any], operation: str) -> list[dict[str, Any]]:
+    """The remembered rows of an operation in an environment."""
+    return [row for row in ROWS if row["operation"] == operation and row["framework"] == where["framework"]]
 
 
 @pytest.mark.parametrize(
@@ -128,8 +118,7 @@ def test_options_that_have_no_meaning_are_refused(
 
 
 def test_the_command_prints_and_writes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    if "torch" not in frameworks_under_test():
-        pytest.skip("POLYMAE_FRAMEWORKS does not list torch")
+    require("torch")
     page = tmp_path / "operations.md"
     assert main(["profile", "--operations", "exp,linear", "--frameworks", "torch", "--out", str(page)]) == 0
     said = capsys.readouterr().out

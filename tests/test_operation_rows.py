@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from frameworks import run_in
+from children import run_in
 from polymae.backends.errors import Problem
 from polymae.compare.operations import profile as profiling
 from polymae.compare.operations import rows
@@ -63,8 +63,16 @@ def test_a_row_has_the_worst_inputs_and_the_size_of_the_rest() -> None:
     ]
     (row,) = judged(made({"": listed})).notable
     assert (row["error"], row["inputs"], row["bias"]) == (6.25, "rows of 50", 0.1)
+    assert row["typical"] == 6.25
     assert row["gradients"] == {"x": 6.25, "weight": 1.5}
     assert row["by_width"] == {"10": 3.0, "50": 6.25}
+
+
+def test_a_typical_error_is_not_exceeded_on_three_of_four_inputs() -> None:
+    sizes = (1.0, 2.5, 9.0, 3.0, 0.5, 40.0, 3.5, 2.5)
+    listed = [replace(ONE, inputs=f"input {i}", error=size, double=0.0) for i, size in enumerate(sizes)]
+    (row,) = judged(made({"": listed})).notable
+    assert (row["error"], row["typical"]) == (40.0, 3.5)
 
 
 def test_what_depends_on_the_kernels_is_a_row_for_each() -> None:

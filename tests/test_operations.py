@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from frameworks import frameworks_under_test, run_in
+from children import run_in
+from frameworks import frameworks_under_test
 from polymae.backends import FRAMEWORKS
 from polymae.backends.numpy import operations as ours
 from polymae.backends.operations import OPERATIONS, PRODUCTS, OperationProblem, load_operations

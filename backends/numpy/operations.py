@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from scipy.special import erf, ndtr
 
 from ..operations import Gradients, differentiated, require_operation
-from .layers import Array, gelu, log_softmax, softmax
+from .layers import gelu, log_softmax, softmax
+from .sums import Array
 
 EPS = 1e-5
 DENSITY = (2 * np.pi) ** -0.5  # of the standard normal distribution at 0

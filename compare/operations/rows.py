@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from ...backends.errors import Problem
@@ -19,6 +19,7 @@ from .profile import ACCURATE, Profile
 REMEMBERED = Path(__file__).parent.parent / "judging" / "operations.json"
 ACCEPTED = Path(__file__).parent / "accepted.json"
 SAME = 1.5  # times by which an error may differ between kernels and still count as the same
+QUANTILE = 0.75  # of the inputs, on which an error is typical
 VERSION = "version"  # what an error depends on that is the same with all kernels: the framework's version alone
 ITSELF = "by itself"  # the kernels that a library takes where nothing is set
 
@@ -193,11 +194,11 @@ class _Kernels:
 
 
 def _typical(measured: Iterable[Measured]) -> float:
-    """The error on most inputs: the median over them, of the output or of the gradient that is furthest off."""
-    arguments: dict[str, list[float]] = {}
+    """The error that an operation does not exceed on three of four inputs."""
+    sizes: dict[str, float] = {}
     for one in measured:
-        arguments.setdefault(one.argument, []).append(one.error)
-    return max(median(errors) for errors in arguments.values())
+        sizes[one.inputs] = max(sizes.get(one.inputs, 0.0), one.error)
+    return sorted(sizes.values())[math.ceil(QUANTILE * len(sizes)) - 1]
 
 
 def _groups(worst: Mapping[str, float]) -> list[list[str]]:

@@ -19,7 +19,8 @@ LEGEND = (
     f"largest. A kernel is listed where E is above {LEAST:g} u and above {NOTABLE:g} times that of the accurate kernels on the "
     "same inputs (others: the better of PyTorch's and NumPy's float32). The oracle o is NumPy's float64, and PyTorch's for what "
     "NumPy lacks. Bias is the part of E that one factor would mend. Sums of products are not listed: their order is free, and "
-    f"limits allow for it. Where nothing stands under depends on, E is the same, within {SAME:g} times, with all kernels."
+    "limits allow for it. Typical is the E that is not exceeded on three of four inputs: that explains an error, and the largest "
+    f"is told beside a fault. Where nothing stands under depends on, E is the same, within {SAME:g} times, with all kernels."
 )
 
 Row = dict[str, Any]
@@ -67,11 +68,15 @@ def _notable(profile: Profile, found: Judged) -> Iterator[str]:
         if not rows:
             yield "None."
             continue
-        yield "| operation | E | others | bias | inputs | depends on | E in float64 |"
-        yield "|---|---|---|---|---|---|---|"
+        yield "| operation | E | typical | others | bias | inputs | depends on | E in float64 |"
+        yield "|---|---|---|---|---|---|---|---|"
         for row in rows:
             double = row.get("float64")
-            cells = [row["operation"], *(f"{row[key]:g}" for key in ("error", "others", "bias")), row["inputs"]]
+            cells = [
+                row["operation"],
+                *(f"{row[key]:g}" for key in ("error", "typical", "others", "bias")),
+                row["inputs"],
+            ]
             yield f"| {' | '.join([*cells, depends_on(row), '' if double is None else f'{double:.2g}'])} |"
         accepted = [row for row in rows if "accepted" in row]
         if accepted:
@@ -101,13 +106,14 @@ def _kernels(profile: Profile) -> Iterator[str]:
         return
     tried = textwrap.wrap(f"Measured under: {'; '.join(_variables(profile))}.", WIDTH)
     yield from ("", "## Under other kernels", "", *tried, "")
-    yield from ("Sums of products, E of the output, from the best kernels to the worst (as it is):", "")
-    yield f"| operation | {' | '.join(frameworks)} |"
-    yield f"|---|{'---|' * len(frameworks)}"
-    for operation in (name for name in OPERATIONS if name in PRODUCTS and name in profile.operations):
-        yield f"| {operation} | {' | '.join(_range(profile, framework, operation) for framework in frameworks)} |"
+    if products := [name for name in OPERATIONS if name in PRODUCTS and name in profile.operations]:
+        yield from ("Sums of products, E of the output, from the best kernels to the worst (as it is):", "")
+        yield f"| operation | {' | '.join(frameworks)} |"
+        yield f"|---|{'---|' * len(frameworks)}"
+        for operation in products:
+            yield f"| {operation} | {' | '.join(_range(profile, framework, operation) for framework in frameworks)} |"
+        yield ""
     yield from (
-        "",
         f"Other operations whose bits change; bold: E is above {LEAST:g} u and changes more than {SAME:g} times:",
         "",
     )
