@@ -178,6 +178,10 @@ def test_it_explains_no_more(known: None, wrong: Any, first: str) -> None:
     assert "the softmax kernel of newflow is up to 2e+03 u off on some inputs (rows of 9)" in str(result)
 
 
+def test_of_a_fault_that_no_kernel_reaches_no_kernel_is_told(known: None) -> None:
+    assert "on some inputs" not in str(judged(port(first_noise=10_000), environment=NEW))
+
+
 @pytest.mark.parametrize("field", [{"framework": "otherflow"}, {"framework": "torch"}])
 def test_another_framework_has_other_kernels(known: None, field: dict[str, str]) -> None:
     assert judged(port(softmax_noise=300), environment=NEW | field).verdict == "fault"

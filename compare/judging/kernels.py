@@ -65,13 +65,13 @@ def _rows(file: str, environment: Mapping[str, Any]) -> list[dict[str, Any]]:
     hold where the environment says that others ran.
     """
     rows = json.loads(resources.files(__package__).joinpath(file).read_text())
-    kernels = environment.get("kernels") or {}
-    same = ("framework", "version", "device")
-    return [
-        row
-        for row in rows
-        if all(row[key] == environment.get(key) for key in same) and _holds(row.get("depends_on", "version"), kernels)
-    ]
+    where, kernels = _place(environment), environment.get("kernels") or {}
+    return [row for row in rows if _place(row) == where and _holds(row.get("depends_on", "version"), kernels)]
+
+
+def _place(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """Framework, version and device; the version without what it was built for ("2.13.0" of "2.13.0+cu130")."""
+    return str(row.get("framework")), str(row.get("version")).partition("+")[0], str(row.get("device"))
 
 
 def _holds(depends_on: Any, kernels: Mapping[str, str]) -> bool:
@@ -145,8 +145,8 @@ def widen(finding: Finding, extra: float, kernels: str, scalar: bool) -> None:
     """Give a finding the limit that it has with known kernels' errors, which alone put it `extra` u off the oracle."""
     limit = end_to_end_limit(finding, [math.hypot(finding.floor, extra)], scalar, APriori(0))
     finding.limit = limit.value
-    if finding.verdict == "roundoff":
-        finding.reason += f", known kernels add {extra:.3g}"
-    elif finding.error <= limit.value:
+    if finding.verdict == "fault" and finding.error <= limit.value:
         finding.verdict = "explained"
         finding.reason = f"{kernels} adds {extra:.2f} to the floor {finding.floor:.2f} (in quadrature)"
+    else:
+        finding.reason += f", known kernels add {extra:.3g}"

@@ -16,6 +16,7 @@ from .calls import Arrays, Function, Source, call
 WIDENING = (
     2.0  # units of roundoff from which on a kernel is worth two more runs of the reference where nothing is wrong
 )
+REACH = 4.0  # times its largest error that a kernel may be the cause of an error behind it
 
 
 def explain(
@@ -56,17 +57,19 @@ def explain(
     if any(finding.verdict == "explained" for finding in judgement.findings):
         judgement.explained_by = named
     if judgement.verdict == "fault":
-        judgement.notices += _beside(known, met) if met else [_unseen(environments, known)]
+        judgement.notices += _beside(judgement, known, met) if met else [_unseen(environments, known)]
 
 
-def _beside(known: Mapping[str, Mapping[str, Inaccuracy]], met: set[str]) -> list[str]:
-    """What a reader of a fault should know of kernels that are further off on some inputs than on most."""
+def _beside(judgement: Judgement, known: Mapping[str, Mapping[str, Inaccuracy]], met: set[str]) -> list[str]:
+    """What a reader of a fault should know of kernels that are further off on some inputs than on most, where they may be it."""
+    first = judgement.first_wrong
+    size = first.error if first else 0.0
     return [
         f"the {operation} kernel of {framework} is up to {kernel.worst:.3g} u off on some inputs ({kernel.inputs}): where the "
         "first wrong tensor is its own and no further off, judge it on other inputs"
         for framework, kernels in known.items()
         for operation, kernel in sorted(kernels.items())
-        if operation in met and kernel.worst > 2 * kernel.typical
+        if operation in met and kernel.worst > 2 * kernel.typical and size <= REACH * kernel.worst
     ]
 
 
