@@ -20,6 +20,8 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 
+from polymae.compare.recording.environment import processor
+
 MODELS = {"base": "mae_vit_base_patch16", "large": "mae_vit_large_patch16", "huge": "mae_vit_huge_patch14"}
 # The work of a script is timed from inside as well: starting Python and importing a framework takes its own time.
 _TIMED = "import time; started = time.perf_counter()\n{work}\nprint('inside', time.perf_counter() - started)"
@@ -179,14 +181,6 @@ def main() -> None:
     if args.out:
         args.out.parent.mkdir(parents=True, exist_ok=True)
         args.out.write_text(text)
-
-
-def processor() -> str:
-    """What the machine calls its processor."""
-    names = [
-        line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
-    ]
-    return names[0] if names else platform.processor()
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ from polymae.compare.faults.subjects import trained_weights
 from polymae.compare.judging.findings import Judgement
 from polymae.compare.offline import weights_of
 from polymae.compare.recording.batch import record_batch
+from polymae.compare.recording.environment import processor
 from polymae.compare.recording.inputs import random_inputs
 from polymae.compare.recording.record import Run
 from polymae.compare.recording.trace import Trace
@@ -36,8 +37,6 @@ from polymae.compare.reporting.report import About
 from polymae.compare.run import TWINS
 from polymae.compare.verdict import Comparison, judge_traces
 from polymae.convert.writing import write_checkpoint
-
-from convert import processor
 
 MODEL = "mae_vit_test_patch8"
 # Sums as long as in base/16 (512, 768, 2048 and 3072 terms) in a model that runs in seconds.

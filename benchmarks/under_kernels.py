@@ -19,8 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from kernel_settings import SETTINGS, under
-
-from convert import processor
+from polymae.compare.recording.environment import processor
 
 ROOT = Path(__file__).resolve().parent.parent
 MODEL = "mae_vit_base_patch16"

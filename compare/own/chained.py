@@ -39,8 +39,8 @@ def chained(function: Function, seed: int = 0) -> Callable[[Mapping[str, Any]], 
     """A model in NumPy or PyTorch, to be run as a twin for `save_trace`: its float32 products are summed in one chain each.
 
     That is the order that costs most of those that a right port may take. seed: of the order of their terms. What it
-    returns is known to `save_trace` and `parity_of_traces`; without it their limits are twice as wide. Raises Problem
-    where nothing could be summed so.
+    returns is known to `save_trace` and `parity_of_traces`; where nothing could be summed so, their limits are twice as
+    wide.
     """
 
     def run(inputs: Mapping[str, Any]) -> Mapping[str, Any]:

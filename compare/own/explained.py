@@ -13,9 +13,8 @@ from ..judging.metrics import error
 from .arrays import Tensors
 from .calls import Arrays, Function, Source, call
 
-WIDENING = (
-    2.0  # units of roundoff from which on a kernel is worth two more runs of the reference where nothing is wrong
-)
+# Units of roundoff from which on a kernel is worth two more runs of the reference where nothing is wrong.
+WIDENING = 2.0
 REACH = 4.0  # times its largest error that a kernel may be the cause of an error behind it
 
 
@@ -43,10 +42,10 @@ def explain(
         return
     runs, met = _noisy_runs(sizes, reference, inputs)
     named = ", ".join(
-        f"{operation} kernel ({known[framework][operation].typical:.3g} u) of {framework} {where['version']}"
+        f"{operation} kernel ({kernel.typical:.3g} u) of {where['framework']} {where['version']}"
         for where in environments
-        for framework in [str(where["framework"])]
-        for operation in sorted(met & known[framework].keys())
+        for operation, kernel in sorted(known[str(where["framework"])].items())
+        if operation in met
     )
     for finding in judgement.findings if runs else ():
         if finding.verdict in ("roundoff", "fault") and finding.limit and finding.name not in null:
