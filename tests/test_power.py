@@ -7,13 +7,16 @@ from pathlib import Path
 
 import pytest
 from polymae.cli import main
-from polymae.compare.faults import FAULTS
+from polymae.compare.faults import FAULTS, bench
 from polymae.compare.faults import power as module
+from polymae.compare.faults.bench import Bench
 from polymae.compare.faults.elsewhere import PASSING, USUAL, side_by_side
 from polymae.compare.faults.measured import EXACT
-from polymae.compare.faults.power import Power, Row, margin, power
+from polymae.compare.faults.power import Power, Row, margin, power, power_of
 from polymae.compare.faults.power_table import complaints, markdown
 from polymae.compare.judging.findings import Finding, Judgement
+from polymae.compare.recording.record import Run
+from polymae.compare.recording.trace import Outcome
 
 FEW = (
     "last norm eps ten times larger", "mask of the kept", "attention scale off by 1e-5", "q and k swapped",
@@ -62,6 +65,25 @@ def test_rows_say_where_and_by_how_much(found: Power) -> None:
     assert rows["q and k swapped"].smallest == pytest.approx(
         1 / max(m for m in rows["q and k swapped"].margins.values() if m < EXACT)
     )
+
+
+def test_traces_are_gone_once_they_are_judged(found: Power, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of base/16 has 0.9 GB, and there are some fifty faults for it."""
+    monkeypatch.setattr(bench, "ROOM", 1)
+    with Bench(tmp_path, FEW) as small:
+        at_work = small.record
+        waiting: list[int] = []
+
+        def counted(runs: list[Run]) -> list[Outcome]:
+            outcomes = at_work(runs)
+            waiting.append(len(list(tmp_path.rglob("numpy*.npz"))))
+            return outcomes
+
+        small.record = counted
+        one_by_one = power_of(small, "numpy")
+        assert set(waiting) == {1}
+        assert not list(tmp_path.rglob("numpy*.npz"))
+    assert {row.name: row for row in one_by_one.rows} == {row.name: row for row in found.rows}
 
 
 def test_a_fault_is_found_where_a_report_says() -> None:

@@ -30,6 +30,7 @@ RECORDED = dict.fromkeys((*OF_ONE_PASS, "environment"), OF_ONE_PASS) | {
     level: (level,) for level in ("inputs", "optimizer", "curve")
 }
 CORRECT = "none"  # the name of the run without a fault
+ROOM = 4_000_000_000  # bytes of traces that wait to be judged
 
 
 class Bench:
@@ -64,21 +65,40 @@ class Bench:
         self.stop.set()  # for workers of other threads, where one has failed
         self.files.close()
 
-    def judged(self, framework: str) -> Iterator[tuple[str, dict[str, Judgement]]]:
-        """Each model, and the judgement of its every fault, and of the correct run, by name."""
+    def judged(self, framework: str, keep: bool = False) -> Iterator[tuple[str, dict[str, Judgement]]]:
+        """Each model, and the judgement of its every fault, and of the correct run, by name. keep: their traces, too."""
         runs = {
-            (subject.model, name): subject.run(framework, name)
+            (subject, name): subject.run(framework, name)
             for subject in self.subjects
             for name in (CORRECT, *subject.faults(framework))
         }
-        outcomes = dict(zip(runs, self.record(list(runs.values()))))
-        for subject in self.subjects:
-            found: dict[str, Judgement] = {}
-            named = {name: replace(o, label=name) for (model, name), o in outcomes.items() if model == subject.model}
-            for levels in dict.fromkeys(subject.levels_of(name) for name in named):
-                alike = [outcome for name, outcome in named.items() if subject.levels_of(name) == levels]
-                found |= {judgement.label: judgement for judgement in self._judgements(subject, alike, levels)}
-            yield subject.model, found
+        found: dict[str, dict[str, Judgement]] = {subject.model: {} for subject in self.subjects}
+        for part in self._parts(list(runs)):
+            outcomes = dict(zip(part, self.record([runs[planted] for planted in part])))
+            alike: dict[tuple[Subject, tuple[str, ...]], list[Outcome]] = {}
+            for (subject, name), outcome in outcomes.items():
+                alike.setdefault((subject, subject.levels_of(name)), []).append(replace(outcome, label=name))
+            for (subject, levels), labelled in alike.items():
+                judgements = self._judgements(subject, labelled, levels)
+                found[subject.model] |= {judgement.label: judgement for judgement in judgements}
+            for planted in () if keep else part:
+                runs[planted].out.unlink(missing_ok=True)
+        yield from found.items()
+
+    @staticmethod
+    def _parts(planted: Sequence[tuple[Subject, str]]) -> Iterator[list[tuple[Subject, str]]]:
+        """The same in order, as many at a time as leave traces of ROOM together: one of base/16 has 0.9 GB."""
+        part: list[tuple[Subject, str]] = []
+        size = 0
+        for subject, name in planted:
+            one = subject.base.out.stat().st_size  # the oracle's: another framework's is smaller
+            if part and size + one > ROOM:
+                yield part
+                part, size = [], 0
+            part.append((subject, name))
+            size += one
+        if part:
+            yield part
 
     def _judgements(self, subject: Subject, outcomes: Sequence[Outcome], levels: Sequence[str]) -> list[Judgement]:
         oracle, *twins = (self._opened(run.out) for run in subject.references)

@@ -61,7 +61,7 @@ def side_by_side(port: str = "numpy", reference: str = "torch", time_limit: floa
         Bench(Path(folder), PASSING, time_limit, fresh=True) as bench,
     ):
         (subject,) = bench.subjects
-        ((_, judgements),) = bench.judged(port)
+        ((_, judgements),) = bench.judged(port, keep=True)
         reference_run = subject.run(reference, CORRECT)
         if reference != port:
             bench.record([reference_run])
