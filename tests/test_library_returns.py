@@ -85,6 +85,20 @@ def test_what_half_precision_does_not_account_for_is_a_fault():
     assert parity(whole(same), whole(half), PRODUCT).ok
 
 
+def test_few_digits_that_a_cancellation_leaves_are_no_half_precision():
+    """MindSpore's gradient of a bias that the port takes away again: 0.003 dropped in a layer passed for bfloat16's roundoff."""
+    right = lambda inputs: {"y": inputs["x"] @ inputs["w"].T, "grad/bias": inputs["x"][:, 0]}  # noqa: E731
+
+    def without_bias(inputs: Arrays) -> dict[str, Any]:
+        found = right(inputs)
+        return {"y": found["y"] * 1.003, "grad/bias": np.float32(2.0**-24) * np.rint(found["grad/bias"] * 8)}
+
+    inputs = {"x": np.random.default_rng(7).standard_normal((32, 16)), "w": PRODUCT["w"]}
+    result = parity(right, without_bias, inputs, gradients=["grad/bias"])
+    assert (result.verdict, result.first_wrong.name) == ("fault", "y")
+    assert "bfloat16" not in str(result)
+
+
 def test_one_tensor_of_half_precision_excuses_the_others_and_what_they_decide():
     def mixed(inputs: Arrays) -> dict[str, Any]:
         found = model({**inputs, "hidden": rounded_to_bfloat16(inputs["hidden"])})

@@ -18,14 +18,16 @@ ENOUGH = 16  # numbers that are all of a narrower type are so by no chance
 def excuse_the_narrow(judgement: Judgement, run: Source, oracle: Source) -> None:
     """No fault of a port where it ran in half precision and is off by no more than that costs: it is not comparable.
 
-    Half precision is what came in such a type, and what came in float32 but holds numbers of such a type only. One
-    tensor of it is enough to make the others inaccurate.
+    Half precision is what came in such a type, and what came in float32 but holds numbers of such a type only, as far off as
+    that costs: what is left of two numbers that cancel has few digits too. One tensor of it is enough to make the others
+    inaccurate.
     """
     narrow: dict[str, str] = dict(getattr(run, "narrow", {}))
     wrong = [finding for finding in judgement.findings if finding.verdict == "fault"]
     for finding in wrong:
-        if finding.name not in narrow and (kind := held(run[finding.name], oracle[finding.name])):
-            narrow[finding.name] = kind
+        kind = held(run[finding.name], oracle[finding.name])
+        if kind and (math.isinf(finding.error) or _accounts(kind, finding)):
+            narrow.setdefault(finding.name, kind)
     if not narrow:
         return
     name, kind = max(narrow.items(), key=lambda item: NARROW[item[1]])
@@ -44,13 +46,18 @@ def _excuse(finding: Finding, kind: str) -> None:
         finding.reason += f"; {kind} overflows where float32 does not: run the port in float32 to judge it"
     elif not finding.limit:
         finding.reason += f"; {kind}'s roundoff may decide otherwise: run the port in float32 to judge it"
-    elif finding.error <= 2.0**power * finding.limit:
+    elif _accounts(kind, finding):
         size = f"E {finding.error:.3g} u is the size of {kind}'s roundoff (2^{power} u)"
         finding.reason = f"{size}: run the port in float32 to judge it"
     else:
         finding.reason += f"; {kind}'s roundoff accounts for no more than {2.0**power * finding.limit:.2g} u"
         return
     finding.verdict = "not comparable"
+
+
+def _accounts(kind: str, finding: Finding) -> bool:
+    """Whether roundoff of a type makes an error of that size."""
+    return finding.error <= 2.0 ** NARROW[kind] * finding.limit
 
 
 def held(actual: NDArray[Any], expected: NDArray[Any]) -> str:
