@@ -22,7 +22,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from kernel_settings import SETTINGS, read_by, under
+from kernel_settings import HERE, SETTINGS, read_by, under
 from polymae.backends import FRAMEWORKS
 from polymae.backends.presets import model_config
 from polymae.compare.faults.subjects import trained_weights
@@ -84,7 +84,7 @@ def main() -> int:
     parser.add_argument("--model", default=MODEL, help=f"as for polymae compare, or wide (default: {MODEL})")
     parser.add_argument("--seeds", type=int, default=50)
     parser.add_argument("--frameworks", nargs="+", default=FRAMEWORKS, choices=FRAMEWORKS)
-    parser.add_argument("--settings", nargs="+", default=list(SETTINGS), choices=list(SETTINGS))
+    parser.add_argument("--settings", nargs="+", default=HERE, choices=HERE)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     model = WIDE if args.model == "wide" else args.model
@@ -182,7 +182,9 @@ def _table(model: str, seeds: int, settings: list[str], tallies: dict[str, Tally
         lines.append(f"| {' | '.join([framework, str(tally.verdicts.total()), kernels, *counts, *ends])} |")
     lines += ["", "Nearest to its limit on its own inputs, by operation:", "", *_operations(tallies)]
     lines += ["", "| setting | OpenBLAS | oneDNN | MKL | ATen |", "|---|---|---|---|---|"]
-    lines += [f"| {name} | {' | '.join(value or '-' for value in SETTINGS[name].values())} |" for name in settings]
+    lines += [
+        f"| {name} | {' | '.join(value or '-' for value in SETTINGS[name].variables.values())} |" for name in settings
+    ]
     lines += ["", "Kernels: how many different products of 2,048 terms these settings gave.", ""]
     lines += [f"- {framework}, {line}" for framework, tally in tallies.items() for line in tally.wrong]
     return "\n".join(lines).rstrip() + "\n"

@@ -9,25 +9,32 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from polymae.backends.blas import cpu_flags
+from polymae.compare.operations.settings import Setting
+
 # OpenBLAS (NumPy, OneFlow), oneDNN (MindSpore, PyTorch's convolution and GELU), MKL (PyTorch, MegEngine), PyTorch's own kernels.
 _NAMES = ("OPENBLAS_CORETYPE", "ONEDNN_MAX_CPU_ISA", "MKL_CBWR", "ATEN_CPU_CAPABILITY")
-SETTINGS: dict[str, dict[str, str]] = {
-    name: dict(zip(_NAMES, values, strict=True))
-    for name, values in {
-        "as the libraries choose": ("", "", "", ""),
-        "Prescott, SSE4.1": ("Prescott", "SSE41", "COMPATIBLE", "default"),
-        "Nehalem, AVX": ("Nehalem", "AVX", "SSE4_2", "default"),
-        "Haswell, AVX2": ("Haswell", "AVX2", "AVX2", "avx2"),
-        "SkylakeX, AVX-512": ("SkylakeX", "AVX512_CORE", "AVX512", "avx512"),
-        "Prescott beside AVX-512": (
-            "Prescott",
-            "",
-            "COMPATIBLE",
-            "",
-        ),  # an OpenBLAS older than the CPU, and newer libraries
-        "Sandybridge beside AVX2": ("Sandybridge", "AVX2", "", "avx2"),
-    }.items()
+
+
+def _machine(name: str, *values: str, needs: str = "SSE") -> Setting:
+    return Setting("", name, dict(zip(_NAMES, values, strict=True)), needs)
+
+
+SETTINGS = {
+    setting.name: setting
+    for setting in (
+        _machine("as the libraries choose", "", "", "", ""),
+        _machine("Prescott, SSE4.1", "Prescott", "SSE41", "COMPATIBLE", "default"),
+        _machine("Nehalem, AVX", "Nehalem", "AVX", "SSE4_2", "default", needs="AVX"),
+        _machine("Haswell, AVX2", "Haswell", "AVX2", "AVX2", "avx2", needs="AVX2"),
+        _machine("SkylakeX, AVX-512", "SkylakeX", "AVX512_CORE", "AVX512", "avx512", needs="AVX-512"),
+        # An OpenBLAS older than the CPU, and newer libraries.
+        _machine("Prescott beside newer", "Prescott", "", "COMPATIBLE", ""),
+        _machine("Sandybridge beside AVX2", "Sandybridge", "AVX2", "", "avx2", needs="AVX2"),
+    )
 }
+# Kernels for instructions that this CPU lacks end the process.
+HERE = [name for name, setting in SETTINGS.items() if setting.fits(cpu_flags())]
 # Which of the variables change a framework's numbers.
 READ_BY = {
     "numpy": ("OPENBLAS_CORETYPE",),
@@ -40,14 +47,14 @@ READ_BY = {
 
 def read_by(framework: str, setting: str) -> tuple[str, ...]:
     """The values of the variables that a framework reads in a setting: equal ones mean equal kernels."""
-    return tuple(SETTINGS[setting][name] for name in READ_BY[framework])
+    return tuple(SETTINGS[setting].variables[name] for name in READ_BY[framework])
 
 
 @contextmanager
 def under(setting: str) -> Iterator[None]:
     """Processes that are started in this context take the kernels of a setting; "" leaves the choice to the library."""
     before = {name: os.environ.get(name) for name in _NAMES}
-    _put({name: value or None for name, value in SETTINGS[setting].items()})
+    _put({name: value or None for name, value in SETTINGS[setting].variables.items()})
     try:
         yield
     finally:

@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from kernel_settings import SETTINGS, under
+from kernel_settings import HERE, SETTINGS, under
 from polymae.compare.recording.environment import processor
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -35,7 +35,7 @@ COLUMNS = ("setting", "framework", "verdict", "end to end, at", "alone, at", "ex
 def main() -> int:
     """Run every setting and write the table as it grows."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--settings", nargs="+", default=list(SETTINGS), choices=list(SETTINGS))
+    parser.add_argument("--settings", nargs="+", default=HERE, choices=HERE)
     parser.add_argument("--model", default=MODEL)
     parser.add_argument("--only", choices=("demo", "tests"), help="one of the two")
     parser.add_argument("--out", type=Path)
@@ -123,7 +123,9 @@ def _text(model: str, rows: list[list[str]], tests: list[list[str]]) -> str:
             lines += [f"| {' | '.join(row)} |" for row in table] + [""]
     lines += ["| setting | OpenBLAS | oneDNN | MKL | ATen |", "|---|---|---|---|---|"]
     used = dict.fromkeys(row[0] for row in (*rows, *tests))
-    lines += [f"| {name} | {' | '.join(value or '-' for value in SETTINGS[name].values())} |" for name in used]
+    lines += [
+        f"| {name} | {' | '.join(value or '-' for value in SETTINGS[name].variables.values())} |" for name in used
+    ]
     return "\n".join(lines) + "\n"
 
 

@@ -107,13 +107,19 @@ def _version(package: str) -> str:
 
 
 def processor() -> str:
-    """The name of this machine's processor."""
+    """The name of this machine's processor, with its family and model where it says them: a virtual one is "AMD EPYC" only."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         lines = []
-    named = [line.partition(":")[2].strip() for line in lines if line.startswith(("model name", "Model"))]
-    return named[0] if named else platform.processor() or platform.machine()
+    pairs = (line.partition(":") for line in lines)
+    fields = [(name.strip(), value.strip()) for name, _, value in pairs]
+    first = dict(reversed(fields))  # the first core's
+    name = first.get("model name") or first.get("Model") or platform.processor() or platform.machine()
+    kind = ", ".join(
+        f"{word} {first[key]}" for word, key in (("family", "cpu family"), ("model", "model")) if key in first
+    )
+    return f"{name} ({kind})" if kind else name
 
 
 def _blas() -> str:
