@@ -31,6 +31,9 @@ CORES = {
     "AVX2": ("Haswell", "Zen", "Excavator"),
     "AVX-512": ("SkylakeX", "Cooperlake", "SapphireRapids"),
 }  # fmt: skip
+# oneDNN's names of the kernels that it takes on each generation, and the variable that caps them (before its release 2.5).
+ONEDNN = {"SSE": "sse41", "AVX": "avx", "AVX2": "avx2", "AVX-512": "avx512_core"}
+ONEDNN_CAP = "DNNL_MAX_CPU_ISA"
 # Frameworks that bring an OpenBLAS which no call can be asked for its core.
 BRING_OPENBLAS = ("oneflow",)
 # Of /proc/cpuinfo's flags those that kernels are chosen by.
@@ -63,6 +66,14 @@ def cpu_flags() -> tuple[str, ...]:
 def generation(flags: Collection[str]) -> str:
     """The newest generation of kernels that a CPU with these flags can run; "" where it is no x86-64."""
     return next((name for name, (needed, _) in GENERATIONS.items() if needed <= set(flags)), "")
+
+
+def onednn_kernels(environ: Mapping[str, str] = os.environ) -> str:
+    """The kernels that a oneDNN which cannot be asked takes on this CPU; "" where it is no x86-64."""
+    newest = ONEDNN.get(generation(cpu_flags()), "")
+    names = list(ONEDNN.values())
+    asked = environ.get(ONEDNN_CAP, "").lower()
+    return min(asked, newest, key=names.index) if newest and asked in names else newest
 
 
 def openblas_cores() -> dict[str, str]:

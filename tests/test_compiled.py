@@ -104,6 +104,7 @@ def graph_mode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]
 
 
 def test_mindspore_jit() -> None:
+    """The eager bits under AVX-512; under AVX2 its kernels are others, and its bits with them."""
     ms = needs("mindspore")
     model, imgs, given = called("mindspore")
 
@@ -111,14 +112,14 @@ def test_mindspore_jit() -> None:
     def compiled(imgs: Any, noise: Any) -> Any:
         return model(imgs, noise)
 
-    assert_same(compiled(imgs, given), model(imgs, given))
-    assert_same(compiled(imgs[:1], given[:1]), model(imgs[:1], given[:1]))
+    assert_near(compiled(imgs, given), model(imgs, given))
+    assert_near(compiled(imgs[:1], given[:1]), model(imgs[:1], given[:1]))
 
     @ms.jit
     def encode(imgs: Any) -> Any:
         return model.encode(imgs), model.encode(imgs, "gap"), model.encode(imgs, None)
 
-    assert_same(encode(imgs), (model.encode(imgs), model.encode(imgs, "gap"), model.encode(imgs, None)))
+    assert_near(encode(imgs), (model.encode(imgs), model.encode(imgs, "gap"), model.encode(imgs, None)))
 
     @ms.jit
     def drawn(imgs: Any) -> Any:
@@ -137,9 +138,9 @@ def test_mindspore_graph_mode(graph_mode: Any) -> None:
     eager = [model(imgs, given), model.encode(imgs, "gap"), classifier(imgs)]
     ms.set_context(mode=ms.GRAPH_MODE)
     compiled = called("mindspore")[0]
-    assert_same(compiled(imgs, noise=given, mask_ratio=0.75), eager[0])
-    assert_same(compiled.encode(imgs, "gap"), eager[1])
-    assert_same(called("mindspore", VIT)[0](imgs), eager[2])
+    assert_near(compiled(imgs, noise=given, mask_ratio=0.75), eager[0])
+    assert_near(compiled.encode(imgs, "gap"), eager[1])
+    assert_near(called("mindspore", VIT)[0](imgs), eager[2])
     with pytest.raises(InputError, match="mask_ratio=0.5"):  # what it was called with is looked at while compiling
         compiled(imgs, 0.5)
     with pytest.raises(InputError, match=r"noise is \[1, 16\]"):

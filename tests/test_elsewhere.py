@@ -40,7 +40,7 @@ def linked(folder: Path, *names: str) -> Path:
     """A folder of packages: these of ours, and nothing else."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in names:
-        for found in (PACKAGES / name, PACKAGES / f"{name}.libs"):
+        for found in (PACKAGES / name, PACKAGES / f"{name}.py", PACKAGES / f"{name}.libs"):
             if found.exists():
                 (folder / found.name).symlink_to(found)
     (folder / "polymae").symlink_to(ROOT)
@@ -109,7 +109,7 @@ def test_another_environment_records(tmp_path: Path) -> None:
         in record_in_process(Run("numpy", tmp_path / "t.npz", inputs()), python).reason
     )
     (packages,) = place.glob("lib/python*/site-packages")
-    linked(packages, "numpy", "scipy", "einops", "blake3", "PIL", "pillow")
+    linked(packages, "numpy", "scipy", "einops", "blake3", "PIL", "pillow", "threadpoolctl")
     run = Run("numpy", tmp_path / "t.npz", inputs(), model=MODEL)
     outcome = record_in_process(run, python)
     assert outcome.trace, outcome.reason

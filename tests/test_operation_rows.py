@@ -12,7 +12,7 @@ from polymae.compare.operations import profile as profiling
 from polymae.compare.operations import rows
 from polymae.compare.operations.measure import Measured
 from polymae.compare.operations.profile import Profile, profile_operations
-from polymae.compare.operations.rows import ITSELF, VERSION, judged, remember, unsound
+from polymae.compare.operations.rows import VERSION, judged, remember, unsound
 from polymae.compare.operations.settings import SETTINGS, Setting, command, fitting
 from polymae.compare.operations.table import markdown, matrix
 
@@ -81,7 +81,7 @@ def test_what_depends_on_the_kernels_is_a_row_for_each() -> None:
     profile = made({name: [replace(ONE, error=size)] for name, size in sizes.items()}, settings)
     first, second = judged(profile).notable
     assert (first["error"], first["depends_on"]) == (12.0, {"onednn": ["sse41", "avx2"]})
-    assert (second["error"], second["depends_on"]) == (3.0, {"onednn": ["avx512_core", ITSELF]})
+    assert (second["error"], second["depends_on"]) == (3.0, {"onednn": ["avx512_core"]})
     near = made({name: [replace(ONE, error=size)] for name, size in {"": 3.0, "onednn avx2": 4.4}.items()})
     (row,) = judged(near).notable
     assert (row["error"], row["depends_on"]) == (4.4, VERSION)  # the least accurate of those that are alike
@@ -131,7 +131,7 @@ def test_only_what_is_sound_is_remembered(monkeypatch: pytest.MonkeyPatch, tmp_p
         replace(ONE, operation="exp", error=1e5),  # wrong now
         replace(ONE, operation="sin", error=1.0),
     ]
-    profile = made({"": listed})
+    profile = made({"": listed}, SETTINGS)
     remember(judged(profile), profile)
     kept = {(row["framework"], row["operation"]): row for row in json.loads(path.read_text())}
     assert set(kept) == {("megengine", "softmax"), ("oneflow", "softmax"), ("oneflow", "log")}
@@ -139,6 +139,9 @@ def test_only_what_is_sound_is_remembered(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert "notable" not in kept["oneflow", "softmax"]
     with pytest.raises(Problem, match="add --settings"):
         remember(judged(profile), replace(profile, settings=()))
+    older = tuple(setting for setting in SETTINGS if setting.needs != "AVX-512")
+    with pytest.raises(Problem, match=r"without the kernels onednn avx512_core, aten AVX512, .* on one with AVX-512"):
+        remember(judged(profile), replace(profile, settings=older))
 
 
 PLANTED = """
@@ -176,7 +179,7 @@ def test_a_wrong_operation_is_not_remembered(monkeypatch: pytest.MonkeyPatch, tm
     assert {("gelu", "normal, deviation 1"), ("gelu", "normal, deviation 4")} <= places
     assert ("group norm", "8 x 16 x 14 x 14: normal, deviation 1") in places
     assert any("its function is another" in row["why"] for row in found.wrong)
-    remember(found, replace(profile, settings=ONEDNN))
+    remember(found, replace(profile, settings=SETTINGS))
     kept = json.loads((tmp_path / "operations.json").read_text())
     assert not [row for row in kept if row["error"] > 6]
     assert "exp" not in {row["operation"] for row in found.wrong}

@@ -13,6 +13,7 @@ import oneflow as flow
 from numpy.typing import NDArray
 from oneflow import Tensor
 
+from ..blas import onednn_kernels
 from ..config import Config, MAEConfig
 from ..gradients import gradient_taps
 from ..optimization import Settings
@@ -80,7 +81,7 @@ def environment(device: str) -> dict[str, Any]:
         "threads": _threads,
         "tf32": device == "cuda" and os.environ.get("ONEFLOW_EP_CUDA_ENABLE_TF32_EXECUTION") != "0",
         "deterministic": device == "cpu",  # it has no switch for its CUDA kernels
-        "kernels": {"openblas": start.openblas_core},
+        "kernels": {"openblas": start.openblas_core, "onednn": onednn_kernels()},
     }
 
 

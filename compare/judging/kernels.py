@@ -66,7 +66,7 @@ def _rows(file: str, environment: Mapping[str, Any]) -> list[dict[str, Any]]:
     """
     rows = json.loads(resources.files(__package__).joinpath(file).read_text())
     where, kernels = _place(environment), environment.get("kernels") or {}
-    return [row for row in rows if _place(row) == where and _holds(row.get("depends_on", "version"), kernels)]
+    return [row for row in rows if _place(row) == where and holds(row.get("depends_on", "version"), kernels)]
 
 
 def _place(row: Mapping[str, Any]) -> tuple[str, ...]:
@@ -74,11 +74,18 @@ def _place(row: Mapping[str, Any]) -> tuple[str, ...]:
     return str(row.get("framework")), str(row.get("version")).partition("+")[0], str(row.get("device"))
 
 
-def _holds(depends_on: Any, kernels: Mapping[str, str]) -> bool:
-    """Whether the kernels that ran may be those of a row: "version", or by library the kernels for which it holds."""
+def holds(depends_on: Any, kernels: Mapping[str, str]) -> bool:
+    """Whether the kernels that ran may be those of a row: "version", or by library the kernels for which it holds.
+
+    oneDNN's avx512_core_vnni and so on are its avx512_core with more instructions, for other types than float32.
+    """
     if not isinstance(depends_on, dict):
         return True
-    return all(kernels.get(library, names[0]) in names or "by itself" in names for library, names in depends_on.items())
+    ran = {library: kernels.get(library, "") for library in depends_on}
+    return all(
+        not ran[library] or any(ran[library] == name or ran[library].startswith(f"{name}_") for name in names)
+        for library, names in depends_on.items()
+    )
 
 
 def operations(config: Config) -> dict[str, str]:

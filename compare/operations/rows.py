@@ -11,17 +11,18 @@ from typing import Any
 
 from ...backends.errors import Problem
 from ...backends.operations import PRODUCTS
+from ..judging.kernels import holds
 from ..judging.tolerance import HIGHEST_FLOOR
 from ..profile import NOTABLE, WRONG
 from .measure import LEAST, Measured
 from .profile import ACCURATE, Profile
+from .settings import NEWEST, SETTINGS
 
 REMEMBERED = Path(__file__).parent.parent / "judging" / "operations.json"
 ACCEPTED = Path(__file__).parent / "accepted.json"
 SAME = 1.5  # times by which an error may differ between kernels and still count as the same
 QUANTILE = 0.75  # of the inputs, on which an error is typical
 VERSION = "version"  # what an error depends on that is the same with all kernels: the framework's version alone
-ITSELF = "by itself"  # the kernels that a library takes where nothing is set
 
 Key = tuple[str, str, str]  # operation, argument, inputs
 
@@ -187,7 +188,10 @@ class _Kernels:
             mine = {setting.name: setting.kernels for setting in self.profile.settings if setting.library == library}
             there = [name for name in (*mine, "") if name in place]
             if len({place[name] for name in there}) > 1:
-                kernels = [mine.get(name, ITSELF) for name in there if name in names]
+                itself = str(self.profile.environments[self.framework].get("kernels", {}).get(library, ""))
+                kernels = [mine[name] for name in there if name in names and name]
+                if "" in names and itself and not (kernels and holds({library: kernels}, {library: itself})):
+                    kernels.append(itself)
                 if kernels:
                     found[library] = kernels
         return found
@@ -219,11 +223,17 @@ def _rounded(size: float | None) -> float | None:
 def remember(found: Judged, profile: Profile) -> None:
     """Put the notable rows into operations.json, in place of older ones of the same framework, version and operation.
 
-    What is wrong is not among them. Raises Problem where it was not measured on what the errors depend.
+    What is wrong is not among them. Raises Problem where it was not measured on what the errors depend: this CPU may lack the
+    instructions of kernels that have rows of their own.
     """
     if not profile.settings:
         raise Problem(
             "What an error depends on was not measured: add --settings, which measures under other kernels too."
+        )
+    if lacking := [setting.name for setting in SETTINGS if setting not in profile.settings]:
+        raise Problem(
+            f"What errors depend on was measured without the kernels {', '.join(lacking)}, which this CPU cannot run: to "
+            f"remember it, measure on one with {NEWEST}."
         )
     measured = {_place(row) for row in (*found.rows, *found.wrong)}
     kept = [row for row in json.loads(REMEMBERED.read_text()) if _place(row) not in measured]

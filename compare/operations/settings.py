@@ -49,6 +49,7 @@ def _openblas(core: str, needs: str) -> Setting:
     return Setting("openblas", core, {"OPENBLAS_CORETYPE": core}, needs)
 
 
+NEWEST = _OLDEST_FIRST[-1]
 AS_IS = Setting("", "", {})  # what every library takes by itself
 SETTINGS = (
     _onednn("sse41", "SSE"),

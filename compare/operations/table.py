@@ -7,11 +7,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ...backends.operations import OPERATIONS, PRODUCTS
+from ..judging.kernels import holds
 from ..profile import NOTABLE
 from ..recording.environment import processor
 from .measure import LEAST, Measured
 from .profile import Profile
-from .rows import ITSELF, SAME, VERSION, Judged
+from .rows import SAME, VERSION, Judged
 
 WIDTH = 124  # of a paragraph
 LEGEND = (
@@ -175,7 +176,8 @@ def matrix(profile: Profile, found: Judged) -> tuple[list[str], list[list[str]]]
         cells = [operation]
         for framework in frameworks:
             rows = by_place.get((framework, operation), [])
-            here = next((row for row in rows if ITSELF in str(row["depends_on"])), rows[0] if rows else None)
+            ran = profile.environments[framework].get("kernels", {})
+            here = next((row for row in rows if holds(row["depends_on"], ran)), rows[0] if rows else None)
             cell = "-" if here is None else f"{here['error']:g}{' *' if here['notable'] else ''}"
             cells.append(f"{cell}{' wrong' if (framework, operation) in wrong else ''}".removeprefix("- "))
         table.append(cells)
