@@ -53,14 +53,20 @@ for m, k, n in ((394, 2048, 517), (3, 5, 7), (64, 64, 64), (1, 999, 1)):
 
 
 @cache
-def cpu_flags() -> tuple[str, ...]:
-    """The instruction sets of this CPU that kernels are chosen by, sorted; none where the system does not say."""
+def cpuinfo() -> dict[str, str]:
+    """What Linux says of this machine's first core, by its names; nothing where the system does not say."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
-        return ()
-    flags = next((line.partition(":")[2].split() for line in lines if line.startswith("flags")), [])
-    return tuple(sorted(flag for flag in flags if flag.startswith(_CHOSEN_BY)))
+        return {}
+    pairs = (line.partition(":") for line in reversed(lines))
+    return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+@cache
+def cpu_flags() -> tuple[str, ...]:
+    """The instruction sets of this CPU that kernels are chosen by, sorted; none where the system does not say."""
+    return tuple(sorted(flag for flag in cpuinfo().get("flags", "").split() if flag.startswith(_CHOSEN_BY)))
 
 
 def generation(flags: Collection[str]) -> str:

@@ -22,7 +22,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from kernel_settings import HERE, SETTINGS, read_by, under
+from kernel_settings import HERE, read_by, under, variables_table
 from polymae.backends import FRAMEWORKS
 from polymae.backends.presets import model_config
 from polymae.compare.faults.subjects import trained_weights
@@ -181,10 +181,7 @@ def _table(model: str, seeds: int, settings: list[str], tallies: dict[str, Tally
         counts = [str(n) for n in (good, tally.verdicts["explained"], len(tally.wrong))]
         lines.append(f"| {' | '.join([framework, str(tally.verdicts.total()), kernels, *counts, *ends])} |")
     lines += ["", "Nearest to its limit on its own inputs, by operation:", "", *_operations(tallies)]
-    lines += ["", "| setting | OpenBLAS | oneDNN | MKL | ATen |", "|---|---|---|---|---|"]
-    lines += [
-        f"| {name} | {' | '.join(value or '-' for value in SETTINGS[name].variables.values())} |" for name in settings
-    ]
+    lines += ["", *variables_table(settings)]
     lines += ["", "Kernels: how many different products of 2,048 terms these settings gave.", ""]
     lines += [f"- {framework}, {line}" for framework, tally in tallies.items() for line in tally.wrong]
     return "\n".join(lines).rstrip() + "\n"

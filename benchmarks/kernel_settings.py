@@ -6,7 +6,7 @@ A setting's variables are read when a library is loaded, so a new process is nee
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
 from polymae.backends.blas import cpu_flags
@@ -48,6 +48,13 @@ READ_BY = {
 def read_by(framework: str, setting: str) -> tuple[str, ...]:
     """The values of the variables that a framework reads in a setting: equal ones mean equal kernels."""
     return tuple(SETTINGS[setting].variables[name] for name in READ_BY[framework])
+
+
+def variables_table(names: Collection[str]) -> list[str]:
+    """Lines of Markdown: the variables of these settings."""
+    rows = (" | ".join(value or "-" for value in SETTINGS[name].variables.values()) for name in names)
+    head = ["| setting | OpenBLAS | oneDNN | MKL | ATen |", "|---|---|---|---|---|"]
+    return head + [f"| {name} | {row} |" for name, row in zip(names, rows)]
 
 
 @contextmanager

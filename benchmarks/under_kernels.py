@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from kernel_settings import HERE, SETTINGS, under
+from kernel_settings import HERE, under, variables_table
 from polymae.compare.recording.environment import processor
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -121,11 +121,7 @@ def _text(model: str, rows: list[list[str]], tests: list[list[str]]) -> str:
         if table:
             lines += [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
             lines += [f"| {' | '.join(row)} |" for row in table] + [""]
-    lines += ["| setting | OpenBLAS | oneDNN | MKL | ATen |", "|---|---|---|---|---|"]
-    used = dict.fromkeys(row[0] for row in (*rows, *tests))
-    lines += [
-        f"| {name} | {' | '.join(value or '-' for value in SETTINGS[name].variables.values())} |" for name in used
-    ]
+    lines += variables_table(dict.fromkeys(row[0] for row in (*rows, *tests)))
     return "\n".join(lines) + "\n"
 
 

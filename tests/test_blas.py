@@ -8,7 +8,17 @@ from pathlib import Path
 
 import pytest
 from polymae.backends import blas
-from polymae.backends.blas import CORES, CORETYPE, GENERATIONS, generation, is_fallback, slow_kernels, variables
+from polymae.backends.blas import (
+    CORES,
+    CORETYPE,
+    GENERATIONS,
+    ONEDNN_CAP,
+    generation,
+    is_fallback,
+    onednn_kernels,
+    slow_kernels,
+    variables,
+)
 from polymae.compare.recording.record import Run
 from polymae.compare.recording.trace import Trace
 from polymae.compare.recording.worker import record_in_process
@@ -106,6 +116,14 @@ def test_only_a_framework_that_needs_it_gets_other_kernels(monkeypatch: pytest.M
     assert variables("oneflow", {}) == {CORETYPE: "Haswell"}
     monkeypatch.setattr(blas, "cpu_flags", lambda: ("asimd",))
     assert variables("oneflow", {}) == {}
+
+
+def test_a_onednn_that_cannot_be_asked_takes_the_newest_below_its_cap(monkeypatch: pytest.MonkeyPatch) -> None:
+    for flags, newest in ((AVX512, "avx512_core"), (AVX2, "avx2"), (("asimd",), "")):
+        monkeypatch.setattr(blas, "cpu_flags", lambda flags=flags: tuple(flags))
+        assert onednn_kernels({}) == onednn_kernels({ONEDNN_CAP: "ALL"}) == newest
+        assert onednn_kernels({ONEDNN_CAP: "SSE41"}) == (newest and "sse41")
+        assert onednn_kernels({ONEDNN_CAP: "AVX512_CORE"}) == newest  # a cap gives no CPU what it lacks
 
 
 def test_a_worker_gets_the_right_kernels_and_its_trace_says_so(unknown_cpu: None, tmp_path: Path) -> None:

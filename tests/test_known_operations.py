@@ -9,7 +9,7 @@ import pytest
 from frameworks import frameworks_under_test
 from polymae.backends.operations import OPERATIONS, PRODUCTS
 from polymae.cli import main
-from polymae.compare.judging.kernels import known_operations
+from polymae.compare.judging.kernels import holds, known_operations
 from polymae.compare.operations.measure import LEAST
 from polymae.compare.operations.profile import profile_operations
 from polymae.compare.operations.rows import ACCEPTED, NOTABLE, REMEMBERED, SAME, WRONG
@@ -91,6 +91,8 @@ def test_the_kernels_that_ran_choose_the_row() -> None:
     old, new = (known_operations(where | {"kernels": {"aten": name}})["softmax"].worst for name in ("AVX2", "AVX512"))
     assert old > SAME * new
     assert known_operations(where)["softmax"].worst == old  # whichever ran, a right port is not called wrong
+    for name, expected in (("avx512_core", True), ("avx512_core_vnni", True), ("avx2", False), ("avx512", False)):
+        assert holds({"onednn": ["avx512_core"]}, {"onednn": name}) is expected
 
 
 def of(where: Mapping[str, Any], operation: str) -> list[dict[str, Any]]:

@@ -73,32 +73,26 @@ class Bench:
             for name in (CORRECT, *subject.faults(framework))
         }
         found: dict[str, dict[str, Judgement]] = {subject.model: {} for subject in self.subjects}
-        for part in self._parts(list(runs)):
-            outcomes = dict(zip(part, self.record([runs[planted] for planted in part])))
+        planted = list(runs)
+        several = self._together()
+        for part in (planted[i : i + several] for i in range(0, len(planted), several)):
+            outcomes = dict(zip(part, self.record([runs[one] for one in part])))
             alike: dict[tuple[Subject, tuple[str, ...]], list[Outcome]] = {}
             for (subject, name), outcome in outcomes.items():
                 alike.setdefault((subject, subject.levels_of(name)), []).append(replace(outcome, label=name))
             for (subject, levels), labelled in alike.items():
                 judgements = self._judgements(subject, labelled, levels)
                 found[subject.model] |= {judgement.label: judgement for judgement in judgements}
-            for planted in () if keep else part:
-                runs[planted].out.unlink(missing_ok=True)
+            if not keep:
+                for one in part:
+                    runs[one].out.unlink(missing_ok=True)
         yield from found.items()
 
-    @staticmethod
-    def _parts(planted: Sequence[tuple[Subject, str]]) -> Iterator[list[tuple[Subject, str]]]:
-        """The same in order, as many at a time as leave traces of ROOM together: one of base/16 has 0.9 GB."""
-        part: list[tuple[Subject, str]] = []
-        size = 0
-        for subject, name in planted:
-            one = subject.base.out.stat().st_size  # the oracle's: another framework's is smaller
-            if part and size + one > ROOM:
-                yield part
-                part, size = [], 0
-            part.append((subject, name))
-            size += one
-        if part:
-            yield part
+    def _together(self) -> int:
+        """How many traces fit into ROOM at the same time: one of base/16 has 0.9 GB."""
+        # The oracle's, in float64, is the largest.
+        largest = max((subject.base.out.stat().st_size for subject in self.subjects), default=1)
+        return max(1, ROOM // largest)
 
     def _judgements(self, subject: Subject, outcomes: Sequence[Outcome], levels: Sequence[str]) -> list[Judgement]:
         oracle, *twins = (self._opened(run.out) for run in subject.references)

@@ -81,9 +81,8 @@ def holds(depends_on: Any, kernels: Mapping[str, str]) -> bool:
     """
     if not isinstance(depends_on, dict):
         return True
-    ran = {library: kernels.get(library, "") for library in depends_on}
     return all(
-        not ran[library] or any(ran[library] == name or ran[library].startswith(f"{name}_") for name in names)
+        not (ran := kernels.get(library, "")) or f"{ran}_".startswith(tuple(f"{name}_" for name in names))
         for library, names in depends_on.items()
     )
 

@@ -6,9 +6,9 @@ import sys
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
-from ...backends.blas import cpu_flags, generation
+from ...backends.blas import GENERATIONS, ONEDNN, ONEDNN_CAP, cpu_flags, generation
 
-_OLDEST_FIRST = ("SSE", "AVX", "AVX2", "AVX-512")
+NEWEST = next(iter(GENERATIONS))
 
 
 @dataclass(frozen=True)
@@ -31,13 +31,14 @@ class Setting:
 
     def fits(self, flags: Collection[str]) -> bool:
         """Whether a CPU with these flags can run these kernels."""
-        mine = generation(flags)
-        return bool(mine) and _OLDEST_FIRST.index(self.needs) <= _OLDEST_FIRST.index(mine)
+        mine, names = generation(flags), list(GENERATIONS)  # the newest first
+        return bool(mine) and names.index(mine) <= names.index(self.needs)
 
 
-def _onednn(kernels: str, needs: str) -> Setting:
+def _onednn(needs: str) -> Setting:
+    kernels = ONEDNN[needs]
     # The second name is that of its releases before 2.5, which OneFlow brings.
-    variables = dict.fromkeys(("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"), kernels.upper())
+    variables = dict.fromkeys(("ONEDNN_MAX_CPU_ISA", ONEDNN_CAP), kernels.upper())
     return Setting("onednn", kernels, variables, needs)
 
 
@@ -49,12 +50,11 @@ def _openblas(core: str, needs: str) -> Setting:
     return Setting("openblas", core, {"OPENBLAS_CORETYPE": core}, needs)
 
 
-NEWEST = _OLDEST_FIRST[-1]
 AS_IS = Setting("", "", {})  # what every library takes by itself
 SETTINGS = (
-    _onednn("sse41", "SSE"),
-    _onednn("avx2", "AVX2"),
-    _onednn("avx512_core", "AVX-512"),
+    _onednn("SSE"),
+    _onednn("AVX2"),
+    _onednn("AVX-512"),
     Setting("mkl", "compatible", {"MKL_CBWR": "COMPATIBLE"}),
     Setting("mkl", "avx2", {"MKL_CBWR": "AVX2"}, "AVX2"),
     _aten("DEFAULT", "SSE"),

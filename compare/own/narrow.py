@@ -25,9 +25,9 @@ def excuse_the_narrow(judgement: Judgement, run: Source, oracle: Source) -> None
     narrow: dict[str, str] = dict(getattr(run, "narrow", {}))
     wrong = [finding for finding in judgement.findings if finding.verdict == "fault"]
     for finding in wrong:
-        kind = held(run[finding.name], oracle[finding.name])
+        kind = "" if finding.name in narrow else held(run[finding.name], oracle[finding.name])
         if kind and (math.isinf(finding.error) or _accounts(kind, finding)):
-            narrow.setdefault(finding.name, kind)
+            narrow[finding.name] = kind
     if not narrow:
         return
     name, kind = max(narrow.items(), key=lambda item: NARROW[item[1]])

@@ -7,12 +7,11 @@ import os
 import platform
 from collections.abc import Mapping
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ...backends.blas import cpu_flags, openblas_cores
+from ...backends.blas import cpu_flags, cpuinfo, openblas_cores
 from ...backends.denormals import denormals, tiny
 from ...backends.runtime import Runtime
 
@@ -108,18 +107,11 @@ def _version(package: str) -> str:
 
 def processor() -> str:
     """The name of this machine's processor, with its family and model where it says them: a virtual one is "AMD EPYC" only."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    pairs = (line.partition(":") for line in lines)
-    fields = [(name.strip(), value.strip()) for name, _, value in pairs]
-    first = dict(reversed(fields))  # the first core's
-    name = first.get("model name") or first.get("Model") or platform.processor() or platform.machine()
-    kind = ", ".join(
-        f"{word} {first[key]}" for word, key in (("family", "cpu family"), ("model", "model")) if key in first
-    )
-    return f"{name} ({kind})" if kind else name
+    core = cpuinfo()
+    name = core.get("model name") or core.get("Model") or platform.processor() or platform.machine()
+    if "cpu family" not in core:  # it is no x86
+        return name
+    return f"{name} (family {core['cpu family']}, model {core['model']})"
 
 
 def _blas() -> str:
