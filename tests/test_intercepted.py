@@ -72,11 +72,15 @@ def test_an_intercepted_product_is_the_same_function(name: str) -> None:
     assert max(error(*pair) for pair in zip(found, exact)) < 8
 
 
+def conv2d(x: Tensor, w: Tensor) -> Tensor:
+    return F.conv2d(x, w)
+
+
 @pytest.mark.parametrize(
     ("function", "shapes"),
     [
         (F.linear, [(50, LONG), (60, LONG)]),
-        (lambda x, w: F.conv2d(x, w), [(2, LONG // 16, 8, 8), (30, LONG // 16, 4, 4)]),
+        (conv2d, [(2, LONG // 16, 8, 8), (30, LONG // 16, 4, 4)]),
         (lambda x, w: F.conv_transpose2d(x, w), [(2, LONG, 3, 3), (LONG, 5, 2, 2)]),
     ],
     ids=["linear", "conv2d", "conv_transpose2d"],
@@ -88,12 +92,9 @@ def test_it_sums_in_a_chain(function: Callable[..., Tensor], shapes: list[tuple[
     with chains(1):
         chained = function(*arrays).numpy()
     assert error(chained, exact) > 15
-    plain = function(*arrays).numpy()
-    assert not np.array_equal(plain, chained)
-    if (
-        function is F.linear
-    ):  # the check can fail; PyTorch's convolution sums in one chain on some CPUs (19 u with AVX2)
-        assert error(plain, exact) < 10
+    # The check can fail. Without oneDNN, whose AVX2 kernel for a convolution sums in one chain, 14 to 19 u off.
+    with torch.backends.mkldnn.flags(enabled=function is not conv2d):
+        assert error(function(*arrays).numpy(), exact) < 10
 
 
 def test_the_gradient_of_a_weight_sums_over_batch_and_place_in_one_chain() -> None:
