@@ -29,7 +29,8 @@ def differentiated(function: Callable[..., Tensor], arrays: list[Tensor]) -> lis
     """Output and gradients."""
     given = [array.clone().requires_grad_() for array in arrays]
     y = function(*given)
-    weights = torch.linspace(-1, 1, max(y.numel(), 2), dtype=y.dtype)[: y.numel()].reshape(y.shape)
+    # Drawn, so that channels differ; squared, so that their sum, the gradient of a bias, does not cancel.
+    weights = torch.randn(y.shape, generator=torch.Generator().manual_seed(1)).to(y.dtype) ** 2
     return [tensor.detach().numpy() for tensor in (y, *torch.autograd.grad((y * weights).sum(), given))]
 
 
