@@ -10,6 +10,7 @@ import time
 from functools import partial
 from pathlib import Path
 
+import drawn
 import pytest
 from fuzz_seeds import CONFIG
 from guard import in_child
@@ -25,7 +26,6 @@ from polymae.convert.targets import TARGETS
 from polymae.convert.tensors import CheckpointProblem, State, of_array
 from polymae.convert.writing import write_weights
 
-KILLS = 200
 OURS = str(Path(convert.__file__).parent)
 WRITTEN = {
     target.formats[0]: target.dialect for target in TARGETS.values()
@@ -106,8 +106,9 @@ def time_of(work):
     return time.perf_counter() - began
 
 
+@pytest.mark.drawn
 def test_killed_at_any_moment(form, tmp_path):
-    """Half of the moments are lines of the code, by chance in each part of it; half are points in time."""
+    """Half of the moments are lines of the code, in each part of it in turn; half are points in time."""
     target, rng = tmp_path / f"w{FORMATS[form].ENDINGS[0]}", random.Random(form)
     lines = Lines()
     write(form, target, FIRST)
@@ -116,7 +117,7 @@ def test_killed_at_any_moment(form, tmp_path):
     write(form, target, SECOND)
     sys.settrace(None)
     killed = dict.fromkeys((*PARTS, "in time"), 0)
-    for number in range(KILLS):
+    for number in range(drawn.count(60)):
         if number % 20 == 0:  # a whole conversion in between, after which there is something, or nothing, to replace
             write(form, target, FIRST)
             assert not strays(target)
@@ -124,7 +125,7 @@ def test_killed_at_any_moment(form, tmp_path):
                 remove(target)
         before = found(target)
         new = SECOND if before == FIRST else FIRST
-        part = rng.choice(PARTS)
+        part = PARTS[number // 2 % len(PARTS)]
 
         def convert_until(line, new=new, part=part):
             sys.settrace(Lines(part, line))
