@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from .config import Config
 from .errors import Problem
 
@@ -16,7 +18,13 @@ class InputError(Problem, ValueError):
 
 def check_inputs(imgs: Any, noise: Any, config: Config) -> None:
     """Raise InputError where imgs is not [N, C, height, width] in floating point, as configured, or noise neither None nor
-    [N, L]."""
+    [N, L], and where one is a NumPy array: for models of the other frameworks."""
+    for name, given in (("imgs", imgs), ("noise", noise)):
+        if isinstance(given, np.ndarray):
+            raise InputError(
+                f"{name} is a NumPy array; the model takes tensors of its framework: torch.from_numpy({name}), "
+                f"megengine.Tensor({name}), mindspore.Tensor({name}) or oneflow.from_numpy({name})."
+            )
     check_shapes(getattr(imgs, "shape", imgs), getattr(noise, "shape", noise), getattr(imgs, "dtype", None), config)
 
 

@@ -63,7 +63,8 @@ ALIASES = {f"mae_vit_{size}_dec512d8b": f"mae_vit_{size}" for size in ("base_pat
 def model_config(model: str, **overrides: Any) -> Config:
     """The configuration that `--model` names.
 
-    model: a preset ("mae_vit_base_patch16"), the path of a JSON object, or "img_size=32,patch_size=8,...".
+    model: a preset ("mae_vit_base_patch16"), the path of a JSON object, "img_size=32,patch_size=8,...", or a preset with
+    other settings ("vit_tiny_patch16,num_heads=12").
     What a JSON object or a list of names means, config_of says.
     Raises ConfigError for an unknown model, with the nearest names, or an unknown or unusable value.
     """
@@ -72,8 +73,16 @@ def model_config(model: str, **overrides: Any) -> Config:
         _require_settings(type(NAMED[name]), overrides)
         return replace(NAMED[name], **overrides)
     if "=" in model:
-        parts = re.split(r",(?![^\[(]*[\])])", model)  # commas outside brackets
-        return config_of(dict(_assignment(part) for part in parts if part.strip()) | overrides)
+        first, *rest = re.split(r",(?![^\[(]*[\])])", model)  # commas outside brackets
+        base: dict[str, Any] = {}
+        if "=" not in first:
+            preset = model_config(first.strip())
+            base = {f.name: getattr(preset, f.name) for f in fields(preset)}
+            first = ""
+        said = dict(_assignment(part) for part in (first, *rest) if part.strip())
+        if base:
+            _require_settings(type(preset), {**said, **overrides})
+        return config_of(base | said | overrides)
     if model.endswith(".json"):
         return config_of(_read_json(Path(model)) | overrides)
     known = [*NAMED, *ALIASES]

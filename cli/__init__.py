@@ -14,6 +14,7 @@ from difflib import get_close_matches
 from typing import NoReturn
 
 from ..backends.errors import REPORT_IT, Problem, install_line
+from .examples import shown_in
 
 # Subcommand, and what `polymae --help` says of it. Each lives in the module of its name.
 COMMANDS = {
@@ -28,6 +29,10 @@ COMMANDS = {
     "weights": "list, download and verify published weights, and what is kept of them",
     "doctor": "say which frameworks work here, and how to mend those that do not",
 }
+
+
+# What people type after `polymae` that is no subcommand.
+_OTHER_COMMANDS = dict.fromkeys(("convert", "convert_weights", "convert-weights"), "convert_weights FRAMEWORK -c FILE")
 
 
 class Terminated(KeyboardInterrupt):
@@ -57,6 +62,8 @@ class Parser(argparse.ArgumentParser):
             choices = [str(choice) for choice in action.choices]
             near = get_close_matches(str(value), choices, n=1)
             hint = f" Did you mean {near[0]!r}?" if near else ""
+            if str(value) in _OTHER_COMMANDS:
+                hint = f" That is a command of its own: {_OTHER_COMMANDS[str(value)]}"
             from ..hub.addresses import shown
 
             raise argparse.ArgumentError(action, f"{shown(str(value))!r} is not one of {', '.join(choices)}.{hint}")
@@ -116,12 +123,14 @@ def _system_problem(problem: OSError | MemoryError) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of `polymae`."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    parser = Parser(prog="polymae", description="Masked autoencoders in five frameworks, proven equal.")
+    about = "Masked autoencoders in five frameworks, proven equal. Checkpoints are converted by the command convert_weights."
+    parser = Parser(prog="polymae", description=about, **shown_in("polymae"))
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and leave")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     chosen = next((a for a in arguments if not a.startswith("-")), None)
     for name, summary in COMMANDS.items():
-        subparser = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
+        said = shown_in(f"polymae {name}")
+        subparser = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".", **said)
         if name == chosen:  # only the chosen subcommand's module is imported: --help stays fast
             module = importlib.import_module(f".{name}", __name__)
             module.add_arguments(subparser)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from ..backends.config import MOST_PIXELS
 from ..backends.errors import Problem
 from . import Parser, run_safely
+from .examples import shown_in
 
 if TYPE_CHECKING:
     from ..convert.checkpoint import Checkpoint
@@ -29,6 +30,7 @@ TARGETS = {
     "timm": "a .safetensors or .pth file for timm.create_model(checkpoint_path=...): encoders and classifiers",
     "safetensors": "a .safetensors file with the official names",
 }
+_LISTED = 8  # names, of a long list
 _DTYPES = ("float32", "float16", "bfloat16", "float64")
 
 
@@ -39,10 +41,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         description="Convert the weights of a masked autoencoder, or its classifier, bit for bit, from any project's "
         "checkpoint: facebookresearch/mae, Hugging Face, timm, MAE-MegEngine, mindformers, mindcv, LiBai, FlyEgle. Needs "
         "none of the frameworks, and runs nothing that is in the file.",
+        **shown_in("convert_weights"),
     )
     frameworks = parser.add_subparsers(dest="framework", metavar="FRAMEWORK", required=True)
     for framework, what in TARGETS.items():
-        add_arguments(frameworks.add_parser(framework, help=what, description=f"Write {what}."))
+        said = shown_in("", f"convert_weights {framework} -c mae_visualize_vit_base.pth")
+        add_arguments(frameworks.add_parser(framework, help=what, description=f"Write {what}.", **said))
     args = parser.parse_args(argv)
     return run_safely(f"convert_weights {args.framework}", lambda: run(args))
 
@@ -63,6 +67,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--from", "--dialect", dest="source", metavar="DIALECT", help="the spelling of the file, where "
                         "its names do not tell; `polymae dialects` lists them")  # fmt: skip
+    parser.add_argument(
+        "--prefix", metavar="NAME", help="what the names of the model begin with, where the file holds several"
+    )
     parser.add_argument("--to", metavar="DIALECT", help="the spelling to write (default: the framework's own)")
     parser.add_argument("--format", metavar="FORMAT", help="the file format to write (default: the framework's own)")
     parser.add_argument("--encoder-only", action="store_true", help="convert the encoder alone, without the decoder")
@@ -95,7 +102,9 @@ def run(args: argparse.Namespace) -> int:
     several = len(args.checkpoint) > 1
     if args.output and not several:  # a wrong ending shows before anything is read
         format_for(args.framework, Path(args.output), args.format)
-    elif args.output and Path(args.output).is_file():
+    if args.output and not (parent := Path(args.output).parent).is_dir():
+        raise Problem(f"There is no folder {parent} to write to; make it (mkdir -p), or mend the path after -o.")
+    if several and args.output and Path(args.output).is_file():
         raise Problem(f"{args.output} is a file; several checkpoints go into a folder.")
     sources = [local(source) for source in args.checkpoint]
     if several:
@@ -129,7 +138,8 @@ def convert_one(args: argparse.Namespace, source: Path, dialect: str, several: b
     from ..convert.dialects import DIALECTS
     from ..convert.targets import format_for
 
-    wish = Wish(args.model, args.source, args.encoder_only, args.dtype, _image_size(args.image_size), args.num_classes)
+    pixels = _image_size(args.image_size)
+    wish = Wish(args.model, args.source, args.encoder_only, args.dtype, pixels, args.num_classes, args.prefix)
     prepared = prepare(source, wish)
     checkpoint, weights = prepared.checkpoint, prepared.weights
     named = args.output and not several
@@ -137,7 +147,7 @@ def convert_one(args: argparse.Namespace, source: Path, dialect: str, several: b
     form = format_for(args.framework, output, args.format)
     print(f"read   {describe(checkpoint)}")
     if checkpoint.identified.dropped:
-        print(f"drop   {', '.join(checkpoint.identified.dropped)}")
+        print(f"drop   {_some(checkpoint.identified.dropped)}")
     refuse_inexpressible(DIALECTS[dialect], weights)
     for done in weights.done:
         print(f"change {done}")
@@ -164,11 +174,17 @@ def describe(checkpoint: Checkpoint) -> str:
     parts += [KINDS[checkpoint.contents], checkpoint.model or "no named model"]
     if checkpoint.identified.prefix:
         parts.append(f"without the prefix {checkpoint.identified.prefix}")
-    ignored = [name for name in checkpoint.extras if name not in checkpoint.identified.dropped]
+    found = checkpoint.identified
+    ignored = [name for name in checkpoint.extras if name not in {*found.dropped, *found.outside}]
     if ignored:
-        more = f" and {len(ignored) - 8} more" if len(ignored) > 8 else ""
-        parts.append(f"ignored: {', '.join(ignored[:8])}{more}")
+        parts.append(f"ignored: {_some(ignored)}")
     return f"{checkpoint.path}: {', '.join(parts)}"
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first names, and how many more there are."""
+    more = f" and {len(names) - _LISTED:,} more" if len(names) > _LISTED else ""
+    return ", ".join(names[:_LISTED]) + more
 
 
 def _print_mapping(prepared: Prepared, dialect: str) -> None:

@@ -22,6 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         "or what is published: a name of `polymae weights list`, a URL, hf://owner/name")  # fmt: skip
     parser.add_argument("--tensors", action="store_true", help="list every tensor")
     parser.add_argument("--from", "--dialect", dest="dialect", metavar="DIALECT", help="the spelling of the file")
+    parser.add_argument(
+        "--prefix", metavar="NAME", help="what the names of the model begin with, where the file holds several"
+    )
     parser.add_argument("-m", "--model", help="which model it is, where the file does not tell (as convert_weights)")
     parser.add_argument("--json", action="store_true", help="machine-readable output")
 
@@ -32,10 +35,12 @@ def run(args: argparse.Namespace) -> int:
     from ..convert.choice import model_of
     from ..convert.formats import FORMATS
     from ..convert.hashing import hash_tensors
+    from ..convert.report import oddities
     from ..hub.sources import local
 
-    checkpoint = open_checkpoint(local(args.file), args.dialect)
-    problems, misfit = list(checkpoint.identified.problems.values()), list[str]()
+    checkpoint = open_checkpoint(local(args.file), args.dialect, args.prefix)
+    problems = [*oddities(checkpoint.identified), *checkpoint.identified.problems.values()]
+    misfit: list[str] = []
     if args.model:
         model, config = model_of(checkpoint, args.model)
         misfit = _misfit(checkpoint, config)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..backends import FRAMEWORKS
 from ..backends.errors import Problem
+from .examples import shown_in
 
 if TYPE_CHECKING:
     from ..hub.sources import Source
@@ -27,7 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
 
     def action(name: str, work: Callable[[argparse.Namespace], int], summary: str) -> argparse.ArgumentParser:
-        added = actions.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
+        said = shown_in(f"polymae weights {name}")
+        added = actions.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".", **said)
         added.set_defaults(work=work, parser=added)
         return added
 

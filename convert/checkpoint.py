@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from einops import EinopsError
@@ -17,19 +19,24 @@ from .dialects import KINDS, OF_CLASSIFIERS, Contents
 from .formats import find_format
 from .hashing import content_hash, hash_tensors
 from .huggingface import FILE as HF_CONFIG
-from .huggingface import read_config
+from .huggingface import read_config, without_qkv_bias
 from .identify import Identified, Reading, identify
 from .provenance import Provenance, beside, read_beside
 from .report import layout_problems, needs_decoder, report
 from .said import config_beside, name_of, require_plausible, require_same, settings_of
 from .shapes import expected_params, fitting_models
-from .tensors import Array, CheckpointProblem, Tensor, cast
+from .tensors import Array, CheckpointProblem, Tensor, cast, of_array
+from .timm_config import read_timm_config
 
 __all__ = ["Checkpoint", "content_hash", "open_checkpoint"]
 
 Weights = dict[str, NDArray[np.float32]]
 _FLOATS = ("float32", "float16", "bfloat16", "float64")
-_OF_DECODERS = ("decoder_", "mask_token", "patch_norm.", "unconv.")  # of any family
+_OPTIONS = ("norm_pix_loss",)  # what the official script saves as args, and decides about the model
+# What is no encoder's, of any family: decoders, heads, necks, by the spec's names and others.
+_OF_NO_ENCODER = re.compile(
+    r"(patch_norm|unconv)\..*|(.*\.)?(mask_token|(decoder|decode_head|head|neck|classifier|predictor|projector)\w*)(\..*)?"
+)
 
 
 @dataclass(frozen=True)
@@ -40,7 +47,9 @@ class Checkpoint:
     extras: what else the file holds, ignored. provenance: what an earlier conversion wrote of it, or None. model and
     config: what the file says it is (a config.json, a provenance), or the one preset that has exactly these shapes; else
     None. told: whether the file says it; where only the shapes do, head counts are the preset's. function: what else the
-    file says of the program that it is for (changes.Weights has it). config_text: its config.json.
+    file says of the program that it is for (changes.Weights has it). config_text: its config.json. options: of a configuration's
+    settings, what the options that training saved in the file say. no_qkv_bias: whether its program adds no bias to q, k
+    and v, which one of 0 computes. unknown: names of classes in it, beside the weights, that are not known here.
     """
 
     path: Path
@@ -54,6 +63,9 @@ class Checkpoint:
     told: bool = False
     function: Mapping[str, str] = field(default_factory=dict)
     config_text: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    no_qkv_bias: bool = False
+    unknown: tuple[str, ...] = ()
 
     @property
     def dialect(self) -> str:
@@ -86,11 +98,13 @@ class Checkpoint:
         """As `tensors`, for a model that the file itself does not tell: its head counts say where some values lie."""
         found = {spec: self._tensor(spec, reading, config) for spec, reading in self.identified.readings.items()}
         derive = self.identified.dialect.derive
-        if derive is None or config is None:
+        if self.no_qkv_bias:
+            found |= _zero_biases(found)
+        if (derive is None and not self.no_qkv_bias) or config is None:
             return found
         expected = expected_params(config, self.contents)
-        stored = {name.removeprefix(self.identified.prefix): tensor for name, tensor in self.stored.items()}
-        made = derive(stored, {p.name: p.shape for p in expected if p.name not in found})
+        stored = {name: self.stored[there] for name, there in self.identified.own.items()}
+        made = derive(stored, {p.name: p.shape for p in expected if p.name not in found}) if derive else {}
         order = [p.name for p in expected]
         return {name: (found | made)[name] for name in [*order, *found] if name in found or name in made}
 
@@ -114,7 +128,7 @@ class Checkpoint:
         expected = expected_params(config, contents)
         if encoder_only:
             decoder = {p.name for p in expected_params(config)} - {p.name for p in expected}
-            actual = {n: t for n, t in actual.items() if n not in decoder and not n.startswith(_OF_DECODERS)}
+            actual = {n: t for n, t in actual.items() if n not in decoder and not _of_no_encoder(n)}
         mixed = self._mixed(actual)
         found = [*layout_problems(expected, actual, self.identified, _FLOATS), *mixed.values()]
         if found:  # then all of them, values included, at once
@@ -199,6 +213,18 @@ class Checkpoint:
         return Tensor(reading.shape, parts[0].dtype, load, tuple(parts) if joined else ())
 
 
+def _of_no_encoder(name: str) -> bool:
+    return _OF_NO_ENCODER.fullmatch(name) is not None
+
+
+def _zero_biases(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Biases of 0 for q, k and v, where a file has none."""
+    weights = {
+        name.removesuffix("weight") + "bias": t for name, t in tensors.items() if name.endswith("attn.qkv.weight")
+    }
+    return {name: of_array(np.zeros(t.shape[0], np.float32)) for name, t in weights.items() if name not in tensors}
+
+
 def _of_another_kind(checkpoint: Checkpoint, config: Config) -> str:
     found = f"{checkpoint.path} is of another kind: {KINDS[checkpoint.contents]}"
     found += f" ({checkpoint.model})" if checkpoint.model else ""
@@ -210,20 +236,31 @@ def _of_another_kind(checkpoint: Checkpoint, config: Config) -> str:
     )
 
 
-def open_checkpoint(path: str | Path, dialect: str | None = None) -> Checkpoint:
+def open_checkpoint(path: str | Path, dialect: str | None = None, prefix: str | None = None) -> Checkpoint:
     """Open a checkpoint of any known format. Nothing in it is run and no framework is needed.
 
-    dialect: what to take it for, where its spelling alone does not tell. Raises CheckpointProblem.
+    dialect: what to take it for, where its spelling alone does not tell. prefix: what the names of the model begin with,
+    where the file holds several. Raises CheckpointProblem.
     """
     path = Path(path)
     kind, form = find_format(path)
     state = form.read(path)
     provenance = read_beside(path, state)
     told = provenance.dialect if provenance else None
-    found = identify({n: t.shape for n, t in state.tensors.items()}, str(path), dialect, told)
-    checkpoint = Checkpoint(path, kind, found, state.tensors, (*state.extras, *found.unused), provenance)
-    text = (state.note.get(HF_CONFIG) or config_beside(path)) if found.dialect.config_file else None
-    said, function = read_config(text, found.contents, f"{path}: {HF_CONFIG}") if text else (None, {})
+    found = identify({n: t.shape for n, t in state.tensors.items()}, str(path), dialect, told, prefix)
+    options = {name: state.settings[name] for name in _OPTIONS if isinstance(state.settings.get(name), bool)}
+    extras = (*state.extras, *found.unused, *found.outside)
+    checkpoint = Checkpoint(
+        path, kind, found, state.tensors, extras, provenance, options=options, unknown=state.unknown
+    )
+    text = state.note.get(HF_CONFIG) or config_beside(path)
+    said: Config | None = None
+    function: dict[str, Any] = {}
+    if text and found.dialect.config_file:
+        said, function = read_config(text, found.contents, f"{path}: {HF_CONFIG}")
+        checkpoint = replace(checkpoint, no_qkv_bias=without_qkv_bias(text))
+    elif text and found.dialect.name in ("official", "timm"):
+        said, text = read_timm_config(text, found.contents), None
     config = provenance.config if provenance else None
     if provenance and config is not None:
         function = dict(provenance.function)
@@ -237,6 +274,8 @@ def open_checkpoint(path: str | Path, dialect: str | None = None) -> Checkpoint:
         if len(models) != 1:
             return checkpoint
         ((name, config),) = models.items()
+        if isinstance(config, MAEConfig) and found.contents == "mae":
+            config = replace(config, **options)
         return replace(checkpoint, model=name_of(config, found.contents) or name, config=config)
     require_plausible(config, found, str(path), HF_CONFIG if provenance is None else "provenance")
     model = name_of(config, found.contents)

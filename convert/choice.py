@@ -15,6 +15,8 @@ from ..backends.spec import differences
 from .changes import encoder_config
 from .checkpoint import Checkpoint
 from .dialects import OF_CLASSIFIERS, Contents
+from .relatives import relative
+from .report import oddities
 from .said import COMPUTED, settings_of, unlike
 from .shapes import adapted, expected_params, settings
 from .tensors import CheckpointProblem
@@ -36,10 +38,11 @@ def model_of(checkpoint: Checkpoint, asked: str | None = None, overrides: Mappin
             raise CheckpointProblem(_unknown(checkpoint))
         return checkpoint.model or "own model", checkpoint.config
     shapes = {spec: reading.shape for spec, reading in checkpoint.identified.readings.items()}
-    asked_config, named = model_config(asked, **overrides), asked in NAMED or asked in ALIASES
+    asked_config, named = model_config(asked, **overrides), asked.partition(",")[0] in {*NAMED, *ALIASES}
     config = adapted(asked_config, shapes) if named or isinstance(asked_config, MAEConfig) else asked_config
     _require_family(checkpoint, asked, asked_config, config)
     given = {*_given(asked, asked_config), *overrides}
+    config = replace(config, **{name: getattr(asked_config, name) for name in given & {"num_classes", "pooling"}})
     config = _as_computed(checkpoint, config, given)
     if checkpoint.told and checkpoint.config is not None:
         # Which loss it is scored by is nothing that weights are of.
@@ -90,15 +93,16 @@ def _as_computed(checkpoint: Checkpoint, config: AnyConfig, given: Collection[st
 def _known(checkpoint: Checkpoint) -> dict[str, Any]:
     """What a file's dialect, config.json or provenance tells of how its program computes."""
     if checkpoint.config is None:
-        return settings_of(checkpoint.identified.dialect, checkpoint.contents)
+        return {**settings_of(checkpoint.identified.dialect, checkpoint.contents), **checkpoint.options}
     names = (*COMPUTED, "norm_pix_loss") if checkpoint.told else COMPUTED
-    return {name: getattr(checkpoint.config, name) for name in names if hasattr(checkpoint.config, name)}
+    found = {name: getattr(checkpoint.config, name) for name in names if hasattr(checkpoint.config, name)}
+    return {**checkpoint.options, **found}
 
 
 def _given(asked: str, config: Config) -> Collection[str]:
     """The settings that --model gives itself: those that are written there, or that make a preset a family's own."""
     if "=" in asked:
-        return {part.partition("=")[0].strip() for part in asked.split(",")}
+        return {part.partition("=")[0].strip() for part in asked.split(",") if "=" in part}
     if asked.endswith(".json"):
         return set(json.loads(Path(asked).read_text()))
     return {f.name for f in fields(config) if f.name in COMPUTED and getattr(config, f.name) != f.default}
@@ -138,6 +142,10 @@ def _differing(one: Config, other: Config, contents: Contents, aside: Collection
 
 
 def _unknown(checkpoint: Checkpoint) -> str:
+    if odd := oddities(checkpoint.identified):
+        listed = "\n  ".join([*odd, *checkpoint.identified.problems.values()])
+        stored = {name: tensor.shape for name, tensor in checkpoint.stored.items()}
+        return f"{checkpoint.path} is of no model here:\n  {listed}{relative(stored).replace(' ', chr(10) + '  ', 1)}"
     shapes = {spec: reading.shape for spec, reading in checkpoint.identified.readings.items()}
     found: dict[str, list[str]] = {}
     for name, preset in PRESETS.items():

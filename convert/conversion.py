@@ -18,6 +18,7 @@ from .dialects.dialect import EXACT, UNCONFIGURED
 from .formats import FORMATS
 from .hashing import UNKNOWN, Hashed, hash_tensors
 from .overflow import overflow_problem
+from .parts import grouped, unwrapped
 from .provenance import Provenance
 from .report import report
 from .said import COMPUTED
@@ -30,7 +31,8 @@ from .writing import NotFiniteProblem, write_weights
 class Wish:
     """What is to be made of a checkpoint. None leaves it as it is.
 
-    model: as --model takes it. source_dialect: the one to read. image_size: (height, width) in pixels.
+    model: as --model takes it. source_dialect: the one to read. image_size: (height, width) in pixels. prefix: what the
+    names of the model begin with, where the file holds several.
     """
 
     model: str | None = None
@@ -39,6 +41,7 @@ class Wish:
     dtype: str | None = None
     image_size: tuple[int, int] | None = None
     num_classes: int | None = None
+    prefix: str | None = None
 
 
 @dataclass(frozen=True)
@@ -81,21 +84,40 @@ class Prepared:
                 f"there is no config.json beside {checkpoint.path.name}: taken for eps {config.norm_eps}, where transformers' "
                 "own default is 1e-12"
             )
-        by_head = any("h" in layout for spelling in dialect.spellings.values() for layout in spelling.layouts.values())
-        if not self.asked and not checkpoint.told and (by_head or dialect.derived):
-            heads = f"{config.num_heads} heads"
-            if isinstance(config, MAEConfig) and checkpoint.contents == "mae":
-                heads += f", {config.decoder_num_heads} in the decoder"
+        if checkpoint.no_qkv_bias:
             found.append(
+                "its program adds no bias to q, k and v (qkv_bias): they have biases of 0, which compute the same"
+            )
+        if checkpoint.options and checkpoint.contents == "mae":
+            said = ", ".join(f"{name}={value}" for name, value in checkpoint.options.items())
+            found.append(f"{said}, as the options say that training saved in the file")
+        if checkpoint.unknown:
+            listed = ", ".join(checkpoint.unknown[:4]) + (" and more" if len(checkpoint.unknown) > 4 else "")
+            found.append(f"beside the weights the file names what is not known here and was not looked up: {listed}")
+        if outside := checkpoint.identified.outside:
+            found.append(f"left out, since they lie outside of the model: {grouped(unwrapped(outside))}")
+        if not self.asked and not checkpoint.told:
+            found.append(self._heads())
+        return found
+
+    def _heads(self) -> str:
+        """No file shows how many heads there are."""
+        config, dialect = self.weights.config, self.checkpoint.identified.dialect
+        heads = f"{config.num_heads} heads"
+        if isinstance(config, MAEConfig) and self.checkpoint.contents == "mae":
+            heads += f", {config.decoder_num_heads} in the decoder"
+        by_head = any("h" in layout for spelling in dialect.spellings.values() for layout in spelling.layouts.values())
+        if by_head or dialect.derived:
+            return (
                 f"taken for {self.model}: {config.img_size[0]}x{config.img_size[1]} pixels, {heads}, which the file does not "
                 "show and on which the place of its values depends; if it is another model, say with -m"
             )
-        return found
+        return f"taken for {self.model}: {heads}, which no file shows; for others say -m '{self.model},num_heads=...'"
 
 
 def prepare(path: Path, wish: Wish) -> Prepared:
     """Open a checkpoint and apply a wish to it. Raises CheckpointProblem, with every problem of the file at once."""
-    checkpoint = open_checkpoint(path, wish.source_dialect)
+    checkpoint = open_checkpoint(path, wish.source_dialect, wish.prefix)
     own: dict[str, Any] = {}
     if wish.model is not None and wish.image_size is not None:  # the file may be of that size already
         own = {"img_size": own_size(checkpoint, model_config(wish.model), wish.image_size)}

@@ -47,10 +47,8 @@ def read_config(text: str, contents: Contents, where: str) -> tuple[Config, dict
             raise ValueError(f"layer_norm_eps is {shortened(values['norm_eps'])}")
         values["mlp_ratio"] = _ratio(said.get("intermediate_size", 3072), values["embed_dim"])
         activation = said.get("hidden_act", "gelu")
-        if not said.get("qkv_bias", True) or activation not in ("gelu", *_TANH):
-            raise ValueError(
-                f"qkv_bias {said.get('qkv_bias')!r} and hidden_act {activation!r} are not a masked autoencoder's"
-            )
+        if activation not in ("gelu", *_TANH):
+            raise ValueError(f"hidden_act {shortened(activation)} is not the GELU of a masked autoencoder")
         function = {"gelu": "tanh" if activation in _TANH else "erf"}
         if contents in OF_CLASSIFIERS:
             labels = said.get("id2label")
@@ -76,6 +74,11 @@ def read_config(text: str, contents: Contents, where: str) -> tuple[Config, dict
             f"{where} is not the config.json of a ViTMAE or ViT model that can be read here: {problem}. Correct it, or "
             "move it away and say what the model is with -m."
         ) from None
+
+
+def without_qkv_bias(text: str) -> bool:
+    """Whether a config.json says that q, k and v have no bias."""
+    return json.loads(text).get("qkv_bias", True) is False
 
 
 def write_config(

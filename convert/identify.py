@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 
 from ..backends.spec import Shape
 from ..backends.spelling import Spelling
 from .dialects import DIALECTS, Contents, Dialect, holds, known_params
 from .dialects.dialect import MINDSPORE_TRAINING
 from .layouts import inverse, shape_after
+from .parts import Own, find_part, prefix_of, under, unwrapped
+from .relatives import relative
 from .shapes import contents_of
 from .tensors import CheckpointProblem
 
 Shapes = Mapping[str, Shape]
-# What wrappers put before every name: DistributedDataParallel, torch.compile.
-_PREFIXES = ("module.", "_orig_mod.")
-# What a larger model, as Lightning's, calls the one in it.
-_PARTS = ("model.", "backbone.", "net.", "encoder.")
 
 
 @dataclass(frozen=True)
@@ -36,7 +34,8 @@ class Identified:
 
     readings: by spec name, in the spec's order; what the spec does not know comes last, under its own name. problems: a
     sentence for each of the spec's tensors whose parts are not all there. unused: what the dialect is known to leave
-    over. prefix: what a wrapper put before every name.
+    over. outside: what lies in other parts of a larger model. strangers: of the readings, what no model here has. own: the
+    file's own names, by those without prefix and wrappers. prefix: what stands before every name.
     """
 
     dialect: Dialect
@@ -44,6 +43,9 @@ class Identified:
     readings: Mapping[str, Reading]
     problems: Mapping[str, str] = field(default_factory=dict)
     unused: tuple[str, ...] = ()
+    outside: tuple[str, ...] = field(default=(), compare=False)
+    strangers: tuple[str, ...] = ()
+    own: Own = field(default_factory=dict, compare=False)
     prefix: str = field(default="", compare=False)
 
     @property
@@ -52,44 +54,40 @@ class Identified:
         return tuple(name for name in self.unused if not re.fullmatch(MINDSPORE_TRAINING, name))
 
 
-def identify(shapes: Shapes, where: str, dialect: str | None = None, told: str | None = None) -> Identified:
+def identify(
+    shapes: Shapes, where: str, dialect: str | None = None, told: str | None = None, prefix: str | None = None
+) -> Identified:
     """The dialect of a file's tensors, and every tensor by its spec name.
 
     dialect: the one to take; None finds out. told: the one that a provenance names, taken where no name shows it and it
-    fits. Raises CheckpointProblem, listing the candidates, where none fits, or where several do and would read the file
-    differently.
+    fits. prefix: what the names of the model begin with, in a file that holds more; None finds out. Raises
+    CheckpointProblem, listing the candidates, where none fits, or where several do and would read the file differently.
     """
-    prefix = common_prefix(shapes)
-    bare = {name[len(prefix) :]: tuple(shape) for name, shape in shapes.items()}
+    own = unwrapped(shapes)
+    if prefix is not None:
+        own = under(own, prefix, where)
+    offered = [one for one in DIALECTS.values() if not one.explicit or one.name == told]
     if dialect is not None:
-        fitting = [_asked_for(dialect, bare, where)]
-    else:
-        shown, fitting = _shown_by(bare, told)
-        for part in () if fitting else _PARTS:  # the model may be a part of a larger one
-            inner = {name.removeprefix(part): shape for name, shape in bare.items() if name.startswith(part)}
-            if len(inner) == len(bare) and (fitting := _shown_by(inner, told)[1]):
-                prefix, bare = prefix + part, inner
-                break
-        if not fitting:
-            raise CheckpointProblem(_none_fits(shown, bare, where))
-    found = [_translate(candidate, bare, where, prefix) for candidate in fitting]
+        offered = [dialect_named(dialect)]
+
+    def shapes_of(names: Own) -> Shapes:
+        return {name: tuple(shapes[there]) for name, there in names.items()}
+
+    part, fitting = find_part(own, lambda names: _shown_by(shapes_of(names), offered)[1], where)
+    rest = {name: there for name, there in own.items() if there not in {*part.values()}}
+    mixed = _shown_by(shapes_of(rest if fitting else own), offered)[0]
+    if mixed or not fitting:
+        raise CheckpointProblem(_none_fits(mixed, shapes_of(own), where, dialect))
+    found = [_translate(candidate, part, shapes_of(part), where) for candidate in fitting]
     # Where what would tell them apart is missing, all of them read the file alike: then nothing is guessed.
     if any((other.contents, other.readings) != (found[0].contents, found[0].readings) for other in found[1:]):
         raise CheckpointProblem(
             f"{where} can be read in more than one dialect: {', '.join(d.name for d in fitting)}. Say which with --from."
         )
-    return found[0]
-
-
-def common_prefix(names: Mapping[str, object]) -> str:
-    """What wrappers put before every single name; nothing where they did not."""
-    prefix = ""
-    while names:
-        added = next((p for p in _PREFIXES if all(name.startswith(prefix + p) for name in names)), None)
-        if added is None:
-            break
-        prefix += added
-    return prefix
+    inside = {*part.values()}
+    training = tuple(name for name in rest if re.fullmatch(MINDSPORE_TRAINING, name))
+    outside = tuple(name for name in shapes if name not in inside and name not in training)
+    return replace(found[0], unused=(*found[0].unused, *training), outside=outside, own=part, prefix=prefix_of(part))
 
 
 def dialect_named(name: str) -> Dialect:
@@ -99,42 +97,36 @@ def dialect_named(name: str) -> Dialect:
     return DIALECTS[name]
 
 
-def _asked_for(name: str, shapes: Shapes, where: str) -> Dialect:
-    """The dialect of this name. Raises CheckpointProblem where the file's names are not of it: none is in its spelling."""
-    dialect = dialect_named(name)
-    against = next((found for sign in dialect.never if (found := sign.found(shapes))), None)
-    if against is None and any(sign.found(shapes) for sign in dialect.shows):
-        return dialect
-    why = f"it holds {against} {tuple(shapes[against])}" if against else "no tensor in it has a name of that dialect"
-    raise CheckpointProblem(
-        f"{where} is not in the {name} dialect ({dialect.title}): {why}. Its {len(shapes)} tensors begin with "
-        f"{', '.join(list(shapes)[:5])}; leave out --from, and the dialect is found."
-    )
-
-
-def _shown_by(shapes: Shapes, told: str | None) -> tuple[list[Dialect], list[Dialect]]:
+def _shown_by(shapes: Shapes, offered: Iterable[Dialect]) -> tuple[list[Dialect], list[Dialect]]:
     """The dialects that a file shows signs of, and of these the ones that nothing in it speaks against."""
-    offered = [dialect for dialect in DIALECTS.values() if not dialect.explicit or dialect.name == told]
     shown = [dialect for dialect in offered if any(sign.found(shapes) for sign in dialect.shows)]
     fitting = [dialect for dialect in shown if not any(sign.found(shapes) for sign in dialect.never)]
     return shown, [dialect for dialect in fitting if dialect.explicit] or fitting
 
 
-def _none_fits(shown: list[Dialect], shapes: Shapes, where: str) -> str:
-    reasons = []
-    for dialect in shown:
-        against = next(name for sign in dialect.never if (name := sign.found(shapes)))
-        reasons.append(f"{dialect.name}, if not for {against} {tuple(shapes[against])}")
-    if reasons:
+def _none_fits(shown: list[Dialect], shapes: Shapes, where: str, asked: str | None) -> str:
+    against = [(one, [name for sign in one.never if (name := sign.found(shapes))]) for one in shown]
+    begin = f"Its {len(shapes)} tensors begin with {', '.join(list(shapes)[:5])}"
+    if asked is not None:
+        names = [name for _, found in against for name in found]
+        why = (
+            f"it holds {names[0]} {tuple(shapes[names[0]])}" if names else "no tensor in it has a name of that dialect"
+        )
+        return (
+            f"{where} is not in the {asked} dialect ({DIALECTS[asked].title}): {why}. {begin}; leave out --from, and the "
+            "dialect is found."
+        )
+    if shown:
+        reasons = (
+            f"{one.name}, if not for {names[0]} {tuple(shapes[names[0]])}" if names else one.name
+            for one, names in against
+        )
         return f"{where} mixes dialects. It could be {'; '.join(reasons)}. Was it put together from two files?"
-    return (
-        f"{where} is not a masked autoencoder or its classifier in a dialect known here "
-        f"({', '.join(name for name, d in DIALECTS.items() if not d.explicit)}). "
-        f"Its {len(shapes)} tensors begin with {', '.join(list(shapes)[:5])}."
-    )
+    known = ", ".join(name for name, one in DIALECTS.items() if not one.explicit)
+    return f"{where} is not a masked autoencoder or its classifier in a dialect known here ({known}). {begin}.{relative(shapes)}"
 
 
-def _translate(dialect: Dialect, shapes: Shapes, where: str, prefix: str) -> Identified:
+def _translate(dialect: Dialect, own: Own, shapes: Shapes, where: str) -> Identified:
     tables = [(kind, spelled_names(dialect, kind, shapes)) for kind in dialect.spellings]
     kind, spelled = max(
         tables, key=lambda table: sum(name in shapes for names, _ in table[1].values() for name in names)
@@ -142,20 +134,21 @@ def _translate(dialect: Dialect, shapes: Shapes, where: str, prefix: str) -> Ide
     readings: dict[str, Reading] = {}
     problems: dict[str, str] = {}
     taken: set[str] = set()
+    strangers: list[str] = []
     for spec, (names, layout) in spelled.items():
         present = [name for name in names if name in shapes]
         taken.update(present)
         if not present:
             continue
         if len(present) < len(names):
-            absent = ", ".join(prefix + name for name in names if name not in shapes)
+            absent = ", ".join(prefix_of(own) + name for name in names if name not in shapes)
             problems[spec] = f"missing: {absent}, the rest of {spec}"
             continue
         found = _reading(names, layout, [shapes[name] for name in names])
         if isinstance(found, str):
             problems[spec] = found
         else:
-            readings[spec] = Reading(tuple(prefix + name for name in names), layout, found)
+            readings[spec] = Reading(tuple(own[name] for name in names), layout, found)
     unused = [name for name in shapes if name not in taken and re.fullmatch(dialect.unused, name)]
     for name, shape in sorted(shapes.items()):
         if name in taken or name in unused or re.fullmatch(dialect.sources, name):
@@ -167,9 +160,10 @@ def _translate(dialect: Dialect, shapes: Shapes, where: str, prefix: str) -> Ide
             continue
         if name in readings:
             raise CheckpointProblem(f"{where} holds both {name} and {readings[name].names[0]}, which are one tensor.")
-        readings[name] = Reading((prefix + name,), None, tuple(shape))
+        readings[name] = Reading((own[name],), None, tuple(shape))
+        strangers.append(name)
     contents = contents_of(readings, where)
-    return Identified(dialect, contents, readings, problems, tuple(unused), prefix)
+    return Identified(dialect, contents, readings, problems, tuple(own[name] for name in unused), (), tuple(strangers))
 
 
 def _reading(names: tuple[str, ...], layout: str | None, shapes: list[Shape]) -> Shape | str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from .identify import Identified
 from .shapes import expected_params
 from .tensors import Tensor
 
+_MOST_KINDS = 12  # of unknown tensors, named at once
 _PUBLISHED = "https://dl.fbaipublicfiles.com/mae/"
 
 
@@ -56,6 +59,21 @@ def _in_file(name: str, param: Param | None, identified: Identified) -> str:
     else:
         return ""
     return "" if names == (name,) else f" (in the file: {', '.join(names)})"
+
+
+# What every model here has.
+_ESSENTIAL = ("cls_token", "pos_embed", "patch_embed.proj.weight", "patch_embed.proj.bias")
+
+
+def oddities(identified: Identified) -> list[str]:
+    """A sentence for what a file holds that no model here has, and for what it lacks that every model has."""
+    kinds = Counter(re.sub(r"(?<=\.)\d+(?=\.)", "*", name) for name in identified.strangers)
+    listed = [f"{kind} ({count} tensors)" if count > 1 else kind for kind, count in kinds.items()]
+    more = f" and {len(listed) - _MOST_KINDS} more kinds" if len(listed) > _MOST_KINDS else ""
+    found = [f"unknown: {', '.join(listed[:_MOST_KINDS])}{more}: no model here has such tensors"] if listed else []
+    there = {*identified.readings, *identified.problems, *identified.dialect.derived}
+    lacking = [name for name in _ESSENTIAL if name not in there]
+    return [*found, *([f"missing: {', '.join(lacking)}, which every model here has"] if lacking else [])]
 
 
 def report(path: Path, found: list[str], model: str | None, own: Config | None, config: Config) -> str:

@@ -61,7 +61,8 @@ class State:
     extras: the names of everything else in it. under: the name under which the tensors lie, as "model" in a .pth (a
     folder format: the folder in it); None where they lie at the top. note: short texts by name, where the format has
     room for them (a format's HAS_ROOM); empty elsewhere. late: gives the note again, each text as long as before, once
-    every tensor has been loaded: a hash of them is known only then.
+    every tensor has been loaded: a hash of them is known only then. settings: what training saved of its options, as
+    `args`: numbers, texts and truth values by name. unknown: names of classes in the file that are not known here.
     """
 
     tensors: Mapping[str, Tensor]
@@ -69,6 +70,8 @@ class State:
     under: str | None = None
     note: Mapping[str, str] = field(default_factory=dict)
     late: Callable[[], Mapping[str, str]] | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    unknown: tuple[str, ...] = ()
 
 
 def of_array(array: Array) -> Tensor:

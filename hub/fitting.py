@@ -40,13 +40,15 @@ class Fitted:
     done: tuple[str, ...] = ()
 
 
-def fit(path: str | Path, model: str, image_size: tuple[int, int] | None = None, **settings: Any) -> Fitted:
+def fit(
+    path: str | Path, model: str, image_size: tuple[int, int] | None = None, seed: int = 0, **settings: Any
+) -> Fitted:
     """The weights of a checkpoint, of any format and dialect, for a model.
 
     model: a preset, a JSON file or "img_size=32,...". image_size: (height, width) in pixels, to which the position tables are
-    interpolated as official fine-tuning does; None: the file's own. settings: of the configuration, in its names;
-    num_classes other than the file's drops the file's head. A classifier on an autoencoder's file takes its encoder: exactly
-    head.* is missing then, and with pooling gap also fc_norm.*, and norm.* is left over.
+    interpolated as official fine-tuning does; None: the file's own. seed: of what is newly initialised. settings: of the
+    configuration, in its names; num_classes other than the file's drops the file's head. A classifier on an autoencoder's
+    file takes its encoder: exactly head.* is missing then, and with pooling gap also fc_norm.*, and norm.* is left over.
     Raises CheckpointProblem, with every problem at once, for any other difference, and ConfigError for unusable settings.
     """
     checkpoint = open_checkpoint(path)
@@ -73,7 +75,7 @@ def fit(path: str | Path, model: str, image_size: tuple[int, int] | None = None,
         changed = replace(
             changed, done=(*changed.done, "for images of {}x{} pixels, as the file".format(*config.img_size))
         )
-    return _filled(checkpoint, config, changed, changed.tensors != chosen.tensors)
+    return _filled(checkpoint, config, changed, changed.tensors != chosen.tensors, seed)
 
 
 def _with_head(checkpoint: Checkpoint, config: Config, settings: Mapping[str, Any]) -> Config:
@@ -96,7 +98,7 @@ def _with_head(checkpoint: Checkpoint, config: Config, settings: Mapping[str, An
     return config
 
 
-def _filled(checkpoint: Checkpoint, config: Config, weights: Weights, changed: bool) -> Fitted:
+def _filled(checkpoint: Checkpoint, config: Config, weights: Weights, changed: bool, seed: int) -> Fitted:
     """With initial values for the head that a checkpoint has not, and without what the model has not."""
     names = [param.name for param in params(config)]
     missing = tuple(name for name in names if name not in weights.tensors)
@@ -104,6 +106,6 @@ def _filled(checkpoint: Checkpoint, config: Config, weights: Weights, changed: b
     if not all(name.startswith(_OF_HEAD) for name in missing) or not all(n.startswith("norm.") for n in left_over):
         raise AssertionError(f"selected wrongly: missing {missing}, left over {left_over}")
     found = checkpoint.loaded(weights.config, weights.tensors, changed)
-    initial = initial_weights(config) if missing else {}
+    initial = initial_weights(config, seed) if missing else {}
     filled = {name: found[name] if name in found else initial[name] for name in names}
     return Fitted(config, filled, missing, left_over, (*weights.done, *notices(DIALECTS["polymae"], weights)))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..backends.config import ConfigError, MAEConfig
 from ..backends.errors import Problem
+from ..backends.initial import initial_weights
 from ..backends.presets import ALIASES, model_config
 from ..backends.runtime import load_backend, require_device, require_dtype
 
@@ -28,6 +29,7 @@ def load(
     image_size: Size | None = None,
     device: Any = "cpu",
     dtype: Any = "float32",
+    seed: int = 0,
     verbose: bool = True,
     **settings: Any,
 ) -> Any:
@@ -37,7 +39,8 @@ def load(
     best published checkpoint for it) or, as `weights` may be too: a kind ("visualize", "full", "pretrain", "finetuned",
     "ganloss"), a name of the registry, a path, a URL, or a Hugging Face id. A file of any format and dialect is converted on
     the way; downloads are kept (POLYMAE_HOME). image_size: pixels, or (height, width); position tables are interpolated.
-    device: "cpu", "cuda", ...; dtype: "float32", ...; or a framework's own objects for them.
+    device: "cpu", "cuda", ...; dtype: "float32", ...; or a framework's own objects for them. seed: of the initial weights, which
+    are the same in every framework, whatever random numbers it has drawn.
     settings: of the model, as num_classes=10, pooling="cls", norm_pix_loss=True, in_chans=1. verbose: say on stderr which
     weights were taken, and what of them was not. Raises Problem where something is not to be had; it says what to do.
     """
@@ -55,7 +58,7 @@ def load(
         config = replace(config, img_size=size)
     chosen = _one_of(pretrained, weights)
     if chosen is False:
-        return runtime.build(config, None, device, dtype)
+        return runtime.build(config, initial_weights(config, seed), device, dtype)
     from .converted import explaining
     from .fitting import fit
     from .sources import source_of
@@ -67,7 +70,7 @@ def load(
         settings = {"norm_pix_loss": row.pixels == "normalised", **settings}
     path = source.fetch(framework)
     with explaining(path):
-        fitted = fit(path, name, size, **settings)
+        fitted = fit(path, name, size, seed, **settings)
     if verbose:
         _say(name, source, fitted)
     return runtime.build(fitted.config, fitted.weights, device, dtype)

@@ -101,6 +101,30 @@ def _huggingface(generation):
     return write
 
 
+def _mmpretrain(contents, config, w):
+    found = {}
+    for name, array in _rest(w).items():
+        module, _, leaf = name.rpartition(".")
+        if name.startswith("decoder_norm."):
+            found[f"neck.ln1.{leaf}"] = array
+        elif name.startswith("decoder_") or name == "mask_token":
+            found[f"neck.{name}"] = array
+        elif module == "head":
+            found[f"head.layers.head.{leaf}"] = array
+        else:
+            own = {"patch_embed.proj": "patch_embed.projection", "norm": "ln1", "fc_norm": "ln2"}.get(module, module)
+            found["backbone." + (f"{own}.{leaf}" if own else name)] = array
+    for stack, i, _, block in _stacks(config, w):
+        at = f"backbone.layers.{i}" if stack == "blocks" else f"neck.decoder_blocks.{i}"
+        for leaf in LEAVES:
+            for ours, theirs in (
+                ("norm1", "ln1"), ("attn.qkv", "attn.qkv"), ("attn.proj", "attn.proj"), ("norm2", "ln2"),
+                ("mlp.fc1", "ffn.layers.0.0"), ("mlp.fc2", "ffn.layers.1"),
+            ):  # fmt: skip
+                found[f"{at}.{theirs}.{leaf}"] = block[f"{ours}.{leaf}"]
+    return found
+
+
 def _mindformers(table, trained=False):
     def write(contents, config, w):
         found = {}
@@ -196,6 +220,7 @@ def gray_mask_token(config, state):
 
 
 _WRITERS = {
+    "mmpretrain": _mmpretrain,
     "official": _official, "timm": _flat, "polymae": _flat, "megengine": _megengine, "mindspore": _mindspore,
     "mindcv": _mindspore, "huggingface": _huggingface("v4"), "huggingface-saved-by-5": _huggingface("saved"),
     "huggingface-v5": _huggingface("v5"), "mindformers-0.8": _mindformers("decoder_pos_embed"),

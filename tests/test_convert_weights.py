@@ -35,6 +35,7 @@ def test_the_upstream_converters_flags(official, tmp_path, monkeypatch):
 
 def test_bad_input_is_told_and_writes_nothing(tmp_path, capsys, official):
     out = tmp_path / "out" / "w.pkl"
+    out.parent.mkdir()
     (tmp_path / "empty.pth").touch()
     (tmp_path / "page.pth").write_text("\n<!DOCTYPE html><html>Not found</html>")
     (tmp_path / "text.pth").write_text("hello")
@@ -56,8 +57,12 @@ def test_bad_input_is_told_and_writes_nothing(tmp_path, capsys, official):
         (["-c", official, "-m", "mae_vit_bas_patch16"], "Nearest names: mae_vit_base_patch16"),
         (["-c", official, "-m", "mae_vit_base_patch16"], f"Its shapes are those of {MODEL}"),
         (["-c", other], "embed_dim=1024,depth=1,num_heads=?"),
-        (["-c", official, "-o", "/proc/polymae/w.pkl"], "Could not write /proc/polymae/w.pkl"),
-        (["-c", official, "-o", tmp_path / "text.pth" / "w.pkl"], "Could not write"),
+        (["-c", official, "-o", "/proc/polymae.pkl"], "Could not write /proc/polymae.pkl"),
+        (
+            ["-c", official, "-o", tmp_path / "new" / "w.pkl"],
+            f"There is no folder {tmp_path / 'new'} to write to; make it",
+        ),
+        (["-c", official, "-o", tmp_path / "text.pth" / "w.pkl"], "There is no folder"),
         (["-c", official, "-o", tmp_path], "it is a folder"),
         (["-c", official, "-o", tmp_path / "w.ckpt"], "does not end as megengine files do: .pkl"),
         (["-c", official, "-o", ""], "The path after -o is empty"),

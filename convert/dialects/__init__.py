@@ -17,6 +17,7 @@ from .huggingface import HUGGINGFACE, HUGGINGFACE_SAVED_BY_5, HUGGINGFACE_V5
 from .libai import LIBAI, LIBAI_CLS
 from .mindcv import MINDCV
 from .mindformers import MINDFORMERS_03, MINDFORMERS_03_TRAINED, MINDFORMERS_08
+from .mmpretrain import MMPRETRAIN
 from .native import MEGENGINE, MINDSPORE, OFFICIAL, POLYMAE, TIMM
 
 __all__ = ["DIALECTS", "KINDS", "OF_CLASSIFIERS", "Contents", "Dialect", "Sign", "known_params"]
@@ -26,7 +27,7 @@ DIALECTS: dict[str, Dialect] = {
     dialect.name: dialect
     for dialect in (
         OFFICIAL, TIMM, POLYMAE, MEGENGINE, MINDSPORE, HUGGINGFACE, HUGGINGFACE_SAVED_BY_5, HUGGINGFACE_V5,
-        MINDFORMERS_08, MINDFORMERS_03, MINDFORMERS_03_TRAINED, MINDCV, LIBAI, LIBAI_CLS, FLYEGLE,
+        MINDFORMERS_08, MINDFORMERS_03, MINDFORMERS_03_TRAINED, MINDCV, MMPRETRAIN, LIBAI, LIBAI_CLS, FLYEGLE,
     )
 }  # fmt: skip
 

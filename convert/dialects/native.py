@@ -30,6 +30,7 @@ _STEPS = "head.0.num_batches_tracked"
 
 _NORM = r"(.*\.)?(norm1|norm2|norm|fc_norm|decoder_norm|patch_norm)"
 _WEIGHT, _GAMMA = Sign(_NORM + r"\.weight"), Sign(_NORM + r"\.(gamma|beta)")
+_GAMMA_BLOCK = Sign(r"(blocks|decoder_blocks)\.\d+\.norm1\.gamma")
 _BLOCK = Sign(r"(blocks|decoder_blocks)\.\d+\.norm1\.weight")
 _BROADCAST_BIAS = Sign(r"patch_embed\.proj\.bias", axes=4)
 _FLAT_BIAS = Sign(r"patch_embed\.proj\.bias", axes=1)
@@ -89,7 +90,7 @@ MINDSPORE = Dialect(
     name="mindspore",
     title="our own, for MindSpore",
     spellings=dict.fromkeys((*ALL, "probe"), NATIVE["mindspore"]),
-    shows=(_GAMMA,),
+    shows=(_GAMMA_BLOCK,),
     never=(_WEIGHT, _BROADCAST_BIAS, Sign(r"(vit\.)?(blocks|decoder_blocks)\.\d+\.(layernorm1|attention\.dense1).*")),
     computes=EXACT,
     unused=MINDSPORE_TRAINING,

@@ -69,7 +69,20 @@ _STRANGERS = {
     b"version https://git-lfs": "a Git LFS pointer, not the file itself; run `git lfs pull`",
     b"\x1f\x8b": "compressed with gzip; unpack it first",
     b"\x93numpy": "a single NumPy array",
-    b"\x89hdf": "an HDF5 file",
+    b"\x89hdf": "an HDF5 file, as Keras and TensorFlow write them; load it there and save the arrays with numpy.savez",
+}
+# What lies in folders of other programs, by a file in it, and the line that makes a readable file of it.
+_FOREIGN = {
+    "tf_model.h5": "a Hugging Face folder with TensorFlow's weights; in transformers 4: "
+    "ViTMAEForPreTraining.from_pretrained(folder, from_tf=True).save_pretrained(new_folder)",
+    "flax_model.msgpack": "a Hugging Face folder with Flax's weights; in transformers 4: "
+    "ViTMAEForPreTraining.from_pretrained(folder, from_flax=True).save_pretrained(new_folder)",
+    ".metadata": "a folder of torch.distributed.checkpoint; run: "
+    "python -m torch.distributed.checkpoint.format_utils dcp_to_torch FOLDER weights.pth",
+    "zero_to_fp32.py": "a folder of DeepSpeed; run in it: python zero_to_fp32.py . pytorch_model.bin",
+    "saved_model.pb": "a TensorFlow SavedModel; load it there and save the arrays with numpy.savez",
+    "checkpoint": "a folder of TensorFlow's checkpoints; load one there and save the arrays with numpy.savez",
+    "_METADATA": "a folder of Orbax; restore it there and save the arrays with numpy.savez",
 }
 
 
@@ -119,6 +132,9 @@ def _find_folder_format(path: Path) -> tuple[str, Format]:
     for name, form in FORMATS.items():
         if form.FOLDER and form.matches(path):
             return name, form
+    for file, what in _FOREIGN.items():
+        if (path / file).exists():
+            raise CheckpointProblem(f"{path} holds {file}: it is {what}. Then give what that wrote.{_hint(path)}")
     raise CheckpointProblem(
         f"{path} is a folder, but not one that oneflow.save wrote (no pickled_data in it), nor LiBai (no model folder), "
         f"nor Hugging Face (no model.safetensors).{_hint(path)}"

@@ -79,6 +79,14 @@ def bounded_json(path: Path, where: str) -> dict[str, Any]:
     return found
 
 
+def not_supported(where: str, what: str) -> CheckpointProblem:
+    """What is raised for a sound tensor of a kind that no model here has. where: file and tensor; what: what it is."""
+    return CheckpointProblem(
+        f"{where} is {what}, which is not read here; nothing is wrong with the file. Save it as plain bfloat16 or float32 "
+        "first, with the library that wrote it."
+    )
+
+
 def stored_bytes(name: str, tensor: Tensor) -> memoryview:
     """Load a tensor: its little-endian bytes in C order, not copied where they already lie so."""
     array = tensor.load()

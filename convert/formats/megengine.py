@@ -10,7 +10,8 @@ import numpy as np
 from ..tensors import DTYPES, Progress, State, Tensor, map_file
 from . import pickle_writer as pickle
 from .checks import CODES, require_dtypes, stored_bytes
-from .numpy_arrays import ALLOWED, array_tensor
+from .numpy_arrays import KNOWN, array_tensor
+from .pickle_names import Names
 from .pickle_reader import read_pickle
 from .pickle_values import Global, Record
 from .state import find_state
@@ -18,10 +19,7 @@ from .state import find_state
 NAME, ENDINGS, FOLDER, HAS_ROOM = "MegEngine .pkl", (".pkl",), False, False
 
 _TENSORS = [Global("megengine.tensor", name) for name in ("Tensor", "Parameter")]
-_ALLOWED = ALLOWED | {
-    *map(str, _TENSORS), "collections.OrderedDict", "collections.defaultdict", "argparse.Namespace",
-    "pathlib.PosixPath", "pathlib._local.PosixPath", "builtins.set",
-}  # fmt: skip
+_KNOWN = KNOWN | set(map(str, _TENSORS))
 
 
 def matches(head: bytes) -> bool:
@@ -32,8 +30,11 @@ def matches(head: bytes) -> bool:
 def read(path: Path) -> State:
     """The arrays, or MegEngine's own tensors, of a file written by megengine.save, lazily. Raises CheckpointProblem."""
     data = map_file(path)
-    value = read_pickle(data, _ALLOWED, str(path))
-    return find_state(value, lambda name, stored: _tensor(name, stored, path), str(path), lambda: len(data))
+    names = Names(_KNOWN)
+    value = read_pickle(data, names, str(path))
+    return find_state(
+        value, lambda name, stored: _tensor(name, stored, path), str(path), lambda: len(data), names.unknown
+    )
 
 
 def _tensor(name: str, value: Any, path: Path) -> Tensor | None:

@@ -15,7 +15,7 @@ _RECONSTRUCT = [Global(f"{core}.multiarray", "_reconstruct") for core in _CORES]
 _FROM_BUFFER = [Global(f"{core}.numeric", "_frombuffer") for core in _CORES]
 _ENCODE = Global("_codecs", "encode")
 _DTYPE, _NO_BYTES = Global("numpy", "dtype"), [Global(module, "bytes") for module in ("builtins", "__builtin__")]
-ALLOWED = frozenset(
+KNOWN = frozenset(
     [*map(str, (*_RECONSTRUCT, *_FROM_BUFFER, _ENCODE, _DTYPE, *_NO_BYTES)), "numpy.ndarray"]
     + [f"{core}.multiarray.scalar" for core in _CORES]
     + [f"numpy.{name}" for name in (*CODES.values(), "bool_")]

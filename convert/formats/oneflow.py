@@ -9,12 +9,15 @@ from __future__ import annotations
 import json
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ..tensors import Array, CheckpointProblem, Progress, State, Tensor, from_bytes, map_file
 from . import pickle_writer as pickle
 from .checks import bounded_json, bytes_needed, proper_name, readable, require_dtypes, shown, stored_bytes
+from .numpy_arrays import KNOWN
+from .pickle_names import Names
 from .pickle_reader import read_pickle
 from .pickle_values import Record
 from .state import as_mapping, find_state
@@ -25,7 +28,6 @@ PICKLE, META, OUT, NOTE = "pickled_data", "meta", "out", "polymae.json"
 MODEL = "model"  # LiBai's name for the folder of the weights
 _DONE = "snapshot_done"
 _TENSORS = frozenset(["oneflow.Tensor", "oneflow.nn.Parameter", "oneflow._oneflow_internal.Tensor"])
-_ALLOWED = _TENSORS | {"collections.OrderedDict", "collections.defaultdict", "argparse.Namespace", "pathlib.PosixPath"}
 # The dtypes that oneflow.load takes, and those it only has a name for.
 _LOADABLE = {
     "kFloat": "float32", "kDouble": "float64", "kFloat16": "float16", "kInt64": "int64", "kInt32": "int32",
@@ -55,12 +57,13 @@ def _read(path: Path) -> State:
         folder, under = path / MODEL, MODEL
         extras = sorted(shown(beside.name) for beside in path.iterdir() if beside.name != MODEL)
     state = _pickled(folder) if (folder / PICKLE).is_file() else _one_folder_each(folder)
-    return State(state.tensors, (*extras, *state.extras), under, _note(folder))
+    return replace(state, extras=(*extras, *state.extras), under=under, note=_note(folder))
 
 
 def _pickled(folder: Path) -> State:
     pickled = map_file(_inside(folder, PICKLE))
-    saved = as_mapping(read_pickle(pickled, _ALLOWED, str(folder / PICKLE)))
+    names = Names(_TENSORS | KNOWN)
+    saved = as_mapping(read_pickle(pickled, names, str(folder / PICKLE)))
     if saved is None or saved.get("protocol_version") != 1 or "data" not in saved:
         raise CheckpointProblem(
             f"{folder} is no folder that oneflow.save (protocol 1) wrote; save it again with oneflow.save."
@@ -78,7 +81,8 @@ def _pickled(folder: Path) -> State:
             found[inside] = _tensor(folder, inside, name)
         return found[inside]
 
-    return find_state(saved["data"], tensor, str(folder), lambda: sum(tensor.nbytes for tensor in found.values()))
+    size = lambda: sum(tensor.nbytes for tensor in found.values())  # noqa: E731
+    return find_state(saved["data"], tensor, str(folder), size, names.unknown)
 
 
 def _one_folder_each(folder: Path) -> State:

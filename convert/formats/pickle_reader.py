@@ -1,8 +1,8 @@
 """A pickle reader that cannot run anything.
 
 It interprets the opcodes itself and builds plain values and inert records: no class is looked up, no function is
-called, whatever the pickle says. Names outside the caller's list are refused, so that nobody is left with a file that
-is harmless here and runs code in the framework's own loader. Opcodes: PEP 307, PEP 3154, PEP 574 and Python's
+called, whatever the pickle says. Names that run code in a framework's own loader are refused all the same
+(pickle_names.py). Opcodes: PEP 307, PEP 3154, PEP 574 and Python's
 pickletools.
 """
 
@@ -13,8 +13,9 @@ from collections.abc import Collection
 from typing import Any
 
 from ..tensors import CheckpointProblem
+from .pickle_names import Names
 from .pickle_opcodes import HANDLERS
-from .pickle_values import Global, LongText, Persistent, Record, refused
+from .pickle_values import Global, LongText, Persistent, Record
 
 # One byte of pickle can ask for an object of 64 and more: this bounds what a hostile file can make us allocate, and
 # how long it can take. A huge model's training file needs about 85,000.
@@ -23,15 +24,13 @@ _SHORT_BYTES = 128
 _LONG_TEXT = 4096  # bytes; longer texts are data, kept as they lie in the file
 
 
-def read_pickle(
-    data: memoryview, allowed: Collection[str], where: str, references: list[Persistent] | None = None
-) -> Any:
+def read_pickle(data: memoryview, names: Names, where: str, references: list[Persistent] | None = None) -> Any:
     """The value in a pickle of protocol 2 to 5. Long byte strings come as views into `data`, not copied.
 
-    allowed: the "module.name" it may mention. references: takes what it refers to outside itself; None forbids that.
-    Raises CheckpointProblem for anything damaged, and for a name that is not allowed, saying which.
+    names: takes the names in it. references: takes what it refers to outside itself; None forbids that. Raises
+    CheckpointProblem for anything damaged, and for a name that runs code, saying which.
     """
-    reader = Reader(data, 0, allowed, where, references)
+    reader = Reader(data, 0, names, where, references)
     value = reader.run(MAX_OPCODES)
     if reader.at != len(data):
         raise reader.damaged("there is more after its end")
@@ -39,21 +38,19 @@ def read_pickle(
 
 
 def read_first_pickle(
-    data: memoryview, start: int, allowed: Collection[str], where: str, references: list[Persistent] | None = None,
+    data: memoryview, start: int, names: Names, where: str, references: list[Persistent] | None = None,
     most: int = MAX_OPCODES,
 ) -> tuple[Any, int]:  # fmt: skip
     """The value in a pickle that begins at byte `start`, and where it ends. Otherwise as read_pickle."""
-    reader = Reader(data, start, allowed, where, references)
+    reader = Reader(data, start, names, where, references)
     return reader.run(most), reader.at
 
 
 class Reader:
     """The machine that a pickle is a program for: its stack, its marks and its memo."""
 
-    def __init__(
-        self, data: memoryview, start: int, allowed: Collection[str], where: str, references: list[Persistent] | None
-    ):
-        self.data, self.at, self.allowed, self.where, self.references = data, start, allowed, where, references
+    def __init__(self, data: memoryview, start: int, names: Names, where: str, references: list[Persistent] | None):
+        self.data, self.at, self.names, self.where, self.references = data, start, names, where, references
         self.stack: list[Any] = []
         self.marks: list[list[Any]] = []
         self.memo: dict[int, Any] = {}
@@ -169,8 +166,11 @@ class Reader:
             raise self.damaged("a key in it has no value")
         pairs = iter(values)
         for key, value in zip(pairs, pairs):
-            # Hashing anything else may recurse or fail, and large whole numbers can be chosen to collide.
-            if not isinstance(key, (str, int, float, type(None))) or (type(key) is int and abs(key) >= 2**60):
+            # Hashing anything else may recurse or fail, and large whole numbers can be chosen to collide. Records are
+            # hashed by identity, a class by its name.
+            if not isinstance(key, (str, int, float, type(None), Global, Record)) or (
+                type(key) is int and abs(key) >= 2**60
+            ):
                 raise self.damaged(f"a key in it is a {type(key).__name__} that no checkpoint has")
             items[key] = value
 
@@ -178,8 +178,7 @@ class Reader:
         if not isinstance(module, str) or not isinstance(name, str):
             raise self.damaged("a name in it is not text")
         found = Global(module, name)
-        if str(found) not in self.allowed:
-            raise refused(found, self.where)
+        self.names.meet(found, self.where)
         self.push(found)
 
     def call(self) -> None:

@@ -11,10 +11,11 @@ import numpy as np
 
 from ..tensors import DTYPES, CheckpointProblem, Progress, State, Tensor
 from .checks import stored_bytes
+from .pickle_names import Names
 from .pickle_reader import read_pickle
 from .pickle_values import Persistent
 from .state import find_state
-from .torch_tensors import ALLOWED, Place, rebuild, storage_dtype
+from .torch_tensors import KNOWN, Place, rebuild, storage_dtype
 from .torch_writer import pickled
 from .zips import Archive, add
 
@@ -29,6 +30,11 @@ def matches(head: bytes) -> bool:
 def read(path: Path) -> State:
     """The tensors of a file written by torch.save (1.6 or newer), lazily. Raises CheckpointProblem."""
     archive = Archive(path, ".pth")
+    if any(name.endswith("/constants.pkl") for name in archive.entries):
+        raise CheckpointProblem(
+            f"{path} is a TorchScript program, not a checkpoint. In Python: "
+            "torch.save(torch.jit.load(path, 'cpu').state_dict(), 'weights.pth'), then give that file."
+        )
     pickles = [name for name in archive.entries if re.fullmatch(r"[^/]+/data\.pkl", name)]
     if len(pickles) != 1:
         raise CheckpointProblem(
@@ -54,10 +60,11 @@ def read(path: Path) -> State:
         return Place(dtype, count, lambda: archive.entry(entry), big_endian=order == b"big")
 
     def tensor(name: str, value: Any) -> Tensor | None:
-        return rebuild(value, find, lambda why: archive.damaged(f"tensor {name}: {why}"))
+        return rebuild(name, value, find, str(path), archive.damaged)
 
-    value = read_pickle(archive.entry(pickles[0]), ALLOWED, str(path), references=[])
-    return find_state(value, tensor, str(path), lambda: len(archive.data))
+    names = Names(KNOWN)
+    value = read_pickle(archive.entry(pickles[0]), names, str(path), references=[])
+    return find_state(value, tensor, str(path), lambda: len(archive.data), names.unknown)
 
 
 def write(path: Path, state: State, progress: Progress) -> None:

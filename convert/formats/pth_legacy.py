@@ -16,10 +16,11 @@ import numpy as np
 from ..tensors import DTYPES, CheckpointProblem, Progress, State, Tensor, map_file
 from . import pickle_writer as pickle
 from .checks import require_dtypes, stored_bytes
+from .pickle_names import Names
 from .pickle_reader import MAX_OPCODES, read_first_pickle
 from .pickle_values import Persistent
 from .state import find_state
-from .torch_tensors import ALLOWED, Place, rebuild, storage_dtype
+from .torch_tensors import KNOWN, Place, rebuild, storage_dtype
 from .torch_writer import TYPED, pickled
 
 NAME, ENDINGS, FOLDER, HAS_ROOM = "PyTorch .pth (before 1.6)", (".pth", ".pt", ".bin"), False, False
@@ -38,11 +39,11 @@ def matches(head: bytes) -> bool:
 def read(path: Path) -> State:
     """The tensors of a file, lazily. Raises CheckpointProblem."""
     data, references, at = map_file(path), list[Persistent](), 0
-    values = []
+    names, values = Names(KNOWN), []
     for i in range(5):
         of_object = i == 3
         value, at = read_first_pickle(
-            data, at, ALLOWED, str(path), references if of_object else None, MAX_OPCODES if of_object else _FEW_OPCODES
+            data, at, names, str(path), references if of_object else None, MAX_OPCODES if of_object else _FEW_OPCODES
         )
         values.append(value)
     magic, protocol, _, value, keys = values
@@ -61,9 +62,9 @@ def read(path: Path) -> State:
         return Place(dtype, len(values) // itemsize, lambda: values)
 
     def tensor(name: str, value: Any) -> Tensor | None:
-        return rebuild(value, find, lambda why: _damaged(path, f"tensor {name}: {why}"))
+        return rebuild(name, value, find, str(path), lambda why: _damaged(path, why))
 
-    return find_state(value, tensor, str(path), lambda: len(data))
+    return find_state(value, tensor, str(path), lambda: len(data), names.unknown)
 
 
 def _damaged(path: Path, why: str) -> CheckpointProblem:

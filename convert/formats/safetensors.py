@@ -6,6 +6,7 @@ Format: https://github.com/huggingface/safetensors#format
 from __future__ import annotations
 
 import json
+import re
 import struct
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..tensors import DTYPES, CheckpointProblem, Progress, State, Tensor, from_bytes, map_file
-from .checks import LONGEST_JSON, bounded_count, bytes_needed, proper_name, stored_bytes
+from .checks import LONGEST_JSON, bounded_count, bytes_needed, not_supported, proper_name, stored_bytes
 
 NAME, ENDINGS, FOLDER, HAS_ROOM = "safetensors", (".safetensors",), False, True
 
@@ -22,6 +23,7 @@ _DTYPES = {
     "F32": "float32", "F64": "float64", "F16": "float16", "BF16": "bfloat16", "I64": "int64", "I32": "int32",
     "I16": "int16", "I8": "int8", "U64": "uint64", "U32": "uint32", "U16": "uint16", "U8": "uint8", "BOOL": "bool",
 }  # fmt: skip
+_SMALL_OR_COMPLEX = re.compile(r"F[468]_\w+|F4|C64")  # dtypes of the format that no weights of a model here have
 _SPELLED = {dtype: name for name, dtype in _DTYPES.items()}
 _METADATA = "__metadata__"
 _Damaged = Callable[[str], CheckpointProblem]
@@ -52,7 +54,7 @@ def read(path: Path) -> State:
     if not isinstance(note, dict) or not all(isinstance(text, str) for text in note.values()):
         raise damaged("its metadata are not texts")
     bounded_count(len(header), str(path))
-    places = [_place(proper_name(name, str(path)), entry, damaged) for name, entry in header.items()]
+    places = [_place(proper_name(name, str(path)), entry, str(path), damaged) for name, entry in header.items()]
     # As the official reader insists: one tensor after the other, no bytes twice, none left over.
     at = 0
     for name, _, _, begin, end in sorted(places, key=lambda place: place[3:]):
@@ -74,7 +76,7 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _place(name: str, entry: Any, damaged: _Damaged) -> tuple[str, tuple[int, ...], str, int, int]:
+def _place(name: str, entry: Any, where: str, damaged: _Damaged) -> tuple[str, tuple[int, ...], str, int, int]:
     """A tensor's name, shape and dtype, and where in the data it lies."""
     try:
         spelled, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
@@ -82,6 +84,8 @@ def _place(name: str, entry: Any, damaged: _Damaged) -> tuple[str, tuple[int, ..
             raise TypeError
     except (KeyError, TypeError, ValueError):
         raise damaged(f"the entry of {name} makes no sense") from None
+    if _SMALL_OR_COMPLEX.fullmatch(spelled):
+        raise not_supported(f"{where}: {name}", spelled)
     if spelled not in _DTYPES:
         raise damaged(f"{name} has dtype {spelled[:20]!r}, known are {', '.join(_DTYPES)}")
     needed = bytes_needed(shape, _DTYPES[spelled])

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..tensors import DTYPES, Array, CheckpointProblem, Tensor, from_bytes
-from .checks import bytes_needed
+from .checks import bytes_needed, not_supported
 from .pickle_values import Global, Persistent, Record
 
 STORAGES = {
@@ -22,14 +22,18 @@ UNTYPED = Global("torch.storage", "UntypedStorage")
 OLDEST, TENSOR, TENSOR_OF_BYTES = (Global("torch._utils", f"_rebuild_tensor{v}") for v in ("", "_v2", "_v3"))
 _AROUND_A_TENSOR = [Global("torch._utils", f"_rebuild_parameter{rest}") for rest in ("", "_with_state")]
 _OF_A_TYPE = [Global("torch._tensor", f"_rebuild_from_type{version}") for version in ("", "_v2")]
-# What a checkpoint mentions: tensors, and what training scripts save beside them (args, scaler, optimizer), kept inert.
-ALLOWED = frozenset(
+# Functions of torch._utils that build what is no plain tensor.
+_OTHER_KINDS = {
+    "_rebuild_qtensor": "quantized", "_rebuild_sparse_tensor": "sparse", "_rebuild_sparse_csr_tensor": "sparse",
+    "_rebuild_nested_tensor": "a nested tensor", "_rebuild_wrapper_subclass": "a tensor of another library",
+    "_rebuild_meta_tensor_no_storage": "on the device meta, without values",
+    "_rebuild_device_tensor_from_numpy": "of another device", "_rebuild_xla_tensor": "of another device",
+}  # fmt: skip
+# What torch itself saves: tensors, and the scalars and arrays of NumPy in what training scripts save beside them.
+KNOWN = frozenset(
     [f"torch.{name}" for name in (*STORAGES, *DTYPES, "Tensor", "Size", "device", "UntypedStorage")]
     + list(map(str, (UNTYPED, OLDEST, TENSOR, TENSOR_OF_BYTES, *_AROUND_A_TENSOR, *_OF_A_TYPE)))
-    + ["torch.nn.parameter.Parameter", "argparse.Namespace", "_codecs.encode"]
-    + [f"collections.{name}" for name in ("OrderedDict", "defaultdict", "Counter", "deque")]
-    + [f"{module}.{name}" for module in ("builtins", "__builtin__") for name in ("set", "frozenset", "bytes", "dict", "list")]
-    + [f"{module}.{kind}Path" for module in ("pathlib", "pathlib._local") for kind in ("Posix", "Windows", "PurePosix")]
+    + ["torch.nn.parameter.Parameter", "torch.serialization._get_layout"]
     + [f"numpy.{name}" for name in ("dtype", "ndarray", "core.multiarray.scalar", "_core.multiarray.scalar")]
     + [f"numpy.{core}.multiarray._reconstruct" for core in ("core", "_core")]
 )  # fmt: skip
@@ -49,24 +53,36 @@ def storage_dtype(kind: Any) -> str | None:
     """The dtype of a storage class, by its name; None for one of bytes. Raises TypeError for any other name."""
     if kind == UNTYPED or kind == Global("torch", "UntypedStorage"):
         return None
-    if not isinstance(kind, Global) or kind.module != "torch" or kind.name not in STORAGES:
+    if not isinstance(kind, Global) or kind.module != "torch" or not kind.name.endswith("Storage"):
         raise TypeError
+    if kind.name not in STORAGES:
+        raise NotSupported(kind.name.removesuffix("Storage"))
     return STORAGES[kind.name]
 
 
+class NotSupported(TypeError):
+    """A tensor of a kind that no model here has; the message names the kind."""
+
+
 def rebuild(
-    value: Any, find: Callable[[Persistent], Place], damaged: Callable[[str], CheckpointProblem]
+    name: str, value: Any, find: Callable[[Persistent], Place], where: str, broken: Callable[[str], CheckpointProblem]
 ) -> Tensor | None:
     """The tensor that a record stands for, None for what is no tensor. `find` raises TypeError for no storage.
 
-    Raises what `damaged` makes of a sentence about "this tensor".
+    where: the file. Raises CheckpointProblem, for what is damaged the one that `broken` makes of a sentence.
     """
+
+    def damaged(why: str) -> CheckpointProblem:
+        return broken(f"tensor {name}: {why}")
+
     for _ in range(4):  # a parameter of a subclass of a tensor
         if isinstance(value, Record) and value.of in _AROUND_A_TENSOR and value.args:
             value = value.args[0]
         elif isinstance(value, Record) and value.of in _OF_A_TYPE and len(value.args) == 4:
             function, _, arguments, _ = value.args
             value = Record(function, arguments)
+    if isinstance(value, Record) and value.of.module == "torch._utils" and value.of.name in _OTHER_KINDS:
+        raise not_supported(f"{where}: {name}", _OTHER_KINDS[value.of.name])
     if not isinstance(value, Record) or value.of not in (OLDEST, TENSOR, TENSOR_OF_BYTES):
         return None
     try:
@@ -74,8 +90,10 @@ def rebuild(
         place = find(storage)
         dtype = place.dtype
         if value.of == TENSOR_OF_BYTES:
-            if not isinstance(rest[2], Global) or rest[2].module != "torch" or rest[2].name not in DTYPES:
+            if not isinstance(rest[2], Global) or rest[2].module != "torch":
                 raise TypeError
+            if rest[2].name not in DTYPES:
+                raise NotSupported(rest[2].name)
             dtype, bits = rest[2].name, rest[3:4]
         else:
             bits = rest[2:3]
@@ -85,6 +103,8 @@ def rebuild(
             raise TypeError
     except CheckpointProblem:  # a ValueError too
         raise
+    except NotSupported as kind:
+        raise not_supported(f"{where}: {name}", str(kind)) from None
     except (TypeError, ValueError, IndexError, AttributeError):
         raise damaged("its record makes no sense") from None
     if bits and bits[0] and (not isinstance(bits[0], dict) or any(bits[0].values())):

@@ -1,0 +1,51 @@
+"""What people type: the examples at the end of every --help. A test parses each of them."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+EXAMPLES = {
+    "polymae": (
+        "polymae doctor",
+        "polymae compare -m mae_vit_test_patch8",
+        "polymae inspect mae_visualize_vit_base.pth",
+    ),
+    "polymae inspect": (
+        "polymae inspect checkpoint-799.pth",
+        "polymae inspect checkpoint-799.pth -m vit_base_patch16 --tensors",
+        "polymae inspect byol.ckpt --prefix online.backbone",
+    ),
+    "polymae dialects": ("polymae dialects",),
+    "polymae diff": ("polymae diff mae.pth mae.ckpt", "polymae diff before.pth after.pth --json"),
+    "polymae probe": (
+        "polymae probe --dialect official --format pth -o probe.pth",
+        "polymae probe --check converted.npz",
+    ),
+    "polymae record": ("polymae record --framework torch --inputs inputs.npz --weights mae.pth --out torch.npz",),
+    "polymae compare": (
+        "polymae compare -m mae_vit_base_patch16 --images demo/photos/*.jpg --out reports/",
+        "polymae compare --weights mae.pth --frameworks torch,mindspore",
+        "polymae compare --traces oracle.npz twin1.npz twin2.npz candidate.npz",
+    ),
+    "polymae profile": ("polymae profile --frameworks torch,mindspore", "polymae profile --operations softmax,gelu"),
+    "polymae models": ("polymae models",),
+    "polymae weights": ("polymae weights list", "polymae weights download mae_visualize_vit_base"),
+    "polymae weights list": ("polymae weights list",),
+    "polymae weights path": ("polymae weights path mae_visualize_vit_base",),
+    "polymae weights download": ("polymae weights download mae_visualize_vit_base",),
+    "polymae weights verify": ("polymae weights verify",),
+    "polymae weights clear": ("polymae weights clear mae_visualize_vit_base",),
+    "polymae doctor": ("polymae doctor", "polymae doctor --framework torch --json"),
+    "convert_weights": (
+        "convert_weights mindspore -c mae_visualize_vit_base.pth",
+        "convert_weights torch -c mae.ckpt -o mae.pth",
+        "convert_weights numpy -c tiny.pth -m vit_tiny_patch16,num_heads=12 -o tiny.npz",
+    ),
+}
+
+
+def shown_in(prog: str, *more: str) -> dict[str, Any]:
+    """Keywords of a parser that shows the examples of a command. more: those of a command that has none in the table."""
+    listed = "\n".join(f"  {line}" for line in (*EXAMPLES.get(prog, ()), *more))
+    return {"epilog": f"examples:\n{listed}", "formatter_class": argparse.RawDescriptionHelpFormatter}
