@@ -213,6 +213,14 @@ class Checkpoint:
         return Tensor(reading.shape, parts[0].dtype, load, tuple(parts) if joined else ())
 
 
+def _of_these_shapes(config: Config | None, found: Identified) -> Config | None:
+    """The configuration, where the tensors are of it: a config.json beside a file need not be the file's."""
+    if config is None:
+        return None
+    expected = [param for param in expected_params(config, found.contents) if param.name in found.readings]
+    return config if all(found.readings[param.name].shape == param.shape for param in expected) else None
+
+
 def _of_no_encoder(name: str) -> bool:
     return _OF_NO_ENCODER.fullmatch(name) is not None
 
@@ -260,7 +268,7 @@ def open_checkpoint(path: str | Path, dialect: str | None = None, prefix: str | 
         said, function = read_config(text, found.contents, f"{path}: {HF_CONFIG}")
         checkpoint = replace(checkpoint, no_qkv_bias=without_qkv_bias(text))
     elif text and found.dialect.name in ("official", "timm"):
-        said, text = read_timm_config(text, found.contents), None
+        said, text = _of_these_shapes(read_timm_config(text, found.contents), found), None
     config = provenance.config if provenance else None
     if provenance and config is not None:
         function = dict(provenance.function)

@@ -41,8 +41,9 @@ def model_of(checkpoint: Checkpoint, asked: str | None = None, overrides: Mappin
     asked_config, named = model_config(asked, **overrides), asked.partition(",")[0] in {*NAMED, *ALIASES}
     config = adapted(asked_config, shapes) if named or isinstance(asked_config, MAEConfig) else asked_config
     _require_family(checkpoint, asked, asked_config, config)
-    given = {*_given(asked, asked_config), *overrides}
-    config = replace(config, **{name: getattr(asked_config, name) for name in given & {"num_classes", "pooling"}})
+    written = {*_given(asked, asked_config)}
+    config = replace(config, **{name: getattr(asked_config, name) for name in written & {"num_classes", "pooling"}})
+    given = {*written, *overrides}
     config = _as_computed(checkpoint, config, given)
     if checkpoint.told and checkpoint.config is not None:
         # Which loss it is scored by is nothing that weights are of.
