@@ -19,13 +19,18 @@ class InputError(Problem, ValueError):
 def check_inputs(imgs: Any, noise: Any, config: Config) -> None:
     """Raise InputError where imgs is not [N, C, height, width] in floating point, as configured, or noise neither None nor
     [N, L], and where one is a NumPy array: for models of the other frameworks."""
-    for name, given in (("imgs", imgs), ("noise", noise)):
-        if isinstance(given, np.ndarray):
-            raise InputError(
-                f"{name} is a NumPy array; the model takes tensors of its framework: torch.from_numpy({name}), "
-                f"megengine.Tensor({name}), mindspore.Tensor({name}) or oneflow.from_numpy({name})."
-            )
+    refuse_array("imgs", imgs)
+    refuse_array("noise", noise)
     check_shapes(getattr(imgs, "shape", imgs), getattr(noise, "shape", noise), getattr(imgs, "dtype", None), config)
+
+
+def refuse_array(name: str, given: Any) -> None:
+    """Raise InputError for an array of NumPy's, which only NumPy's model takes."""
+    if isinstance(given, np.ndarray):
+        raise InputError(
+            f"{name} is a NumPy array; the model takes tensors of its framework: torch.from_numpy({name}), "
+            f"megengine.Tensor({name}), mindspore.Tensor({name}) or oneflow.from_numpy({name})."
+        )
 
 
 def check_shapes(imgs: Any, noise: Any, dtype: Any, config: Config) -> None:

@@ -24,7 +24,6 @@ OF_POWER = ("power", "frameworks", "model", "time_limit", "out", "json", "markdo
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `polymae compare`."""
-    parser.epilog = "Exit status: 0 parity, 1 a fault, 2 something could not be compared, 3 a trace is incomplete."
     parser.add_argument(
         "--frameworks", default="all", help=f"comma-separated, of {', '.join(FRAMEWORKS)} (default: all)"
     )

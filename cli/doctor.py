@@ -44,7 +44,6 @@ class Finding:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `polymae doctor`."""
-    parser.epilog = "Exit status: 0 every framework asked for works, 1 at least one does not."
     parser.add_argument(
         "--framework", action="append", choices=FRAMEWORKS, help="examine this one only (may be repeated; default: all)"
     )

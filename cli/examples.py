@@ -45,7 +45,15 @@ EXAMPLES = {
 }
 
 
+# What an exit status means where it is more than 0 for done and 2 for a problem.
+_STATUS = {
+    "polymae compare": "0 parity, 1 a fault, 2 something could not be compared, 3 a trace is incomplete",
+    "polymae doctor": "0 every framework asked for works, 1 at least one does not",
+}
+
+
 def shown_in(prog: str, *more: str) -> dict[str, Any]:
     """Keywords of a parser that shows the examples of a command. more: those of a command that has none in the table."""
     listed = "\n".join(f"  {line}" for line in (*EXAMPLES.get(prog, ()), *more))
-    return {"epilog": f"examples:\n{listed}", "formatter_class": argparse.RawDescriptionHelpFormatter}
+    status = f"\n\nexit status: {_STATUS[prog]}" if prog in _STATUS else ""
+    return {"epilog": f"examples:\n{listed}{status}", "formatter_class": argparse.RawDescriptionHelpFormatter}

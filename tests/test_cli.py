@@ -9,6 +9,8 @@ import sys
 
 import pytest
 from polymae.backends.presets import ALIASES, NAMED
+from polymae.cli import COMMANDS, convert_weights, main
+from polymae.cli.examples import EXAMPLES
 
 HEAVY = {"torch", "megengine", "mindspore", "oneflow", "numpy", "scipy", "rich", "matplotlib", "jinja2"}
 
@@ -123,3 +125,35 @@ def test_a_missing_framework_is_one_message_with_the_command_to_type(tmp_path):
     assert done.returncode == 1
     assert "megengine is not installed" in done.stderr
     assert "requirements/megengine.txt" in done.stderr
+
+
+@pytest.mark.parametrize("prog", EXAMPLES)
+def test_the_examples_in_every_help_are_understood(
+    prog: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(line: str) -> int:
+        program, *words = line.split()
+        for name in (*COMMANDS, "convert_weights"):
+            monkeypatch.setattr(f"polymae.cli.{name}.run", lambda args: 0)
+        return {"polymae": main, "convert_weights": convert_weights.main}[program](words)
+
+    with pytest.raises(SystemExit, match="0"):
+        run(f"{prog} --help")
+    shown = capsys.readouterr().out
+    for line in EXAMPLES[prog]:
+        assert f"  {line}\n" in shown
+        assert run(line) == 0
+
+
+def test_every_help_has_examples(capsys: pytest.CaptureFixture[str]) -> None:
+    asked = [["polymae", name] for name in COMMANDS] + [["convert_weights", name] for name in convert_weights.TARGETS]
+    for program, name in asked:
+        with pytest.raises(SystemExit, match="0"):
+            (main if program == "polymae" else convert_weights.main)([name, "--help"])
+        assert f"examples:\n  {program} {name}" in capsys.readouterr().out
+
+
+def test_who_types_polymae_convert_is_told_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["convert", "-c", "mae.pth"])
+    assert "That is a command of its own: convert_weights FRAMEWORK -c FILE" in capsys.readouterr().err

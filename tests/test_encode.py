@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from in_use import CONFIG, VIT, Model, images, noise
+from frameworks import frameworks_under_test
+from in_use import CONFIG, VIT, Model, called, images, noise
 from numpy.typing import NDArray
 from polymae.backends.inputs import InputError, check_shapes
 from polymae.backends.runtime import load_backend
@@ -188,3 +189,13 @@ def test_bytes_and_no_images_are_refused(framework: str) -> None:
         model.model(model.tensor(np.zeros((1, 3, 32, 32), np.int32)))
     with pytest.raises(InputError, match="without an image"):
         check_shapes((0, 3, 32, 32), None, None, CONFIG)
+
+
+@pytest.mark.parametrize("framework", [name for name in frameworks_under_test() if name != "numpy"])
+def test_a_numpy_array_is_told(framework: str) -> None:
+    model, imgs, given = called(framework)
+    for wrong in ((images(), given), (imgs, noise())):
+        with pytest.raises(
+            InputError, match=r"(imgs|noise) is a NumPy array; the model takes tensors of its framework"
+        ):
+            model(*wrong)

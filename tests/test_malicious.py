@@ -171,12 +171,24 @@ def test_references_where_there_is_nothing_outside(tmp_path):
         (b"\x80\x04]\x94h\x00a.", "no dict of tensors but a single list"),
         (b"\x80\x04" + b"]" * 300_000 + b"a" * 299_999 + b".", "no dict of tensors but a single list"),
         (b"\x80\x04" + b")" + b"\x85" * 900_000 + b".", "no dict of tensors but a single tuple"),
+        (  # a dict that holds itself 100,000 times
+            b"\x80\x04}\x94" + b"".join(text(f"b{i}") + b"h\x00s" for i in range(100_000)) + b".",
+            "lists 100,000 tensors",
+        ),
         (
             b"\x80\x04}" + b"".join(text(f"b.{i}") + b"Ns" for i in range(300_000)) + b".",
             "lists 300,000 tensors; models have up to 20,000",
         ),
     ],
-    ids=["a dict in itself", "again", "a list in itself", "deep lists", "deep tuples", "many names"],
+    ids=[
+        "a dict in itself",
+        "again",
+        "a list in itself",
+        "deep lists",
+        "deep tuples",
+        "itself in many places",
+        "many names",
+    ],
 )
 def test_structures_without_end(pickled, reason, tmp_path):
     assert_refused(pkl(tmp_path, pickled), reason)

@@ -9,8 +9,13 @@ from ..config import Config
 
 check_pooling = ops.constexpr(inputs.check_pooling)
 _check_shapes = ops.constexpr(inputs.check_shapes)
+_refuse_array = ops.constexpr(inputs.refuse_array)
 
 
 def check_inputs(imgs: Tensor, noise: Tensor | None, config: Config) -> None:
     """As that of backends/inputs.py."""
+    if not isinstance(imgs, Tensor):
+        _refuse_array("imgs", imgs)
+    if not isinstance(noise, Tensor):
+        _refuse_array("noise", noise)
     _check_shapes(getattr(imgs, "shape", imgs), getattr(noise, "shape", noise), getattr(imgs, "dtype", None), config)

@@ -42,6 +42,9 @@ _RUNS = (
 )  # fmt: skip
 
 
+_MOST_TOLD = 100  # unknown names
+
+
 class Names:
     """The names in one pickle. known: those that a checkpoint of its format mentions; `unknown` collects the others."""
 
@@ -59,7 +62,8 @@ class Names:
             return
         if _runs_code(found):
             raise _refused(found, where)
-        self._unknown[_spelled(found)] = None
+        if len(self._unknown) < _MOST_TOLD:
+            self._unknown[_spelled(found)] = None
 
 
 def _runs_code(found: Global) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 from ..tensors import CheckpointProblem, State, Tensor
@@ -18,6 +19,7 @@ _NO_MODEL = ("optim", "sched", "scaler", "ema", "rng", "callbacks", "loops")
 # Under which they keep their options.
 _SETTINGS = ("args", "config", "hyper_parameters")
 _PADDLE = "StructuredToParameterName@@"  # a key that paddle.save adds
+_MOST_DICTS = 1000  # that are looked into, at each depth
 _DEEPEST = 3  # keys above a state dict: {"app": {"model": ...}}
 # Tensors may share their bytes (tied weights, expanded ones), but not so that a small file becomes a large model.
 _MOST_SHARING = 16
@@ -42,17 +44,20 @@ def find_state(
     """
     outer = as_mapping(value)
     if outer is None:
-        raise CheckpointProblem(f"{where} holds no dict of tensors but a single {_kind(value)}; {_SAVE}.")
+        raise CheckpointProblem(
+            f"{where} holds no dict of tensors but a single {_kind(value)}; save model.state_dict() and try again."
+        )
     if _PADDLE in outer:
         raise CheckpointProblem(
             f"{where} is Paddle's: it stores the weight of every linear layer the other way round, square ones too, which "
             "no shape shows. In Paddle's Python: numpy.savez('weights.npz', **{n: t.numpy().T if t.ndim == 2 else t.numpy() "
             "for n, t in paddle.load(path).items()}), then convert weights.npz."
         )
-    found = _state_dicts(outer, to_tensor, where)
+    found = _state_dicts(outer, to_tensor)
     extras: list[str] = []
     if found:
-        extras = [shown(str(key)) for key in outer if not any(keys[0] == key for keys in found)]
+        taken = {keys[0] for keys in found}
+        extras = [shown(str(key)) for key in outer if key not in taken]
     tensors: dict[str, Tensor] = {}
     for keys, mapping in (found or {(): outer}).items():
         bounded_count(len(mapping) + len(tensors), where)
@@ -75,29 +80,35 @@ def find_state(
     return State(tensors, tuple(extras), under=under, settings=_settings(outer), unknown=unknown)
 
 
-_SAVE = "save model.state_dict() and try again"
-
-
-def _state_dicts(outer: dict[Any, Any], to_tensor: ToTensor, where: str) -> dict[tuple[str, ...], dict[Any, Any]]:
+def _state_dicts(outer: dict[Any, Any], to_tensor: ToTensor) -> dict[tuple[str, ...], dict[Any, Any]]:
     """The state dicts inside a dict, by the keys that lead to them; none where the dict is one itself."""
-    inside = {keys: mapping for keys, mapping in _mappings(outer) if _count(mapping, to_tensor)}
-    named = {keys: mapping for keys, mapping in inside.items() if keys[-1] in WRAPPERS}
-    shallowest = min(map(len, named or inside), default=0)
-    chosen = {keys: mapping for keys, mapping in (named or inside).items() if len(keys) == shallowest}
-    if not named and chosen and _count(outer, to_tensor) >= max(_count(m, to_tensor) for m in chosen.values()):
-        return {}
-    return chosen
+    counts: dict[int, int] = {}  # a dict may be there a thousand times
+
+    def count(mapping: dict[Any, Any]) -> int:
+        if id(mapping) not in counts:
+            counts[id(mapping)] = _count(mapping, to_tensor)
+        return counts[id(mapping)]
+
+    level: dict[tuple[str, ...], dict[Any, Any]] = {(): outer}
+    for _ in range(_DEEPEST):
+        level = dict(islice(_inner(level), _MOST_DICTS))
+        found = {keys: mapping for keys, mapping in level.items() if count(mapping)}
+        if named := {keys: mapping for keys, mapping in found.items() if keys[-1] in WRAPPERS}:
+            return named
+        if found:
+            return found if count(outer) < max(map(count, found.values())) else {}
+    return {}
 
 
-def _mappings(outer: dict[Any, Any], keys: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], dict[Any, Any]]]:
-    """The dicts in a dict, and in those, under keys that a model may have."""
-    for key, value in outer.items():
-        mapping = as_mapping(value)
-        if mapping is None or not isinstance(key, str) or any(part in key.lower() for part in _NO_MODEL):
-            continue
-        yield (*keys, key), mapping
-        if len(keys) + 1 < _DEEPEST:
-            yield from _mappings(mapping, (*keys, key))
+def _inner(
+    level: Mapping[tuple[str, ...], dict[Any, Any]],
+) -> Iterator[tuple[tuple[str, ...], dict[Any, Any]]]:
+    """The dicts in dicts, under keys that a model may have."""
+    for keys, outer in level.items():
+        for key, value in outer.items():
+            mapping = as_mapping(value)
+            if mapping is not None and isinstance(key, str) and not any(part in key.lower() for part in _NO_MODEL):
+                yield (*keys, key), mapping
 
 
 def _count(mapping: Mapping[Any, Any], to_tensor: ToTensor) -> int:
