@@ -21,6 +21,11 @@ def check_inputs(imgs: Any, noise: Any, config: Config) -> None:
     [N, L], and where one is a NumPy array: for models of the other frameworks."""
     refuse_array("imgs", imgs)
     refuse_array("noise", noise)
+    check_arrays(imgs, noise, config)
+
+
+def check_arrays(imgs: Any, noise: Any, config: Config) -> None:
+    """The same for NumPy's model, which takes arrays."""
     check_shapes(getattr(imgs, "shape", imgs), getattr(noise, "shape", noise), getattr(imgs, "dtype", None), config)
 
 

@@ -73,16 +73,12 @@ def model_config(model: str, **overrides: Any) -> Config:
         _require_settings(type(NAMED[name]), overrides)
         return replace(NAMED[name], **overrides)
     if "=" in model:
-        first, *rest = re.split(r",(?![^\[(]*[\])])", model)  # commas outside brackets
-        base: dict[str, Any] = {}
-        if "=" not in first:
-            preset = model_config(first.strip())
-            base = {f.name: getattr(preset, f.name) for f in fields(preset)}
-            first = ""
-        said = dict(_assignment(part) for part in (first, *rest) if part.strip())
-        if base:
-            _require_settings(type(preset), {**said, **overrides})
-        return config_of(base | said | overrides)
+        first, *rest = parts = re.split(r",(?![^\[(]*[\])])", model)  # commas outside brackets
+        if "=" in first:
+            return config_of(_assigned(parts) | overrides)
+        preset, said = model_config(first.strip()), _assigned(rest) | overrides
+        _require_settings(type(preset), said)
+        return config_of({f.name: getattr(preset, f.name) for f in fields(preset)} | said)
     if model.endswith(".json"):
         return config_of(_read_json(Path(model)) | overrides)
     known = [*NAMED, *ALIASES]
@@ -98,6 +94,10 @@ def preset_name(config: Config) -> str:
     if isinstance(config, MAEConfig):
         config = replace(config, norm_pix_loss=False)
     return next((name for name, preset in NAMED.items() if preset == config), "own model")
+
+
+def _assigned(parts: Iterable[str]) -> dict[str, Any]:
+    return dict(_assignment(part) for part in parts if part.strip())
 
 
 def _assignment(part: str) -> tuple[str, Any]:

@@ -62,7 +62,7 @@ class Parser(argparse.ArgumentParser):
             choices = [str(choice) for choice in action.choices]
             near = get_close_matches(str(value), choices, n=1)
             hint = f" Did you mean {near[0]!r}?" if near else ""
-            if str(value) in _OTHER_COMMANDS:
+            if action.dest == "command" and str(value) in _OTHER_COMMANDS:
                 hint = f" That is a command of its own: {_OTHER_COMMANDS[str(value)]}"
             from ..hub.addresses import shown
 

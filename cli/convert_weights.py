@@ -175,8 +175,8 @@ def describe(checkpoint: Checkpoint) -> str:
     if checkpoint.identified.prefix:
         parts.append(f"without the prefix {checkpoint.identified.prefix}")
     found = checkpoint.identified
-    ignored = [name for name in checkpoint.extras if name not in {*found.dropped, *found.outside}]
-    if ignored:
+    told = {*found.dropped, *found.outside}
+    if ignored := [name for name in checkpoint.extras if name not in told]:
         parts.append(f"ignored: {_some(ignored)}")
     return f"{checkpoint.path}: {', '.join(parts)}"
 

@@ -261,14 +261,17 @@ def open_checkpoint(path: str | Path, dialect: str | None = None, prefix: str | 
     checkpoint = Checkpoint(
         path, kind, found, state.tensors, extras, provenance, options=options, unknown=state.unknown
     )
-    text = state.note.get(HF_CONFIG) or config_beside(path)
     said: Config | None = None
     function: dict[str, Any] = {}
-    if text and found.dialect.config_file:
+    text = None
+    of_timm = found.dialect.name in ("official", "timm") and found.contents != "mae"
+    if found.dialect.config_file or of_timm:
+        text = state.note.get(HF_CONFIG) or config_beside(path)
+    if text and of_timm:
+        said, text = _of_these_shapes(read_timm_config(text, found.contents), found), None
+    elif text:
         said, function = read_config(text, found.contents, f"{path}: {HF_CONFIG}")
         checkpoint = replace(checkpoint, no_qkv_bias=without_qkv_bias(text))
-    elif text and found.dialect.name in ("official", "timm"):
-        said, text = _of_these_shapes(read_timm_config(text, found.contents), found), None
     config = provenance.config if provenance else None
     if provenance and config is not None:
         function = dict(provenance.function)

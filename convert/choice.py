@@ -144,9 +144,9 @@ def _differing(one: Config, other: Config, contents: Contents, aside: Collection
 
 def _unknown(checkpoint: Checkpoint) -> str:
     if odd := oddities(checkpoint.identified):
-        listed = "\n  ".join([*odd, *checkpoint.identified.problems.values()])
-        stored = {name: tensor.shape for name, tensor in checkpoint.stored.items()}
-        return f"{checkpoint.path} is of no model here:\n  {listed}{relative(stored).replace(' ', chr(10) + '  ', 1)}"
+        looks_like = relative({name: tensor.shape for name, tensor in checkpoint.stored.items()})
+        listed = "\n  ".join([*odd, *checkpoint.identified.problems.values(), *([looks_like] if looks_like else [])])
+        return f"{checkpoint.path} is of no model here:\n  {listed}"
     shapes = {spec: reading.shape for spec, reading in checkpoint.identified.readings.items()}
     found: dict[str, list[str]] = {}
     for name, preset in PRESETS.items():

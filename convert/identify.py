@@ -74,7 +74,8 @@ def identify(
         return {name: tuple(shapes[there]) for name, there in names.items()}
 
     part, fitting = find_part(own, lambda names: _shown_by(shapes_of(names), offered)[1], where)
-    rest = {name: there for name, there in own.items() if there not in {*part.values()}}
+    inside = {*part.values()}
+    rest = {name: there for name, there in own.items() if there not in inside}
     mixed = _shown_by(shapes_of(rest if fitting else own), offered)[0]
     if mixed or not fitting:
         raise CheckpointProblem(_none_fits(mixed, shapes_of(own), where, dialect))
@@ -84,8 +85,7 @@ def identify(
         raise CheckpointProblem(
             f"{where} can be read in more than one dialect: {', '.join(d.name for d in fitting)}. Say which with --from."
         )
-    inside = {*part.values()}
-    training = tuple(name for name in rest if re.fullmatch(MINDSPORE_TRAINING, name))
+    training = {name: None for name in rest if re.fullmatch(MINDSPORE_TRAINING, name)}
     outside = tuple(name for name in shapes if name not in inside and name not in training)
     return replace(found[0], unused=(*found[0].unused, *training), outside=outside, own=part, prefix=prefix_of(part))
 
@@ -123,7 +123,8 @@ def _none_fits(shown: list[Dialect], shapes: Shapes, where: str, asked: str | No
         )
         return f"{where} mixes dialects. It could be {'; '.join(reasons)}. Was it put together from two files?"
     known = ", ".join(name for name, one in DIALECTS.items() if not one.explicit)
-    return f"{where} is not a masked autoencoder or its classifier in a dialect known here ({known}). {begin}.{relative(shapes)}"
+    said = f"{where} is not a masked autoencoder or its classifier in a dialect known here ({known}). {begin}. "
+    return (said + relative(shapes)).rstrip()
 
 
 def _translate(dialect: Dialect, own: Own, shapes: Shapes, where: str) -> Identified:

@@ -27,5 +27,5 @@ def relative(shapes: Mapping[str, Shape]) -> str:
     """A sentence where the names show what else a file is; "" where they do not."""
     for pattern, axes, what in _RELATIVES:
         if any(axes in (None, len(shape)) and re.fullmatch(pattern, name) for name, shape in shapes.items()):
-            return f" By its names it is {what}; no model here computes so."
+            return f"By its names it is {what}; no model here computes so."
     return ""

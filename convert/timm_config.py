@@ -26,7 +26,7 @@ def read_timm_config(text: str, contents: Contents) -> Config | None:
         arguments = dict(said.get("model_args") or {})
         name = re.fullmatch(r"(vit_\w+_patch\d+)_(\d+)\w*", str(said["architecture"]))
         preset = PRESETS.get(name[1]) if name else None
-        if name is None or not isinstance(preset, ViTConfig) or contents == "mae":
+        if name is None or not isinstance(preset, ViTConfig):
             return None
         channels, *size = (said.get("pretrained_cfg") or said).get("input_size") or (3, int(name[2]), int(name[2]))
         values: dict[str, Any] = {"img_size": tuple(size), "in_chans": channels, "norm_eps": 1e-6}

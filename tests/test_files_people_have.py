@@ -333,14 +333,3 @@ def test_a_torchscript_program_is_named(tmp_path: Path) -> None:
     torch.jit.trace(torch.nn.Linear(2, 2), torch.zeros(1, 2)).save(str(tmp_path / "w.pt"))
     with pytest.raises(Problem, match=r"TorchScript program.*torch\.jit\.load"):
         open_checkpoint(tmp_path / "w.pt")
-
-
-def test_initial_weights_are_those_of_a_seed(framework: str) -> None:
-    from polymae.backends.initial import initial_weights
-    from polymae.backends.runtime import load_backend
-
-    runtime = load_backend(framework)
-    for seed in (0, 5):
-        found = runtime.weights(load(MODEL, framework, seed=seed))
-        wanted = initial_weights(CONFIG, seed)
-        assert all(np.array_equal(found[name], wanted[name]) for name in wanted)

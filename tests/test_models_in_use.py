@@ -11,8 +11,12 @@ import numpy as np
 import pytest
 from in_use import CONFIG, VIT, Array, Model, images, needs, noise
 from polymae.backends.config import Config, ViTConfig
+from polymae.backends.initial import initial_weights
+from polymae.backends.presets import model_config
+from polymae.backends.runtime import load_backend
 from polymae.backends.spec import params
 from polymae.backends.spelling import native_params
+from polymae.hub import load
 
 CONFIGS = {"autoencoder": CONFIG, "classifier": VIT}
 
@@ -174,3 +178,11 @@ def test_oneflow_files(config: Config, tmp_path: Path) -> None:
     again = other("oneflow", config)
     again.model.load_state_dict(flow.load(str(tmp_path / "state")), strict=True)
     assert_equal(outputs(again), outputs(model))
+
+
+def test_initial_weights_are_those_of_a_seed(framework: str) -> None:
+    runtime = load_backend(framework)
+    for seed in (0, 5):
+        found = runtime.weights(load("mae_vit_test_patch8", framework, seed=seed))
+        wanted = initial_weights(model_config("mae_vit_test_patch8"), seed)
+        assert all(np.array_equal(found[name], wanted[name]) for name in wanted)

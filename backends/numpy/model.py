@@ -10,8 +10,9 @@ from __future__ import annotations
 import numpy as np
 
 from ..config import MAEConfig, ViTConfig, keep_length
+from ..inputs import check_arrays as check_inputs
+from ..inputs import check_pooling
 from ..spec import NoTaps
-from .inputs import check_inputs, check_pooling
 from .layers import LayerNorm, Linear, Module, log_softmax, unbiased_variance
 from .parts import HeadNorm, PatchEmbed, TransposedConv, blocks, raster_order
 from .sums import Array, row_mean
