@@ -1,9 +1,12 @@
 """The one kind of error a person can act on, and what is said of every other."""
 
-import shlex
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 REPORT_IT = "This should not happen: please report it"
+# What the options of the commands are called where hub.load and open_checkpoint take them.
+_IN_PYTHON = {"--prefix": "prefix=", "--from": "dialect=", "-m": "the model's name"}
+_commands = 0  # that run in this process
 
 
 class Problem(Exception):
@@ -13,9 +16,17 @@ class Problem(Exception):
     """
 
 
-def install_line(what: str) -> str:
-    """What to type for a missing package: pip with requirements/<what>.txt, wherever this repository lies."""
-    listed = Path(__file__).resolve().parents[1] / "requirements" / f"{what}.txt"
-    if listed.is_file():
-        return f"pip install -r {shlex.quote(str(listed))}"
-    return f'pip install "polymae[{what}]"' if what != "core" else "pip install polymae"  # installed from a wheel
+@contextmanager
+def command() -> Iterator[None]:
+    """While it lasts, advice is for somebody who types a command."""
+    global _commands
+    _commands += 1
+    try:
+        yield
+    finally:
+        _commands -= 1
+
+
+def option(name: str) -> str:
+    """An option as the person who reads a message gives it: of a command, or of a function."""
+    return name if _commands else _IN_PYTHON[name]

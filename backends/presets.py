@@ -56,6 +56,7 @@ FAMILY_PRESETS = _presets(
     mae={"block_norm_eps": 1e-5, "train_positions": True}, vit={"norm_eps": 1e-5},
 )  # fmt: skip
 NAMED = PRESETS | FAMILY_PRESETS
+FOR_TESTS = frozenset(name for name in NAMED if name.endswith(_TEST))
 # The official factories' long names: decoder of width 512 and 8 blocks.
 ALIASES = {f"mae_vit_{size}_dec512d8b": f"mae_vit_{size}" for size in ("base_patch16", "large_patch16", "huge_patch14")}
 

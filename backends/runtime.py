@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
+import sys
 from collections.abc import Callable, Collection, Mapping
 from difflib import get_close_matches
 from pathlib import Path
@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 
 from . import FRAMEWORKS
 from .config import Config, ViTConfig
-from .errors import Problem, install_line
+from .errors import Problem
+from .installing import NEWEST_PYTHON, has_wheels, install_line, installed
+from .interpreters import remembered
 from .optimization import Optimizer, Settings
 from .spec import NoTaps
 from .spelling import Arrays
@@ -65,11 +67,6 @@ class Runtime(Protocol):
     def train_step(self, model: Any, optimizer: Any, inputs: Arrays, mask_ratio: float, lr: float) -> float: ...
 
 
-def installed(framework: str) -> bool:
-    """Whether the framework's package is there (it is not imported, so it may still be broken)."""
-    return importlib.util.find_spec(framework) is not None
-
-
 def load_backend(framework: str) -> Runtime:
     """Import one backend. Raises RuntimeProblem, saying what to type, where its framework is missing or broken."""
     if framework not in FRAMEWORKS:
@@ -78,11 +75,26 @@ def load_backend(framework: str) -> Runtime:
         raise RuntimeProblem(f"Unknown framework {framework!r}; there are {', '.join(FRAMEWORKS)}.{hint}")
     fix = install_line("core" if framework == "numpy" else framework)  # NumPy's needs SciPy
     if not installed(framework):
-        raise RuntimeProblem(f"{framework} is not installed in this environment. To install it: {fix}")
+        remedy = _elsewhere(framework) or f"To install it: {fix}"
+        raise RuntimeProblem(f"{framework} is not installed in this environment. {remedy}")
     try:
         return cast(Runtime, importlib.import_module(f"..{framework}.runtime", __name__))
     except ImportError as problem:
         raise RuntimeProblem(f"{framework} is installed but does not import: {problem}. To mend it: {fix}") from problem
+
+
+def _elsewhere(framework: str) -> str:
+    """Where a framework can run, that is not here, as a sentence; "" where it is to be installed here."""
+    if python := remembered().get(framework):
+        return f"It is in another one: {python} runs it."
+    if has_wheels(framework):
+        return ""
+    version = ".".join(map(str, sys.version_info[:2]))
+    newest = ".".join(map(str, NEWEST_PYTHON[framework]))
+    return (
+        f"It has no wheels for Python {version}, but for {newest} at most. `{install_line(framework)}` makes an environment, "
+        f"where compare, record and doctor run it; your own scripts run with what `polymae env path {framework}` prints."
+    )
 
 
 def require_device(runtime: Runtime, framework: str, device: str) -> None:

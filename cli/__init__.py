@@ -13,7 +13,8 @@ from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from typing import NoReturn
 
-from ..backends.errors import REPORT_IT, Problem, install_line
+from ..backends.errors import REPORT_IT, Problem, command
+from ..backends.installing import install_line
 from .examples import shown_in
 
 # Subcommand, and what `polymae --help` says of it. Each lives in the module of its name.
@@ -28,6 +29,7 @@ COMMANDS = {
     "models": "list the named models",
     "weights": "list, download and verify published weights, and what is kept of them",
     "doctor": "say which frameworks work here, and how to mend those that do not",
+    "env": "make environments for frameworks that have no wheels for this Python",
 }
 
 
@@ -82,7 +84,8 @@ def run_safely(prog: str, work: Callable[[], int]) -> int:
         if isinstance(stream, io.TextIOWrapper):  # a file's name may be in no encoding, or not in the terminal's
             stream.reconfigure(errors="backslashreplace")
     try:
-        return work()
+        with command():
+            return work()
     except Problem as problem:
         print(f"{prog}: {problem}", file=sys.stderr)
         return 2

@@ -1,4 +1,4 @@
-"""Comma-separated choices on the command line."""
+"""What several commands need of the command line: comma-separated choices, numbers, actions."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 
 from ..backends.errors import Problem
+from .examples import shown_in
 
 
 def chosen(text: str, known: Sequence[str], what: str) -> tuple[str, ...]:
@@ -50,3 +51,16 @@ def above_zero(text: str) -> float:
     if not 0 < number < float("inf"):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0.")
     return number
+
+
+def actions_of(parser: argparse.ArgumentParser, command: str) -> Callable[..., argparse.ArgumentParser]:
+    """What adds to the parser of `polymae COMMAND` an action of a name, the work that it does, and a summary."""
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+
+    def action(name: str, work: Callable[[argparse.Namespace], int], summary: str) -> argparse.ArgumentParser:
+        said = shown_in(f"polymae {command} {name}")
+        added = actions.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".", **said)
+        added.set_defaults(work=work, parser=added)
+        return added
+
+    return action

@@ -36,6 +36,12 @@ EXAMPLES = {
     "polymae weights download": ("polymae weights download mae_visualize_vit_base",),
     "polymae weights verify": ("polymae weights verify",),
     "polymae weights clear": ("polymae weights clear mae_visualize_vit_base",),
+    "polymae env": ("polymae env add oneflow", "polymae env list"),
+    "polymae env add": ("polymae env add oneflow", "polymae env add megengine oneflow"),
+    "polymae env use": ("polymae env use oneflow ~/miniconda3/envs/oneflow/bin/python",),
+    "polymae env list": ("polymae env list",),
+    "polymae env path": ("polymae env path oneflow",),
+    "polymae env remove": ("polymae env remove oneflow",),
     "polymae doctor": ("polymae doctor", "polymae doctor --framework torch --json"),
     "convert_weights": (
         "convert_weights mindspore -c mae_visualize_vit_base.pth",

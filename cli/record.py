@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from ..backends import DEVICES, FRAMEWORKS
+from ..backends.errors import Problem
 from ..compare import LEVELS, OF_ONE_RUN
 from .choices import chosen, whole
 
@@ -66,7 +68,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Record and return 0."""
+    from ..backends.interpreters import interpreter
     from ..compare.recording.record import Run, record
+    from ..compare.recording.worker import record_in_process
     from ..hub.sources import local
 
     args.weights = args.weights and local(args.weights)
@@ -74,6 +78,10 @@ def run(args: argparse.Namespace) -> int:
     if args.gradients:
         levels = tuple(level for level in LEVELS if level in (*levels, "gradients"))
     fields = {name: value for name, value in vars(args).items() if name in Run.__dataclass_fields__}
-    record(Run(**fields | {"levels": levels, "images": tuple(args.images), "taps": args.taps and tuple(args.taps)}))
+    recorded = Run(**fields | {"levels": levels, "images": tuple(args.images), "taps": args.taps and tuple(args.taps)})
+    if (python := interpreter(args.framework)) == sys.executable:
+        record(recorded)
+    elif (outcome := record_in_process(recorded, python)).trace is None:
+        raise Problem(outcome.reason)
     print(f"wrote {args.out}: {args.framework} {args.dtype}, {', '.join(levels)}")
     return 0

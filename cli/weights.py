@@ -6,14 +6,14 @@ import argparse
 import json
 import sys
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..backends import FRAMEWORKS
 from ..backends.errors import Problem
-from .examples import shown_in
+from .choices import actions_of
 
 if TYPE_CHECKING:
     from ..hub.sources import Source
@@ -25,14 +25,7 @@ _WIDTH = 118  # columns of what is printed under the table
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `polymae weights` and of what it does."""
-    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
-
-    def action(name: str, work: Callable[[argparse.Namespace], int], summary: str) -> argparse.ArgumentParser:
-        said = shown_in(f"polymae weights {name}")
-        added = actions.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".", **said)
-        added.set_defaults(work=work, parser=added)
-        return added
-
+    action = actions_of(parser, "weights")
     listing = action("list", _list, "list every published checkpoint, and what is kept on this machine")
     listing.add_argument("--json", action="store_true", help="machine-readable output with everything that is known")
     path = action("path", _path, "print where weights that were downloaded lie, and nothing else on stdout")
@@ -56,8 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Do what was asked and return 0; 1 where a file that was verified differs."""
-    work: Callable[[argparse.Namespace], int] = args.work
-    return work(args)
+    return int(args.work(args))
 
 
 def _list(args: argparse.Namespace) -> int:

@@ -22,6 +22,7 @@ from ..backends.blas import fallback, slow_kernels
 from ..backends.config import Config, MAEConfig, keep_length
 from ..backends.errors import Problem
 from ..backends.initial import initial_weights
+from ..backends.interpreters import interpreter
 from ..backends.presets import preset_name
 from ..backends.spec import params
 from ..backends.spelling import Arrays
@@ -173,7 +174,7 @@ def _record(runs: Sequence[Run], comparison: Comparison, size: int) -> list[Outc
 
     def work(run: Run) -> Outcome:
         started = time.monotonic()
-        python = comparison.pythons.get(run.framework, sys.executable)
+        python = comparison.pythons.get(run.framework) or interpreter(run.framework)
         outcome = record_in_process(run, python, comparison.time_limit, stop)
         if stop.is_set():
             return outcome

@@ -14,6 +14,7 @@ from einops import EinopsError
 from numpy.typing import NDArray
 
 from ..backends.config import Config, MAEConfig
+from ..backends.errors import option
 from . import layouts
 from .dialects import KINDS, OF_CLASSIFIERS, Contents
 from .formats import find_format
@@ -201,7 +202,7 @@ class Checkpoint:
             if "(" in reading.layout and config is None:
                 raise CheckpointProblem(
                     f"{self.path} is of no named model, and in the {self.dialect} dialect the place of a value depends on "
-                    "the model; say with -m what it is."
+                    f"the model; say with {option('-m')} what it is."
                 )
             sizes = layouts.sizes_of(config, spec) if config is not None else {}
             try:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..backends.config import Config, MAEConfig, ViTConfig
+from ..backends.errors import option
 from ..backends.presets import ALIASES, NAMED, PRESETS, model_config
 from ..backends.spec import differences
 from .changes import encoder_config
@@ -132,7 +133,7 @@ def _require_agreement(
     if differ:
         raise CheckpointProblem(
             f"{checkpoint.path} says of itself (in its config.json or provenance) {', '.join(differ)} as in {asked}. Leave out "
-            "-m to take it for what it says; if that is wrong, correct it there."
+            f"{option('-m')} to take it for what it says; if that is wrong, correct it there."
         )
 
 
@@ -159,6 +160,6 @@ def _unknown(checkpoint: Checkpoint) -> str:
         listed = "\n  ".join([*found[nearest], *checkpoint.identified.problems.values()])
         return f"{checkpoint.path} is of no named model. It is nearest to {nearest}, but for:\n  {listed}"
     return (
-        f"{checkpoint.path} has the shapes of no named model; say which it is with -m. If one is close, name it to see "
-        f"every difference; if it is your own, put in what does not show in a file: -m '{settings(shapes)}'"
+        f"{checkpoint.path} has the shapes of no named model; say which it is with {option('-m')}. If one is close, name it to "
+        f"see every difference; if it is your own, put in what does not show in a file: {option('-m')} '{settings(shapes)}'"
     )

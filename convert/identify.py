@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
+from ..backends.errors import option
 from ..backends.spec import Shape
 from ..backends.spelling import Spelling
 from .dialects import DIALECTS, Contents, Dialect, holds, known_params
@@ -83,7 +84,8 @@ def identify(
     # Where what would tell them apart is missing, all of them read the file alike: then nothing is guessed.
     if any((other.contents, other.readings) != (found[0].contents, found[0].readings) for other in found[1:]):
         raise CheckpointProblem(
-            f"{where} can be read in more than one dialect: {', '.join(d.name for d in fitting)}. Say which with --from."
+            f"{where} can be read in more than one dialect: {', '.join(d.name for d in fitting)}. Say which with "
+            f"{option('--from')}."
         )
     training = {name: None for name in rest if re.fullmatch(MINDSPORE_TRAINING, name)}
     outside = tuple(name for name in shapes if name not in inside and name not in training)
@@ -113,8 +115,8 @@ def _none_fits(shown: list[Dialect], shapes: Shapes, where: str, asked: str | No
             f"it holds {names[0]} {tuple(shapes[names[0]])}" if names else "no tensor in it has a name of that dialect"
         )
         return (
-            f"{where} is not in the {asked} dialect ({DIALECTS[asked].title}): {why}. {begin}; leave out --from, and the "
-            "dialect is found."
+            f"{where} is not in the {asked} dialect ({DIALECTS[asked].title}): {why}. {begin}; leave out {option('--from')}, and "
+            "the dialect is found."
         )
     if shown:
         reasons = (

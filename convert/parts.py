@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from typing import TypeVar
 
+from ..backends.errors import option
 from .tensors import CheckpointProblem
 
 T = TypeVar("T")
@@ -34,7 +35,8 @@ def under(own: Own, prefix: str, where: str) -> dict[str, str]:
         if inner := {name.removeprefix(start): names[name] for name in names if name.startswith(start)}:
             return inner
     raise CheckpointProblem(
-        f"No tensor in {where} has a name that begins with {start!r}; there are {grouped(own)}. Name one of these with --prefix."
+        f"No tensor in {where} has a name that begins with {start!r}; there are {grouped(own)}. Name one "
+        f"of these with {option('--prefix')}."
     )
 
 
@@ -55,7 +57,9 @@ def find_part(own: Own, fitting: Callable[[Own], list[T]], where: str) -> tuple[
             found = {s: k for s, k in found.items() if any(map(_ENTRANCE.fullmatch, parts[s]))} or found
         if len(found) > 1:
             listed = ", ".join(f"{start!r} ({len(parts[start])} tensors)" for start in found)
-            raise CheckpointProblem(f"{where} holds several models, under {listed}; name one with --prefix.")
+            raise CheckpointProblem(
+                f"{where} holds several models, under {listed}; name one with {option('--prefix')}."
+            )
         for start, kinds in found.items():
             return _with_decoder(parts, start), kinds
     return {}, []

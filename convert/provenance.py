@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..backends.config import Config
-from ..backends.errors import Problem
+from ..backends.errors import Problem, option
 from ..backends.presets import config_of
 from .atomic import replacing
 from .tensors import CheckpointProblem, State
@@ -73,7 +73,7 @@ def read_beside(path: Path, state: State) -> Provenance | None:
     except (OSError, ValueError, TypeError, KeyError, RecursionError, Problem) as problem:
         raise CheckpointProblem(
             f"The provenance in {where} is damaged ({problem}); remove it{'' if text is None else ' (it is only a note)'}, "
-            "and say with -m what the model is."
+            f"and say with {option('-m')} what the model is."
         ) from None
 
 

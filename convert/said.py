@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..backends.config import Config, MAEConfig, ViTConfig
+from ..backends.errors import option
 from ..backends.presets import NAMED, preset_name
 from .dialects import OF_CLASSIFIERS, Contents, Dialect
 from .huggingface import FILE as HF_CONFIG
@@ -94,5 +95,5 @@ def require_plausible(config: Config, found: Identified, where: str, said: str) 
     if depth > count or (found.contents in OF_CLASSIFIERS) != isinstance(config, ViTConfig):
         raise CheckpointProblem(
             f"What the {said} of {where} says of the model ({type(config).__name__}, {depth} blocks) does not fit its "
-            f"{count} tensors ({found.contents}). Remove it, and say with -m what the model is."
+            f"{count} tensors ({found.contents}). Remove it, and say with {option('-m')} what the model is."
         )

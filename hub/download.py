@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from ..backends.errors import install_line
+from ..backends.installing import install_line
 from ..convert.atomic import alone, hidden_beside
 from .addresses import BY_HAND, DownloadProblem, is_address, offline, shown
 from .partial import Partial, left_by_the_last

@@ -16,7 +16,7 @@ from typing import Any
 from ..backends import FRAMEWORKS
 from ..backends.config import Config, ConfigError, MAEConfig
 from ..backends.errors import Problem
-from ..backends.presets import ALIASES, NAMED, PRESETS, model_config
+from ..backends.presets import ALIASES, FOR_TESTS, NAMED, PRESETS, model_config
 from ..backends.spec import params
 from .loading import Size, load
 from .registry import of_model
@@ -35,8 +35,12 @@ _ARGUMENTS = """
 
 
 def list_models() -> list[str]:
-    """Every name that `load` takes, the official long names included."""
-    return sorted([*NAMED, *ALIASES])
+    """Every model for people by name, the official long names included.
+
+    The small ones of the tests, which `load` takes as well, only where the user's own list ($POLYMAE_REGISTRY) has weights
+    of them.
+    """
+    return sorted([*(name for name in NAMED if name not in FOR_TESTS or _published(name, False)), *ALIASES])
 
 
 def calling_hub() -> str | None:

@@ -41,17 +41,25 @@ class Fitted:
 
 
 def fit(
-    path: str | Path, model: str, image_size: tuple[int, int] | None = None, seed: int = 0, **settings: Any
+    path: str | Path,
+    model: str,
+    image_size: tuple[int, int] | None = None,
+    seed: int = 0,
+    *,
+    prefix: str | None = None,
+    dialect: str | None = None,
+    **settings: Any,
 ) -> Fitted:
     """The weights of a checkpoint, of any format and dialect, for a model.
 
     model: a preset, a JSON file or "img_size=32,...". image_size: (height, width) in pixels, to which the position tables are
-    interpolated as official fine-tuning does; None: the file's own. seed: of what is newly initialised. settings: of the
-    configuration, in its names; num_classes other than the file's drops the file's head. A classifier on an autoencoder's
-    file takes its encoder: exactly head.* is missing then, and with pooling gap also fc_norm.*, and norm.* is left over.
-    Raises CheckpointProblem, with every problem at once, for any other difference, and ConfigError for unusable settings.
+    interpolated as official fine-tuning does; None: the file's own. seed: of what is newly initialised. prefix, dialect: as
+    open_checkpoint takes them. settings: of the configuration, in its names; num_classes other than the file's drops the
+    file's head. A classifier on an autoencoder's file takes its encoder: exactly head.* is missing then, and with pooling gap
+    also fc_norm.*, and norm.* is left over. Raises CheckpointProblem, with every problem at once, for any other difference,
+    and ConfigError for unusable settings.
     """
-    checkpoint = open_checkpoint(path)
+    checkpoint = open_checkpoint(path, dialect, prefix)
     asked = model_config(model, **settings)
     if image_size is None and (model not in NAMED or "img_size" in settings):
         image_size = asked.img_size

@@ -30,6 +30,8 @@ def load(
     device: Any = "cpu",
     dtype: Any = "float32",
     seed: int = 0,
+    prefix: str | None = None,
+    dialect: str | None = None,
     verbose: bool = True,
     **settings: Any,
 ) -> Any:
@@ -39,8 +41,10 @@ def load(
     best published checkpoint for it) or, as `weights` may be too: a kind ("visualize", "full", "pretrain", "finetuned",
     "ganloss"), a name of the registry, a path, a URL, or a Hugging Face id. A file of any format and dialect is converted on
     the way; downloads are kept (POLYMAE_HOME). image_size: pixels, or (height, width); position tables are interpolated.
-    device: "cpu", "cuda", ...; dtype: "float32", ...; or a framework's own objects for them. seed: of the initial weights, which
-    are the same in every framework, whatever random numbers it has drawn.
+    device: "cpu", "cuda", ...; dtype: "float32", ...; or a framework's own objects for them. seed: of the initial weights,
+    which are the same in every framework, whatever random numbers it has drawn. prefix: what the names of the model begin with
+    in a file that holds several ("online.backbone"). dialect: the spelling of the file's names (`polymae dialects`), where they
+    do not tell.
     settings: of the model, as num_classes=10, pooling="cls", norm_pix_loss=True, in_chans=1. verbose: say on stderr which
     weights were taken, and what of them was not. Raises Problem where something is not to be had; it says what to do.
     """
@@ -68,9 +72,10 @@ def load(
     if row and row.contents == "mae" and isinstance(config, MAEConfig):
         # It was trained so; who sets it by hand knows better.
         settings = {"norm_pix_loss": row.pixels == "normalised", **settings}
-    path = source.fetch(framework)
+    # Converted once for a framework, unless its reading has to be told.
+    path = source.fetch(None if prefix or dialect else framework)
     with explaining(path):
-        fitted = fit(path, name, size, seed, **settings)
+        fitted = fit(path, name, size, seed, prefix=prefix, dialect=dialect, **settings)
     if verbose:
         _say(name, source, fitted)
     return runtime.build(fitted.config, fitted.weights, device, dtype)

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from itertools import chain
 from types import TracebackType
-from typing import Any
 from urllib.parse import urlsplit
 
 import requests
@@ -160,10 +159,10 @@ class Client:
 
 
 def _chunks(response: requests.Response) -> Iterator[bytes]:
-    # read1 gives what is there; read would keep back, and lose, what came before a cut. urllib3 before 2.1 has none.
-    read: Any = getattr(response.raw, "read1", response.raw.read)
+    # read1 gives what is there (urllib3 2.2); read would keep back, and lose, what came before a cut.
+    raw: urllib3.response.HTTPResponse = response.raw
     try:
-        while chunk := read(CHUNK, decode_content=False):
+        while chunk := raw.read1(CHUNK, decode_content=False):
             yield chunk
     except (urllib3.exceptions.HTTPError, OSError) as problem:
         raise Cut(_reason(problem)[0]) from None

@@ -6,7 +6,6 @@ set -eu -o pipefail
 unset CDPATH PYTHONHOME PYTHONPATH VIRTUAL_ENV
 export LC_ALL=C PIP_DISABLE_PIP_VERSION_CHECK=1
 
-UV_VERSION=0.13.9
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 STAMP=.venv/polymae.stamp           # the root and what was installed; written last, so it is there only when all is well
 UNFINISHED=.cache/setup.unfinished # an install that was cut short leaves half-copied packages: start afresh
@@ -44,7 +43,7 @@ find_uv() {
     done
     for python in "$PYTHON" python3 python; do
         rm -rf .cache/uv .cache/uv.part
-        if "$python" -m pip install --quiet --target .cache/uv.part "uv==$UV_VERSION" >/dev/null 2>&1; then
+        if "$python" -m pip install --quiet --target .cache/uv.part "$(grep "^uv==" requirements/dev.txt)" >/dev/null 2>&1; then
             mv .cache/uv.part .cache/uv
             echo "$ROOT/.cache/uv/bin/uv"
             return

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import signal
 
 import drawn
 import pytest
 from checkpoints import into, official  # noqa: F401  (fixtures)
 from frameworks import frameworks_under_test
-from polymae.backends.runtime import installed
+from polymae.backends.installing import installed
+from polymae.backends.interpreters import FOLDER
 from untested import Untested
 
 drawn.register()
+os.environ[FOLDER] = os.devnull  # no environment that `polymae env` made on this machine
 # A shell that runs the tests in the background has them ignore Ctrl-C, which the processes that tests stop would inherit.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

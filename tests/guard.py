@@ -23,7 +23,10 @@ from polymae.convert.tensors import CheckpointProblem
 CPU_SECONDS, MEMORY = 30.0, 256 * 2**20
 WALL_SECONDS = 600.0  # in which only what hangs does not use up the others: a busy machine takes time, too
 # What a reader may do, as Python's audit events; "open" only to read, and only inside the checkpoint.
-_EVENTS = {"open", "mmap.__new__", "os.scandir", "os.listdir", "compile", "object.__getattr__", "builtins.id"}
+_EVENTS = {
+    "open", "mmap.__new__", "os.scandir", "os.listdir", "compile", "object.__getattr__", "builtins.id",
+    "_thread.start_new_thread", "_thread.start_joinable_thread",  # told from Python 3.12 on: values are hashed side by side
+}  # fmt: skip
 codecs.lookup("cp437")  # Python itself imports this and unicodedata in the middle of reading, when first needed
 
 Read = Callable[[Path], str]

@@ -21,6 +21,7 @@ from polymae.backends.presets import model_config
 from polymae.cli.convert_weights import main as convert
 from polymae.compare.recording.inputs import random_inputs
 from polymae.convert.writing import official_checkpoint
+from published import publish
 from test_imports import ROOT, repository_files
 
 NAME = "mae_vit_test_patch8"
@@ -104,6 +105,7 @@ def folders() -> dict[str, str]:
     for name, source in (("polymae", root), ("second", second)):
         mirror(FOLDER / "mirrors", name, source)
     (FOLDER / "page.md").write_text(PAGE)
+    publish(FOLDER / "published")
     official_checkpoint(FOLDER / "official.pth", CONFIG, WEIGHTS)
     assert not convert(["mindspore", "-c", str(FOLDER / "official.pth"), "-o", str(FOLDER / "small.ckpt")])
     np.savez(FOLDER / "inputs.npz", **INPUTS)
@@ -119,6 +121,7 @@ def environment() -> dict[str, str]:
     return clean | {
         "TORCH_HOME": str(FOLDER / "torch"), "ONEFLOW_HOME": str(FOLDER / "oneflow"), "MGE_HOME": str(FOLDER / "megengine"),
         "POLYMAE_HOME": str(FOLDER / "polymae"), "POLYMAE_OFFLINE": "1", "GIT_CONFIG_GLOBAL": os.devnull,
+        "POLYMAE_REGISTRY": str(FOLDER / "published" / "registry.json"),
         "GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": f"url.file://{FOLDER}/mirrors/.insteadOf",
         "GIT_CONFIG_VALUE_0": "git@github.com:",
     }  # fmt: skip

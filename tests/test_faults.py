@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from frameworks import frameworks_under_test
+from polymae.backends.installing import installed
 from polymae.backends.presets import model_config
-from polymae.backends.runtime import installed
 from polymae.compare.faults import FAULTS
 from polymae.compare.faults.bench import Bench
 from polymae.compare.faults.measured import ENOUGH

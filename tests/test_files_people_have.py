@@ -196,6 +196,17 @@ def test_several_models_are_listed_and_one_is_taken_by_its_prefix(
         assert "begins with 'tutor.'; there are student. (74 tensors), teacher. (74 tensors)" in capsys.readouterr().err
 
 
+def test_several_models_in_python(tmp_path: Path) -> None:
+    other = {name: 2 * array for name, array in WEIGHTS.items()}
+    path = saved(tmp_path / "w.pkl", {"student": other, "teacher": WEIGHTS})
+    with pytest.raises(Problem, match="name one with prefix="):
+        load(MODEL, "numpy", weights=path)
+    model = load(MODEL, "numpy", weights=path, prefix="teacher", verbose=False)
+    assert np.array_equal(model.cls_token, WEIGHTS["cls_token"])
+    with pytest.raises(Problem, match="leave out dialect=, and the dialect is found"):
+        load(MODEL, "numpy", weights=path, prefix="teacher", dialect="mindcv")
+
+
 def test_two_models_in_one_are_still_refused(tmp_path: Path) -> None:
     with pytest.raises(Problem, match="mixes dialects"):
         open_checkpoint(saved(tmp_path / "w.pkl", within("extra.") | {"blocks.0.norm1.gamma": WEIGHTS["norm.bias"]}))

@@ -62,6 +62,16 @@ def test_unknown_framework_and_listed_names() -> None:
     assert some <= set(list_models())
 
 
+def test_the_small_models_of_the_tests_are_listed_by_who_has_weights_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = list_models()
+    assert len(listed) > 20
+    assert not [name for name in listed if "test" in name]
+    monkeypatch.setenv("POLYMAE_REGISTRY", str(publish(tmp_path)))
+    assert {*list_models()} - {*listed} == {MODEL, CLASSIFIER}
+
+
 @pytest.mark.parametrize(
     ("settings", "missing", "left_over"),
     [

@@ -50,6 +50,10 @@ class Untested:
         terminal = session.config.pluginmanager.get_plugin("terminalreporter")
         if terminal is None:  # a process of pytest-xdist's: the first one tells
             return
+        if any("test_pythons.py" in report.nodeid for report in terminal.stats.get("passed", [])):
+            import pythons  # which needs what is here
+
+            terminal.write_line(pythons.told())
         lines = list(_told(_reasons(terminal.stats.get("skipped", []))))
         for line in lines:
             terminal.write_line(line, yellow=True)

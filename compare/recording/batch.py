@@ -12,6 +12,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
+from ...backends.interpreters import interpreter
 from .record import Run, record
 from .trace import Outcome
 from .worker import finished
@@ -21,7 +22,7 @@ _PATHS = ("out", "inputs", "weights")
 
 def record_batch(
     runs: Sequence[Run],
-    python: str = sys.executable,
+    python: str | None = None,
     time_limit: float | None = None,
     stop: threading.Event | None = None,
 ) -> list[Outcome]:
@@ -48,14 +49,14 @@ def _outcome(run: Run, reason: str) -> Outcome:
 
 
 def _process(
-    runs: Sequence[Run], python: str, time_limit: float | None, stop: threading.Event
+    runs: Sequence[Run], python: str | None, time_limit: float | None, stop: threading.Event
 ) -> tuple[list[str], str, bool]:
     """What one process said of the runs that it finished ("" or a reason), how it ended, and not to start another."""
     # Files, and not pipes, which would have to be filled and emptied at the same time.
     with tempfile.TemporaryFile() as told, tempfile.TemporaryFile() as heard:
         told.write(json.dumps([asdict(run) for run in runs], default=str).encode())
         told.seek(0)
-        command = [python, "-m", "polymae.compare.recording.batch"]
+        command = [python or interpreter(runs[0].framework), "-m", "polymae.compare.recording.batch"]
         process = finished(command, runs[0], time_limit, stop, told, heard)
         heard.seek(0)
         said = [reason for line in heard if (reason := _said(line)) is not None]

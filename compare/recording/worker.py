@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from typing import IO
 
 from ...backends.blas import variables
 from ...backends.errors import REPORT_IT
+from ...backends.interpreters import FOLDER, interpreter
 from ...convert.atomic import remove_leftovers
 from .patience import Patience
 from .record import Run
@@ -25,19 +25,22 @@ LAST_WORDS = (
     10.0  # seconds for reading them, which only a child that left the worker's session takes: it keeps the pipe open
 )
 KEPT = 1 << 16  # bytes of a worker's last words
+_QUIET = {"GLOG_v": "3", "GLOG_minloglevel": "3"}
+_HERE = {FOLDER: os.devnull}  # a worker records by itself: it knows of no other interpreter
 LONGEST = 500  # characters of them in a reason
 
 
 def record_in_process(
-    run: Run, python: str = sys.executable, time_limit: float | None = None, stop: threading.Event | None = None
+    run: Run, python: str | None = None, time_limit: float | None = None, stop: threading.Event | None = None
 ) -> Outcome:
     """Run `polymae record` in a fresh interpreter and say how it went. Never raises for what the worker does.
 
-    time_limit: seconds of real time; None: as long as it gets on (patience.Patience). stop: set by another thread, it ends
-    the worker.
+    python: its path; None: the interpreter that runs the framework (backends/interpreters.py). time_limit: seconds of real
+    time; None: as long as it gets on (patience.Patience). stop: set by another thread, it ends the worker.
     """
     run.out.unlink(missing_ok=True)  # an older trace must not pass for this run's
     try:
+        python = python or interpreter(run.framework)
         process = finished([python, "-m", "polymae.cli", *_arguments(run)], run, time_limit, stop)
     except BaseException:
         remove_leftovers(run.out)
@@ -75,7 +78,7 @@ def finished(
             stdin=stdin,
             stdout=stdout,
             stderr=subprocess.PIPE,
-            env=os.environ | variables(run.framework) | threads | {"GLOG_v": "3", "GLOG_minloglevel": "3"},
+            env=os.environ | variables(run.framework) | threads | _QUIET | _HERE,
             cwd=run.out.parent,  # not the caller's: `-m` puts it on the path, where a folder called torch would win
             start_new_session=True,  # so that a worker's own children end with it
         )

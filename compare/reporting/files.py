@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from ...backends.errors import Problem, install_line
+from ...backends.errors import Problem
+from ...backends.installing import install_line
 from ...convert.atomic import replacing
 from ..recording.trace import require_folder
 from .junit import as_junit

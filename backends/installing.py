@@ -1,0 +1,63 @@
+"""What to type for a framework or a package that is missing, on the Python that asks."""
+
+from __future__ import annotations
+
+import importlib.util
+import shlex
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
+
+# The newest Python for which the registry has a framework's wheels; the others have them for every one.
+# pyproject.toml's markers say the same to pip (tests/test_packages.py compares).
+NEWEST_PYTHON = {"megengine": (3, 10), "mindspore": (3, 12), "oneflow": (3, 10)}
+JOINT = (3, 10)  # the Python of the environment that holds all frameworks, and of the pins in requirements/
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def installed(framework: str) -> bool:
+    """Whether the framework's package is there (it is not imported, so it may still be broken)."""
+    return importlib.util.find_spec(framework) is not None
+
+
+def has_wheels(framework: str, python: tuple[int, int] | None = None) -> bool:
+    """Whether a framework can be installed for a version of Python; None: for this one."""
+    python = python or sys.version_info[:2]
+    return python <= NEWEST_PYTHON.get(framework, python)
+
+
+def install_line(what: str) -> str:
+    """What to type for a missing framework, or for what PolyMAE itself needs ("core")."""
+    if not has_wheels(what):
+        return f"polymae env add {what}"
+    listed = ROOT / "requirements" / f"{what}.txt"
+    extra = "" if what == "core" else f"[{what}]"
+    if not listed.is_file():  # installed from a wheel
+        return f"pip install {shlex.quote('polymae' + extra)}"
+    if sys.version_info[:2] == JOINT:
+        return f"pip install -r {shlex.quote(str(listed))}"
+    return f"pip install -e {shlex.quote(str(ROOT) + extra)}"
+
+
+def requirements(framework: str, python: tuple[int, int] | None = None) -> list[Requirement]:
+    """What PolyMAE and a framework need on a version of Python (None: this one), as the installed metadata has it.
+
+    An empty list where PolyMAE is run from a folder, and has no metadata.
+    """
+    from packaging.requirements import Requirement
+
+    version = ".".join(map(str, python or sys.version_info[:2]))
+    target = {"extra": framework, "python_version": version, "python_full_version": f"{version}.0"}
+    try:
+        listed = metadata.requires("polymae") or []
+    except metadata.PackageNotFoundError:
+        return []
+    found = [Requirement(line) for line in listed]
+    wanted = [one for one in found if one.marker is None or one.marker.evaluate(target)]
+    for one in wanted:
+        one.marker = None
+    return wanted
