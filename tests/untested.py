@@ -50,7 +50,7 @@ class Untested:
         terminal = session.config.pluginmanager.get_plugin("terminalreporter")
         if terminal is None:  # a process of pytest-xdist's: the first one tells
             return
-        if any("test_pythons.py" in report.nodeid for report in terminal.stats.get("passed", [])):
+        if any(report.nodeid.startswith("tests/test_pythons.py::") for report in terminal.stats.get("passed", [])):
             import pythons  # which needs what is here
 
             terminal.write_line(pythons.told())
