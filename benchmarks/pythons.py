@@ -55,7 +55,7 @@ def main() -> int:
 def _row(place: Path, python: str, wheel: Path, oldest: bool, frameworks: list[str]) -> list[str]:
     path = pythons.environment(place, python, wheel, oldest)
     version, numpy, scipy = json.loads(pythons.run(path, "-c", VERSIONS, cwd=place).stdout)
-    options = ("-q", "-p", "no:cacheprovider", "-W", "ignore")
+    options = ("-p", "no:cacheprovider", "-W", "ignore")
     done = pythons.run(path, "-m", "pytest", *options, *NUMPY_ALONE, cwd=ROOT, POLYMAE_FRAMEWORKS="numpy")
     tests = [line for line in done.stdout.splitlines() if " passed" in line or " failed" in line]
     said = f"{'FAIL: ' if done.returncode else ''}{tests[-1].partition(' in ')[0] if tests else done.stdout[-300:]}"

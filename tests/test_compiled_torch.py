@@ -14,8 +14,10 @@ from untested import skipped_where
 
 
 @pytest.fixture
-def compile_afresh() -> Iterator[Any]:
+def compile_afresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     torch = needs("torch")
+    # What inductor keeps it finds again where ATEN_CPU_CAPABILITY is another, and then g++ does not know its vectors.
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     torch.compiler.reset()
     yield torch.compile
     torch.compiler.reset()

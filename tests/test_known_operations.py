@@ -9,7 +9,7 @@ import pytest
 from frameworks import frameworks_under_test
 from polymae.backends.operations import OPERATIONS, PRODUCTS
 from polymae.cli import main
-from polymae.compare.judging.kernels import holds, known_operations
+from polymae.compare.judging.kernels import holds, known_kernels, known_operations, named_version, nearest
 from polymae.compare.operations.measure import LEAST
 from polymae.compare.operations.profile import profile_operations
 from polymae.compare.operations.rows import ACCEPTED, NOTABLE, REMEMBERED, SAME, WRONG
@@ -79,10 +79,25 @@ def test_what_is_remembered_is_read() -> None:
     assert found["log softmax"].worst == max(row["error"] for row in of(where, "log softmax")) > 8
     assert found["log softmax"].typical == max(row["typical"] for row in of(where, "log softmax"))
     assert found["log softmax"].inputs.startswith("rows of 10")
-    assert known_operations(where | {"version": "0.9.1"}) == {}
+    assert known_operations(where | {"framework": "newflow"}) == {}
     mindspore = known_operations({"framework": "mindspore", "version": "2.9.0", "device": "cpu"})
     assert mindspore["tanh"].worst > 200
     assert mindspore["softmax"].typical > 8
+
+
+def test_a_version_that_was_not_measured_goes_by_the_nearest() -> None:
+    assert nearest("2.10.0", {"2.9.0", "2.8.3", "2.11.0"}) == "2.9.0"
+    assert nearest("2.10.0", {"2.11.0", "2.12.0"}) == "2.11.0"
+    assert nearest("2.10.0", {"2.10.0", "2.9.0"}) == "2.10.0"
+    assert nearest("2.10.0rc1", set()) == ""
+    where = {"framework": "mindspore", "version": "2.9.0", "device": "cpu"}
+    later = where | {"version": "2.10.0"}
+    assert known_kernels(later) == known_kernels(where) != {}
+    assert known_operations(later) == known_operations(where)
+    assert known_kernels(later | {"device": "ascend"}) == {}
+    assert (named_version(where), named_version(later)) == ("2.9.0", "2.10.0 (as measured in 2.9.0)")
+    assert named_version({"framework": "newflow", "version": "1", "device": "cpu"}) == "1"
+    assert named_version({"framework": "torch", "version": "2.13.0+cpu", "device": "cpu"}) == "2.13.0+cpu"
 
 
 def test_the_kernels_that_ran_choose_the_row() -> None:

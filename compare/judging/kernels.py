@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from importlib import resources
@@ -25,6 +26,8 @@ from .findings import Finding, Judgement
 from .metrics import U, error
 from .tensors import end_to_end_limit
 from .tolerance import APriori
+
+_FILES = ("kernels.json", "operations.json")
 
 
 def known_kernels(environment: Mapping[str, Any], config: Config | None = None) -> dict[str, float]:
@@ -49,7 +52,7 @@ class Inaccuracy:
 def known_operations(environment: Mapping[str, Any]) -> dict[str, Inaccuracy]:
     """The inaccurate kernels of the operations that people build their own models of, by operation."""
     found: dict[str, Inaccuracy] = {}
-    for file in ("kernels.json", "operations.json"):
+    for file in _FILES:
         for row in _rows(file, environment):
             one = Inaccuracy(row.get("typical", row["error"]), row["error"], row.get("inputs", ""))
             other = found.get(row["operation"], one)
@@ -59,19 +62,42 @@ def known_operations(environment: Mapping[str, Any]) -> dict[str, Inaccuracy]:
 
 
 def _rows(file: str, environment: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The measurements that hold for a recorded environment: of its framework, version and device, and its kernels.
+    """The measurements that hold for a recorded environment: of its framework and device, the nearest version, its kernels.
 
     A row whose error depends on more than the version names the kernels that it was measured with, by library; it does not
     hold where the environment says that others ran.
     """
-    rows = json.loads(resources.files(__package__).joinpath(file).read_text())
     where, kernels = _place(environment), environment.get("kernels") or {}
-    return [row for row in rows if _place(row) == where and holds(row.get("depends_on", "version"), kernels)]
+    mine = [row for row in _measured(file) if _place(row) == where]
+    version = nearest(_version(environment), {_version(row) for row in mine})
+    return [row for row in mine if _version(row) == version and holds(row.get("depends_on", "version"), kernels)]
 
 
-def _place(row: Mapping[str, Any]) -> tuple[str, ...]:
-    """Framework, version and device; the version without what it was built for ("2.13.0" of "2.13.0+cu130")."""
-    return str(row.get("framework")), str(row.get("version")).partition("+")[0], str(row.get("device"))
+def _measured(file: str) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = json.loads(resources.files(__package__).joinpath(file).read_text())
+    return rows
+
+
+def _place(row: Mapping[str, Any]) -> tuple[str, str]:
+    return str(row.get("framework")), str(row.get("device"))
+
+
+def _version(row: Mapping[str, Any]) -> str:
+    """Without what it was built for: "2.13.0" of "2.13.0+cu130"."""
+    return str(row.get("version")).partition("+")[0]
+
+
+def nearest(version: str, measured: Collection[str]) -> str:
+    """The measured version to go by: the newest that is not newer, else the oldest; "" where none was measured.
+
+    Kernels outlive releases, and what they explain is predicted in size: a fault of another size stays one.
+    """
+    older = [one for one in measured if _order(one) <= _order(version)]
+    return max(older, key=_order) if older else min(measured, key=_order, default="")
+
+
+def _order(version: str) -> tuple[int, ...]:
+    return tuple(map(int, re.findall(r"\d+", version)))
 
 
 def holds(depends_on: Any, kernels: Mapping[str, str]) -> bool:
@@ -128,7 +154,7 @@ class NoisyTaps(dict[str, NDArray[Any]]):
 def explain(judgement: Judgement, oracle: Trace, noisy: Trace, noise: Mapping[str, float]) -> None:
     """Raise the limits of the tensors that the named kernels' errors reach; a fault that is within them is explained."""
     kernels = ", ".join(f"{operation} kernel ({size:.3g} u)" for operation, size in noise.items())
-    kernels += f" of {judgement.environment['framework']} {judgement.environment['version']}"
+    kernels += f" of {judgement.environment['framework']} {named_version(judgement.environment)}"
     for finding in judgement.findings:
         if finding.verdict in ("roundoff", "fault") and finding.limit and finding.name in noisy:
             extra = error(noisy[finding.name], oracle[finding.name])
@@ -136,6 +162,13 @@ def explain(judgement: Judgement, oracle: Trace, noisy: Trace, noise: Mapping[st
                 widen(finding, extra, kernels, oracle[finding.name].ndim == 0)
     if any(finding.verdict == "explained" for finding in judgement.findings):
         judgement.explained_by = kernels
+
+
+def named_version(environment: Mapping[str, Any]) -> str:
+    """The version that ran, and in words the one that was measured where that is another."""
+    rows = [row for file in _FILES for row in _measured(file) if _place(row) == _place(environment)]
+    measured, ran = nearest(_version(environment), {_version(row) for row in rows}), str(environment["version"])
+    return ran if measured in ("", _version(environment)) else f"{ran} (as measured in {measured})"
 
 
 def unexplained(noise: Mapping[str, float]) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from ...backends.errors import Problem
 from ...backends.intercepted import noise
 from ..judging.findings import Judgement
-from ..judging.kernels import Inaccuracy, known_operations, widen
+from ..judging.kernels import Inaccuracy, known_operations, named_version, widen
 from ..judging.metrics import error
 from .arrays import Tensors
 from .calls import Arrays, Function, Source, call
@@ -42,7 +42,7 @@ def explain(
         return
     runs, met = _noisy_runs(sizes, reference, inputs)
     named = ", ".join(
-        f"{operation} kernel ({kernel.typical:.3g} u) of {where['framework']} {where['version']}"
+        f"{operation} kernel ({kernel.typical:.3g} u) of {where['framework']} {named_version(where)}"
         for where in environments
         for operation, kernel in sorted(known[str(where["framework"])].items())
         if operation in met
