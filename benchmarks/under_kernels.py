@@ -103,6 +103,8 @@ def _tests() -> tuple[int, str]:
     files = [str(path) for name in TESTS if (path := ROOT / "tests" / f"test_{name}.py").exists()]
     command = [sys.executable, "-m", "pytest", "-n2", "--dist", "loadfile", "-W", "ignore", *files]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        print(done.stdout, file=sys.stderr)  # why, which the table has no room for
     lines = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR")) or " passed" in line]
     return done.returncode, "; ".join(lines)
 
