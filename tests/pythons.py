@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import children
-from polymae.compare.recording.venvs import find_python
+from polymae.compare.recording.venvs import find_python, pip_index
 from test_imports import repository_files
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -58,7 +58,7 @@ def _version(python: str) -> tuple[int, int]:
 
 def uv(*words: str | Path) -> None:
     """Run uv, which the development tools bring along."""
-    children.run([Path(sys.executable).with_name("uv"), *words], check=True, text=True)
+    children.run([Path(sys.executable).with_name("uv"), *words], check=True, text=True, env=os.environ | pip_index())
 
 
 def copied(folder: Path) -> Path:

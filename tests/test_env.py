@@ -170,6 +170,6 @@ def test_pips_mirror_is_uvs(calls: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     for name in ("UV_DEFAULT_INDEX", "UV_INDEX_URL"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PIP_INDEX_URL", "file:///mirror")
-    assert venvs._index() == {"UV_DEFAULT_INDEX": "file:///mirror"}
+    assert venvs.pip_index() == {"UV_DEFAULT_INDEX": "file:///mirror"}
     monkeypatch.setenv("UV_DEFAULT_INDEX", "file:///other")
-    assert venvs._index() == {}
+    assert venvs.pip_index() == {}

@@ -126,7 +126,7 @@ def _uv() -> str:
 
 def _run(*command: str) -> None:
     try:
-        done = subprocess.run(command, env=os.environ | _index(), stdin=subprocess.DEVNULL, check=False)
+        done = subprocess.run(command, env=os.environ | pip_index(), stdin=subprocess.DEVNULL, check=False)
     except OSError as problem:
         raise Problem(f"{command[0]} does not start: {problem.strerror}") from None
     if done.returncode:
@@ -137,7 +137,7 @@ def _asked(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
 
 
-def _index() -> dict[str, str]:
+def pip_index() -> dict[str, str]:
     """The address of a package index from pip's settings, which uv does not read, and where many keep a nearby mirror."""
     if os.environ.get("UV_DEFAULT_INDEX") or os.environ.get("UV_INDEX_URL"):
         return {}
