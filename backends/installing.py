@@ -19,6 +19,11 @@ JOINT = (3, 10)  # the Python of the environment that holds all frameworks, and 
 ROOT = Path(__file__).resolve().parents[1]
 
 
+def spelled(version: tuple[int, ...]) -> str:
+    """3.12 for (3, 12)."""
+    return ".".join(map(str, version))
+
+
 def installed(framework: str) -> bool:
     """Whether the framework's package is there (it is not imported, so it may still be broken)."""
     return importlib.util.find_spec(framework) is not None
@@ -50,7 +55,7 @@ def requirements(framework: str, python: tuple[int, int] | None = None) -> list[
     """
     from packaging.requirements import Requirement
 
-    version = ".".join(map(str, python or sys.version_info[:2]))
+    version = spelled(python or sys.version_info[:2])
     target = {"extra": framework, "python_version": version, "python_full_version": f"{version}.0"}
     try:
         listed = metadata.requires("polymae") or []

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from . import FRAMEWORKS
 from .config import Config, ViTConfig
 from .errors import Problem
-from .installing import NEWEST_PYTHON, has_wheels, install_line, installed
+from .installing import NEWEST_PYTHON, has_wheels, install_line, installed, spelled
 from .interpreters import remembered
 from .optimization import Optimizer, Settings
 from .spec import NoTaps
@@ -89,8 +89,7 @@ def _elsewhere(framework: str) -> str:
         return f"It is in another one: {python} runs it."
     if has_wheels(framework):
         return ""
-    version = ".".join(map(str, sys.version_info[:2]))
-    newest = ".".join(map(str, NEWEST_PYTHON[framework]))
+    version, newest = spelled(sys.version_info[:2]), spelled(NEWEST_PYTHON[framework])
     return (
         f"It has no wheels for Python {version}, but for {newest} at most. `{install_line(framework)}` makes an environment, "
         f"where compare, record and doctor run it; your own scripts run with what `polymae env path {framework}` prints."

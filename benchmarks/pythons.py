@@ -15,7 +15,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from polymae.backends.installing import has_wheels
+from polymae.backends.installing import has_wheels, spelled
 from polymae.compare.recording.environment import processor
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -42,7 +42,7 @@ def main() -> int:
         wheel = pythons.build("wheel", pythons.copied(folder / "source"))
         for version, python in {pythons.JOINT: pythons.base(), **pythons.others()}.items():
             for oldest in (True, False):
-                place = folder / f"{pythons.spelled(version)}-{'oldest' if oldest else 'newest'}"
+                place = folder / f"{spelled(version)}-{'oldest' if oldest else 'newest'}"
                 wanted = [] if oldest else [name for name in args.frameworks if has_wheels(name, version)]
                 rows.append(_row(place, python, wheel, oldest, wanted))
                 if args.out:

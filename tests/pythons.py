@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import children
+from polymae.backends.installing import spelled
 from polymae.compare.recording.venvs import find_python, pip_index
 from test_imports import repository_files
 
@@ -25,11 +26,6 @@ NUMPY_ALONE = [
         "library", "library_names", "malicious_files", "models_in_use", "options", "problems", "record", "spec", "trace",
     )
 ]  # fmt: skip
-
-
-def spelled(version: tuple[int, ...]) -> str:
-    """3.12 for (3, 12)."""
-    return ".".join(map(str, version))
 
 
 def others() -> dict[tuple[int, int], str]:

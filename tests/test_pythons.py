@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import pythons
 from checkpoints import CONFIG, MODEL, WEIGHTS
+from polymae.backends.installing import spelled
 from polymae.backends.runtime import load_backend
 from polymae.compare.recording.trace import Trace
 from polymae.convert.checkpoint import content_hash
@@ -21,11 +22,10 @@ from runs import inputs, oracle, plain, recorded, twins
 
 ROOT = pythons.ROOT
 OLDEST = "3.10, oldest"
-FOUND = {OLDEST: "", **{pythons.spelled(version): path for version, path in pythons.others().items()}}
+FOUND = {OLDEST: "", **{spelled(version): path for version, path in pythons.others().items()}}
 LOADED = """
 import sys
 import numpy as np
-from polymae.convert.checkpoint import content_hash
 from polymae.hub import load
 model = load(sys.argv[1], framework="numpy", weights=sys.argv[2])
 inputs = np.load(sys.argv[3])

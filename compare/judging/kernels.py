@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from importlib import resources
 from typing import Any
 
@@ -73,6 +74,7 @@ def _rows(file: str, environment: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [row for row in mine if _version(row) == version and holds(row.get("depends_on", "version"), kernels)]
 
 
+@cache
 def _measured(file: str) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = json.loads(resources.files(__package__).joinpath(file).read_text())
     return rows

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ...backends.errors import Problem
-from ...backends.installing import NEWEST_PYTHON, ROOT, has_wheels, requirements
+from ...backends.installing import NEWEST_PYTHON, ROOT, has_wheels, requirements, spelled
 from ...backends.interpreters import home, memory, remembered
 from ...convert.atomic import alone, hidden_beside, remove, replacing
 from .examine import WORKS, examine
@@ -27,7 +27,7 @@ def make(framework: str) -> str:
     """
     uv = _uv()
     version = sys.version_info[:2] if has_wheels(framework) else NEWEST_PYTHON[framework]
-    base = find_python(version) or ".".join(map(str, version))  # a version: uv looks for it, or downloads it
+    base = find_python(version) or spelled(version)  # a version: uv looks for it, or downloads it
     wanted = [str(one) for one in requirements(framework, version)]
     if not wanted:
         raise Problem(
@@ -76,9 +76,9 @@ def forget(framework: str) -> list[str]:
 
 def find_python(version: tuple[int, int]) -> str | None:
     """The path of an interpreter of a version: this one, one on PATH, or pyenv's, which uv does not look through."""
-    name = "python" + ".".join(map(str, version))
+    name = f"python{spelled(version)}"
     pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
-    named = [shutil.which(name), *map(str, sorted(pyenv.glob(f"{name.removeprefix('python')}*/bin/{name}")))]
+    named = [shutil.which(name), *map(str, sorted(pyenv.glob(f"{spelled(version)}*/bin/{name}")))]
     here = [sys.executable] if sys.version_info[:2] == version else []
     asked = f"import sys; raise SystemExit(sys.version_info[:2] != {version})"  # a shim of pyenv's may lead nowhere
     for path in filter(None, here + named):
