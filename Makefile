@@ -28,10 +28,11 @@ test: setup ## lint, types and tests; all of them run, any failure fails, what w
 test-long: setup ## only the tests that draw their examples, thirty times as many (ARGS="...")
 	@$(HERE) .venv/bin/pytest -n auto --maxprocesses 4 --dist worksteal -m "hypothesis or drawn" --hypothesis-profile=long $(ARGS)
 
-lint: setup ## ruff and mypy only
+lint: setup ## ruff, mypy and the directions of imports only
 	@$(HERE) failed=0; $(LINT); exit $$failed
 
-LINT = .venv/bin/ruff check || failed=1; .venv/bin/ruff format --check || failed=1; .venv/bin/mypy || failed=1
+LINT = .venv/bin/ruff check || failed=1; .venv/bin/ruff format --check || failed=1; .venv/bin/mypy || failed=1; \
+	.venv/bin/lint-imports --no-logo || failed=1
 
 clean: ## remove caches and build leftovers; .venv, reports/ and pretrained/ stay
 	@$(HERE) rm -rf build ./*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis rank_0 log

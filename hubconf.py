@@ -19,18 +19,17 @@ if sys.version_info < (3, 10):  # noqa: UP036  (a hub hands this file to any Pyt
 # one hub has not the others'.
 dependencies = ["numpy", "einops", "blake3", "requests", "rich"]
 
-# This folder as the package polymae (docs/decisions/mounted-root.md), and at once: megengine.hub takes it off sys.path before it
-# calls an entry. Only modules and entries get a name here, since hubs list whatever can be called.
-_root = str(pathlib.Path(__file__).resolve().parent)
+# The package polymae from this folder, and at once: megengine.hub takes it off sys.path before it calls an entry. Only modules
+# and entries get a name here, since hubs list whatever can be called.
+_init = pathlib.Path(__file__).resolve().parent / "src" / "polymae" / "__init__.py"
 if "polymae" not in sys.modules:
-    _spec = importlib.machinery.ModuleSpec("polymae", None, is_package=True)
-    _spec.submodule_search_locations = [_root]
+    _loader = importlib.machinery.SourceFileLoader("polymae", str(_init))
+    _spec = importlib.util.spec_from_file_location("polymae", _init, loader=_loader)
     sys.modules["polymae"] = importlib.util.module_from_spec(_spec)
+    _loader.exec_module(sys.modules["polymae"])
 else:
-    # Its parts know their folder; the package itself does not where it is installed in editable form.
-    _part = importlib.util.find_spec("polymae.hub")
-    _other = str(pathlib.Path(_part.origin).resolve().parents[1]) if _part and _part.origin else "elsewhere"
-    if _other != _root:
-        print(f"polymae: already imported from {_other}, so {_root} is not used.", file=sys.stderr)
+    _other = pathlib.Path(sys.modules["polymae"].__file__ or "").resolve()
+    if _other != _init:
+        print(f"polymae: already imported from {_other.parent}, so {_init.parent} is not used.", file=sys.stderr)
 _entries = importlib.import_module("polymae.hub.entries")
 globals().update(_entries.entries(_entries.calling_hub()))

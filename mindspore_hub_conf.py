@@ -21,7 +21,7 @@ _by_name = {name.lower(): entry for name, entry in _entries.entries("mindspore")
 def create_network(name: str, *args: Any, **kwargs: Any) -> Any:
     """A mindspore.nn.Cell by name, in capitals or not: mindspore_hub.load passes it in small letters.
 
-    args, kwargs: the entry's own. Raises polymae.backends.errors.Problem for an unknown name, with the nearest ones.
+    args, kwargs: the entry's own. Raises polymae.files.errors.Problem for an unknown name, with the nearest ones.
     """
     if name.lower() not in _by_name:
         raise _entries.unknown(name)

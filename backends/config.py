@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from reprlib import repr as shortened
 from typing import Any, Literal, Union, get_args
 
-from .errors import Problem
+from ..files.errors import Problem
 
 Pooling = Literal["gap", "cls", "mean"]
 Positions = Literal["2d", "1d"]

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from ..files.errors import Problem
 from .config import Config
-from .errors import Problem
 
 POOLINGS = ("cls", "gap", "tokens")
 

@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from .errors import Problem
+from ..files.errors import Problem
 from .installing import installed
 
 FOLDER = "POLYMAE_ENVIRONMENTS"  # the variable that puts the environments elsewhere

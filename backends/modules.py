@@ -8,8 +8,8 @@ from typing import Any, Protocol, cast
 
 from numpy.typing import NDArray
 
+from ..files.errors import Problem
 from . import FRAMEWORKS
-from .errors import Problem
 
 
 class Modules(Protocol):

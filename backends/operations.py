@@ -13,7 +13,7 @@ from typing import Any, Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import Problem
+from ..files.errors import Problem
 from .runtime import load_backend
 
 X, XY = ("x",), ("x", "y")

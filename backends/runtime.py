@@ -11,9 +11,9 @@ from typing import Any, NamedTuple, Protocol, cast
 
 from numpy.typing import NDArray
 
+from ..files.errors import Problem
 from . import FRAMEWORKS
 from .config import Config, ViTConfig
-from .errors import Problem
 from .installing import NEWEST_PYTHON, has_wheels, install_line, installed, spelled
 from .interpreters import remembered
 from .optimization import Optimizer, Settings

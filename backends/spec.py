@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from ..files.errors import Problem
 from .config import Config, MAEConfig, ViTConfig
-from .errors import Problem
 
 Shape = tuple[int, ...]
 Role = Literal[

@@ -23,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 from kernel_settings import HERE, read_by, under, variables_table
+
 from polymae.backends import FRAMEWORKS
 from polymae.backends.presets import model_config
 from polymae.compare.faults.subjects import trained_weights

@@ -67,7 +67,7 @@ def _judged(python: Path, wheel: Path, framework: str, place: Path) -> str:
     """A framework's version, its verdict, and whether its hub loads the repository."""
     pythons.uv("pip", "install", "--quiet", "--python", python, f"polymae[{framework}] @ {wheel.as_uri()}")
     words = ("compare", "-m", MODEL, "--frameworks", framework, "--reference", "none", "--json")
-    done = pythons.run(python, "-m", "polymae.cli", *words, cwd=place)
+    done = pythons.run(python, "-m", "polymae", *words, cwd=place)
     if done.returncode not in (0, 1):
         return f"FAIL: {framework}: {done.stderr[-300:]}"
     (row,) = json.loads(done.stdout)["frameworks"]

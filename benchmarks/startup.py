@@ -23,7 +23,7 @@ from polymae.cli import COMMANDS
 from polymae.compare.recording.environment import processor
 
 LIMIT = 0.3  # seconds for a help text
-_POLYMAE, _CONVERT = ["-m", "polymae.cli"], ["-m", "polymae.cli.convert_weights"]
+_POLYMAE, _CONVERT = ["-m", "polymae"], ["-m", "polymae.cli.convert_weights"]
 HELPS = {
     "polymae --help": [*_POLYMAE, "--help"],
     "convert_weights --help": [*_CONVERT, "--help"],

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from kernel_settings import HERE, under, variables_table
+
 from polymae.compare.recording.environment import processor
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -68,7 +69,7 @@ def _demo(model: str) -> list[list[str]]:
         command = [
             sys.executable,
             "-m",
-            "polymae.cli",
+            "polymae",
             "compare",
             "--model",
             model,

@@ -13,8 +13,9 @@ from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from typing import NoReturn
 
-from ..backends.errors import REPORT_IT, Problem, command
 from ..backends.installing import install_line
+from ..files.errors import REPORT_IT, Problem, command
+from ..files.version import __version__
 from .examples import shown_in
 
 # Subcommand, and what `polymae --help` says of it. Each lives in the module of its name.
@@ -41,20 +42,12 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM, or SIGHUP of a closed terminal: cleaned up after as Ctrl-C is."""
 
 
-class _Version(argparse.Action):
-    def __call__(self, parser: argparse.ArgumentParser, *rest: object) -> NoReturn:
-        from importlib.metadata import version
-
-        print(f"polymae {version('polymae')}")
-        parser.exit()
-
-
 class Parser(argparse.ArgumentParser):
     """An argument parser that offers the nearest name for a mistyped one."""
 
     def error(self, message: str) -> NoReturn:
         """Print the problem and leave with status 2."""
-        from ..hub.addresses import scrubbed
+        from ..files.urls import scrubbed
 
         self.print_usage(sys.stderr)
         self.exit(2, f"{self.prog}: {scrubbed(message)}\n")
@@ -66,7 +59,7 @@ class Parser(argparse.ArgumentParser):
             hint = f" Did you mean {near[0]!r}?" if near else ""
             if action.dest == "command" and str(value) in _OTHER_COMMANDS:
                 hint = f" That is a command of its own: {_OTHER_COMMANDS[str(value)]}"
-            from ..hub.addresses import shown
+            from ..files.urls import shown
 
             raise argparse.ArgumentError(action, f"{shown(str(value))!r} is not one of {', '.join(choices)}.{hint}")
 
@@ -128,7 +121,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     about = "Masked autoencoders in five frameworks, proven equal. Checkpoints are converted by the command convert_weights."
     parser = Parser(prog="polymae", description=about, **shown_in("polymae"))
-    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and leave")
+    parser.add_argument(
+        "--version", action="version", version=f"polymae {__version__}", help="print the version and leave"
+    )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     chosen = next((a for a in arguments if not a.startswith("-")), None)
     for name, summary in COMMANDS.items():
@@ -140,7 +135,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             subparser.set_defaults(run=module.run, parser=subparser)
     args, unknown = parser.parse_known_args(arguments)
     if unknown:  # said by the innermost parser, with its usage
-        from ..hub.addresses import shown
+        from ..files.urls import shown
 
         args.parser.error(f"unrecognized arguments: {' '.join(map(shown, unknown))}")
     return run_safely(f"polymae {args.command}", lambda: int(args.run(args)))

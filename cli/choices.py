@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 
-from ..backends.errors import Problem
+from ..files.errors import Problem
 from .examples import shown_in
 
 

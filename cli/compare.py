@@ -10,8 +10,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..backends import DEVICES, FRAMEWORKS
-from ..backends.errors import Problem
 from ..compare import LEVELS
+from ..files.errors import Problem
 from .choices import above_zero, chosen, whole
 
 # What says how to record, and means nothing for traces that are recorded already.
@@ -138,7 +138,7 @@ def _power(args: argparse.Namespace) -> int:
     from ..compare.faults.power import power
     from ..compare.faults.power_table import complaints, markdown, print_power
     from ..compare.reporting.files import require_places
-    from ..convert.atomic import replacing
+    from ..files.atomic import replacing
 
     others = [name for name in vars(_defaults()) if name not in OF_POWER]
     _refuse(args, others, "--power plants faults in small models of its own")

@@ -10,7 +10,7 @@ from reprlib import repr as shortened
 from typing import TYPE_CHECKING
 
 from ..backends.config import MOST_PIXELS
-from ..backends.errors import Problem
+from ..files.errors import Problem
 from . import Parser, run_safely
 from .examples import shown_in
 

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from ..backends import FRAMEWORKS
-from ..backends.errors import Problem
+from ..files.errors import Problem
 from .choices import actions_of
 
 _CHOICES = [name for name in FRAMEWORKS if name != "numpy"]  # NumPy's backend runs wherever PolyMAE does

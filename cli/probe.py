@@ -7,7 +7,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from ..backends.errors import Problem
+from ..files.errors import Problem
 from .diff import print_some
 
 

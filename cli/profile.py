@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from ..backends import DEVICES, FRAMEWORKS
-from ..backends.errors import Problem
+from ..files.errors import Problem
 from .choices import chosen
 
 MODEL = "mae_vit_base_patch16"

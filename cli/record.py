@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 from ..backends import DEVICES, FRAMEWORKS
-from ..backends.errors import Problem
 from ..compare import LEVELS, OF_ONE_RUN
+from ..files.errors import Problem
 from .choices import chosen, whole
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..backends import FRAMEWORKS
-from ..backends.errors import Problem
+from ..files.errors import Problem
 from .choices import actions_of
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _list(args: argparse.Namespace) -> int:
-    from ..hub.addresses import shown
+    from ..files.urls import shown
     from ..hub.records import home
     from ..hub.registry import published
     from ..hub.sources import Source
@@ -102,7 +102,7 @@ def _print_table(rows: Sequence[dict[str, Any]]) -> None:
 
 
 def _path(args: argparse.Namespace) -> int:
-    from ..hub.addresses import shown
+    from ..files.urls import shown
 
     source = _meant(args.name)
     found = source.kept()
@@ -168,7 +168,7 @@ def _clear(args: argparse.Namespace) -> int:
 
 def _chosen(names: Sequence[str]) -> list[Cached]:
     """What of the cache is meant, with what was converted from it. Raises Problem for a name of which nothing is there."""
-    from ..hub.addresses import shown
+    from ..files.urls import shown
     from ..hub.stored import cached, original, owner
 
     here = cached()
@@ -186,7 +186,7 @@ def _chosen(names: Sequence[str]) -> list[Cached]:
 
 def _meant(name: str) -> Source:
     """What can be downloaded under a name. Raises Problem, with the nearest names, for nothing."""
-    from ..hub.addresses import shown
+    from ..files.urls import shown
     from ..hub.registry import nearest, published
     from ..hub.sources import remote
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ..backends.errors import Problem
     from ..backends.spec import Tap
+    from ..files.errors import Problem
     from .judging.findings import Finding, Judgement
     from .own.calls import displaced, rounded, widened
     from .own.chained import chained
@@ -28,7 +28,7 @@ _LIBRARY = {
     "Finding": ".judging.findings",
     "Judgement": ".judging.findings",
     "Parity": ".own.result",
-    "Problem": "..backends.errors",
+    "Problem": "..files.errors",
     "Tap": "..backends.spec",
     "chained": ".own.chained",
     "displaced": ".own.calls",

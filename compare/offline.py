@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 
 from ..backends.config import Config
-from ..backends.errors import Problem
 from ..backends.initial import initial_weights
 from ..backends.installing import install_line
 from ..backends.presets import preset_name
 from ..backends.spelling import Arrays
+from ..files.errors import Problem
 from . import LEVELS
 from .judging.judge import incomparable
 from .judging.kernels import parse_noise

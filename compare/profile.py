@@ -10,8 +10,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from ..backends.errors import Problem
 from ..convert.checkpoint import open_checkpoint
+from ..files.errors import Problem
 from .judging.findings import Finding
 from .judging.introduced import OwnTaps, by_operation, introduced, oracle_model
 from .judging.kernels import operations

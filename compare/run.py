@@ -20,7 +20,6 @@ import numpy as np
 
 from ..backends.blas import fallback, slow_kernels
 from ..backends.config import Config, MAEConfig, keep_length
-from ..backends.errors import Problem
 from ..backends.initial import initial_weights
 from ..backends.interpreters import interpreter
 from ..backends.presets import preset_name
@@ -29,6 +28,7 @@ from ..backends.spelling import Arrays
 from ..convert.checkpoint import content_hash, open_checkpoint
 from ..convert.targets import default_ending
 from ..convert.writing import write_checkpoint
+from ..files.errors import Problem
 from .recording.inputs import photographs, random_inputs, read_inputs
 from .recording.record import Run, chosen_config
 from .recording.trace import Outcome, Trace, require_folder

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..backends import FRAMEWORKS
-from ..backends.errors import Problem
 from ..backends.spelling import Arrays
+from ..files.errors import Problem
 from . import LEVELS
 from .judging.coverage import not_compared, suspect_oracle
 from .judging.findings import Judgement

@@ -14,7 +14,7 @@ from einops import EinopsError
 from numpy.typing import NDArray
 
 from ..backends.config import Config, MAEConfig
-from ..backends.errors import option
+from ..files.errors import option
 from . import layouts
 from .dialects import KINDS, OF_CLASSIFIERS, Contents
 from .formats import find_format

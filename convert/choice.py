@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..backends.config import Config, MAEConfig, ViTConfig
-from ..backends.errors import option
 from ..backends.presets import ALIASES, NAMED, PRESETS, model_config
 from ..backends.spec import differences
+from ..files.errors import option
 from .changes import encoder_config
 from .checkpoint import Checkpoint
 from .dialects import OF_CLASSIFIERS, Contents

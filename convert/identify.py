@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from ..backends.errors import option
 from ..backends.spec import Shape
 from ..backends.spelling import Spelling
+from ..files.errors import option
 from .dialects import DIALECTS, Contents, Dialect, holds, known_params
 from .dialects.dialect import MINDSPORE_TRAINING
 from .layouts import inverse, shape_after

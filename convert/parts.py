@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from typing import TypeVar
 
-from ..backends.errors import option
+from ..files.errors import option
 from .tensors import CheckpointProblem
 
 T = TypeVar("T")

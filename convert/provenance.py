@@ -6,14 +6,14 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from ..backends.config import Config
-from ..backends.errors import Problem, option
 from ..backends.presets import config_of
-from .atomic import replacing
+from ..files.atomic import replacing
+from ..files.errors import Problem, option
+from ..files.version import __version__
 from .tensors import CheckpointProblem, State
 
 NOTE = "polymae"  # the name of the note in a file
@@ -38,7 +38,7 @@ class Provenance:
 
     def text(self) -> str:
         """As JSON; the same for the same weights, source and version of PolyMAE."""
-        return json.dumps({**self.facts(), "tool": f"polymae {_version()}"}, indent=1, sort_keys=True) + "\n"
+        return json.dumps({**self.facts(), "tool": f"polymae {__version__}"}, indent=1, sort_keys=True) + "\n"
 
     def facts(self) -> dict[str, Any]:
         """Everything, as JSON can say it."""
@@ -131,10 +131,3 @@ def _put(path: Path, content: bytes) -> None:
         return
     with replacing(path) as new:
         new.write_bytes(content)
-
-
-def _version() -> str:
-    try:
-        return version("polymae")
-    except PackageNotFoundError:  # run from a folder that was not installed, as hubs do
-        return "not installed"

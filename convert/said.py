@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ..backends.config import Config, MAEConfig, ViTConfig
-from ..backends.errors import option
 from ..backends.presets import NAMED, preset_name
+from ..files.errors import option
 from .dialects import OF_CLASSIFIERS, Contents, Dialect
 from .huggingface import FILE as HF_CONFIG
 from .identify import Identified

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..backends.errors import Problem
 from ..backends.spec import Shape
+from ..files.errors import Problem
 
 Array = NDArray[Any]
 Progress = Callable[[int], None]  # called with the number of bytes just done

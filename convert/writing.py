@@ -13,8 +13,8 @@ from einops import EinopsError
 from ..backends.config import Config, MAEConfig
 from ..backends.spec import differences
 from ..backends.spelling import Arrays
+from ..files.atomic import flush, replacing, start_flush
 from . import layouts
-from .atomic import flush, replacing, start_flush
 from .changes import Weights, as_computed, refuse_inexpressible
 from .checkpoint import open_checkpoint
 from .dialects import DIALECTS, OF_CLASSIFIERS, Contents, Dialect

@@ -9,9 +9,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..backends.errors import Problem
 from ..backends.presets import model_config
-from .addresses import BY_HAND, below, is_address, offline, shown
+from ..files.errors import Problem
+from ..files.urls import BY_HAND, below, is_address, offline, shown
 from .converted import explaining, native
 from .huggingface import fetch_huggingface
 from .licences import show_licence

@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..backends.errors import Problem
 from ..convert.targets import TARGETS, default_ending, is_native
 from ..convert.writing import CONVERTER_VERSION
+from ..files.errors import Problem
 from .records import CacheProblem, content_of, digests_of, home, read_record, say, unlike, writable
 from .registry import published
 
@@ -92,8 +92,8 @@ def _target(path: Path, content: str, framework: str, beside: bool) -> Path:
 
 def _convert(path: Path, target: Path, content: str, checkpoint: Checkpoint, framework: str) -> Path:
     """Convert, unless another process does it meanwhile; then wait and use what it wrote."""
-    from ..convert.atomic import alone
     from ..convert.conversion import Wish, convert, prepare
+    from ..files.atomic import alone
 
     target.parent.mkdir(parents=True, exist_ok=True)
     with alone(making(target), _PATIENCE):
@@ -138,8 +138,8 @@ def _is_sound(target: Path, content: str, original: Checkpoint) -> bool:
 
 def remove_converted(path: Path) -> None:
     """Remove a converted file with its provenance. Raises OSError."""
-    from ..convert.atomic import remove
     from ..convert.provenance import beside
+    from ..files.atomic import remove
 
     remove(path)
     remove(beside(path))

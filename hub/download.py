@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from ..backends.installing import install_line
-from ..convert.atomic import alone, hidden_beside
-from .addresses import BY_HAND, DownloadProblem, is_address, offline, shown
+from ..files.atomic import alone, hidden_beside
+from ..files.urls import BY_HAND, DownloadProblem, is_address, offline, shown
 from .partial import Partial, left_by_the_last
 from .progress import Display, amount
 

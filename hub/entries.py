@@ -15,9 +15,9 @@ from typing import Any
 
 from ..backends import FRAMEWORKS
 from ..backends.config import Config, ConfigError, MAEConfig
-from ..backends.errors import Problem
 from ..backends.presets import ALIASES, FOR_TESTS, NAMED, PRESETS, model_config
 from ..backends.spec import params
+from ..files.errors import Problem
 from .loading import Size, load
 from .registry import of_model
 
@@ -30,7 +30,7 @@ _ARGUMENTS = """
     framework: torch, megengine, mindspore, oneflow or numpy; left out, the one whose hub this is.
     image_size: pixels, or (height, width); the position tables are interpolated. device: "cpu" or "cuda". dtype: "float32".
     Other settings of the model: {own}.
-    Raises polymae.backends.errors.Problem where something is not to be had; it says what to do.
+    Raises polymae.files.errors.Problem where something is not to be had; it says what to do.
 """
 
 
@@ -137,7 +137,7 @@ def _constructor(default: str | None) -> Entry:
         norm_layer: None (as the weights were trained, else eps 1e-6, which every official model has), a framework's LayerNorm
         (then its own default eps, as the official constructor does), or functools.partial(LayerNorm, eps=...). norm_pix_loss:
         None is as the weights were trained, else False. pretrained, framework and the rest as in the named entries.
-        Raises polymae.backends.errors.Problem where sizes do not fit together.
+        Raises polymae.files.errors.Problem where sizes do not fit together.
         """
         sizes = {
             "img_size": img_size, "patch_size": patch_size, "in_chans": in_chans, "embed_dim": embed_dim, "depth": depth,

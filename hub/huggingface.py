@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..backends.errors import Problem
+from ..files.errors import Problem
 
 _WHOLE, _INDEX, _PICKLED = "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"
 _CONFIG = "config.json"
@@ -22,8 +22,8 @@ def fetch_huggingface(repo: str, offline: bool = False) -> Path:
     repo: "owner/name", or "owner/name@revision". What is in the cache is used without asking whether there is a newer one.
     offline: as POLYMAE_OFFLINE and HF_HUB_OFFLINE, use no network. Raises HubProblem.
     """
-    from .addresses import offline as told_offline
-    from .addresses import scrubbed
+    from ..files.urls import offline as told_offline
+    from ..files.urls import scrubbed
 
     name, _, revision = repo.partition("@")
     try:

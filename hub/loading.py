@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..backends.config import ConfigError, MAEConfig
-from ..backends.errors import Problem
 from ..backends.initial import initial_weights
 from ..backends.presets import ALIASES, model_config
 from ..backends.runtime import load_backend, require_device, require_dtype
+from ..files.errors import Problem
 
 if TYPE_CHECKING:
     from .fitting import Fitted

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from ..convert.atomic import flush, flush_folder, hidden_beside, remove
+from ..files.atomic import flush, flush_folder, hidden_beside, remove
 from .progress import amount
 
 # Appending: what a killed process wrote stays. A link that somebody put there is not followed.

@@ -18,8 +18,8 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-from ..backends.errors import Problem
-from .addresses import is_address, same_file, shown
+from ..files.errors import Problem
+from ..files.urls import is_address, same_file, shown
 from .registry import Published
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def write_record(path: Path, record: Record) -> None:
 
 def write_json(path: Path, said: object) -> None:
     """Write a small file at once. Raises OSError."""
-    from ..convert.atomic import replacing
+    from ..files.atomic import replacing
 
     with replacing(path) as new:
         new.write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")

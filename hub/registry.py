@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from ..backends.config import Config, MAEConfig, ViTConfig
-from ..backends.errors import Problem
 from ..backends.presets import NAMED
+from ..files.errors import Problem
 
 MORE = "POLYMAE_REGISTRY"  # a JSON file in the form of registry.json, whose checkpoints are added
 # What a file of each kind of contents holds, in words.

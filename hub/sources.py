@@ -8,9 +8,9 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from ..backends.config import Config, Encoder, MAEConfig, ViTConfig
-from ..backends.errors import Problem
 from ..backends.presets import NAMED
-from .addresses import is_address, shown
+from ..files.errors import Problem
+from ..files.urls import is_address, shown
 from .registry import Published, best_for, called, find, nearest, of_model, published
 
 _HUB = "hf://"

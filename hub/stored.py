@@ -9,10 +9,10 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..backends.errors import Problem
-from ..convert.atomic import alone, remove
 from ..convert.provenance import NOTE
-from .addresses import shown
+from ..files.atomic import alone, remove
+from ..files.errors import Problem
+from ..files.urls import shown
 from .converted import NAME
 from .records import ENDING, CacheProblem, Record, home, measured, place, read_record, record_path, size_of, unlike
 from .registry import nearest, published

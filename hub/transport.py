@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 import requests
 import urllib3
 
-from .addresses import DownloadProblem, shown
+from ..files.urls import DownloadProblem, shown
 from .partial import sendable
 
 BACK_OFF = 0.5  # seconds before the second repeat; twice as many before every further one

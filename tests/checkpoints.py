@@ -4,6 +4,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+
 from polymae.backends.initial import initial_weights
 from polymae.backends.presets import model_config
 from polymae.backends.spec import encoder_params

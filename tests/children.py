@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from polymae.compare.recording.patience import GivenUp, Patience, run_patiently
 from untested import require
+
+from polymae.compare.recording.patience import GivenUp, Patience, run_patiently
 
 LONG = 600.0  # seconds that only what hangs takes: for what a thread waits for in the kernel
 

@@ -9,9 +9,10 @@ import drawn
 import pytest
 from checkpoints import into, official  # noqa: F401  (fixtures)
 from frameworks import frameworks_under_test
+from untested import Untested
+
 from polymae.backends.installing import installed
 from polymae.backends.interpreters import FOLDER
-from untested import Untested
 
 drawn.register()
 os.environ[FOLDER] = os.devnull  # no environment that `polymae env` made on this machine

@@ -6,9 +6,10 @@ import signal
 
 import pytest
 from children import comes
+
+from polymae.files.urls import DownloadProblem
 from polymae.hub import download as module
 from polymae.hub import transport
-from polymae.hub.addresses import DownloadProblem
 from polymae.hub.download import download
 
 BODY = random.Random(5).randbytes(1_000_000)

@@ -23,6 +23,7 @@ import numpy as np
 from fuzz_mutations import mutate
 from fuzz_seeds import FOLDER, KINDS, LINK, PIPE, Seed, seeds
 from guard import Guard, Read, in_child, limit
+
 from polymae.convert.checkpoint import open_checkpoint
 from polymae.convert.formats import find_format
 from polymae.convert.provenance import beside

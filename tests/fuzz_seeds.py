@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 import children
 import numpy as np
+
 from polymae.backends.config import MAEConfig
 from polymae.backends.initial import initial_weights
 from polymae.convert.changes import Weights

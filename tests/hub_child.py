@@ -8,7 +8,6 @@ import functools
 import importlib.metadata
 import importlib.util
 import json
-import os
 import sys
 import types
 from collections.abc import Callable
@@ -40,9 +39,7 @@ class Stranger(types.ModuleType):
 
 def forget_installed() -> None:
     """Make it as if PolyMAE were not installed: this environment has it in editable form."""
-    sys.meta_path[:] = [finder for finder in sys.meta_path if "polymae" not in getattr(finder, "__module__", "")]
-    sys.path_hooks[:] = [hook for hook in sys.path_hooks if "polymae" not in str(getattr(hook, "__module__", ""))]
-    sys.path[:] = [path for path in sys.path if "polymae" not in Path(path).name]
+    sys.path[:] = [path for path in sys.path if not (Path(path) / "polymae" / "__init__.py").is_file()]
     from_name = importlib.metadata.Distribution.from_name
 
     def hidden(name: str) -> importlib.metadata.Distribution:
@@ -93,6 +90,7 @@ def constructors(hub: Hub) -> dict[str, Any]:
 def outputs(hub: Hub, model: Any) -> None:
     """Run the model as a user does, and write what it gives."""
     import numpy as np
+
     from polymae.backends.runtime import load_backend
 
     runtime = load_backend(hub.framework)
@@ -131,7 +129,7 @@ def main(framework: str, folders: dict[str, str]) -> dict[str, Any]:
         "no such file": caught(lambda: hub.load(NAME, weights="nowhere.pth")),
         "missing framework": caught(lambda: hub.load(f"{hub.blocked}_{NAME}", framework=hub.blocked)),
     }
-    said["root"] = os.path.realpath(next(iter(sys.modules["polymae"].__path__)))
+    said["root"] = str(Path(sys.modules["polymae"].__file__ or "").resolve().parents[2])
     ours = [module for name, module in sys.modules.items() if name.startswith("polymae.")]
     said["strays"] = [str(m) for m in ours if not str(getattr(m, "__file__", "")).startswith(said["root"])]
     print("second version:", file=sys.stderr)

@@ -16,13 +16,14 @@ from typing import Any, NamedTuple
 import children
 import numpy as np
 from numpy.typing import NDArray
+from published import publish
+from test_imports import ROOT, repository_files
+
 from polymae.backends.initial import initial_weights
 from polymae.backends.presets import model_config
 from polymae.cli.convert_weights import main as convert
 from polymae.compare.recording.inputs import random_inputs
 from polymae.convert.writing import official_checkpoint
-from published import publish
-from test_imports import ROOT, repository_files
 
 NAME = "mae_vit_test_patch8"
 CONFIG = model_config(NAME)
@@ -72,6 +73,9 @@ def archive(target: Path, top: str) -> Path:
     with zipfile.ZipFile(target, "w") as zipped:
         for path in repository_files():
             zipped.write(ROOT / path, f"{top}/{path}")
+        for link in (ROOT / "src" / "polymae").iterdir():
+            if link.is_symlink():  # Python's zipfile unpacks a link as a file that holds its target
+                zipped.writestr(f"{top}/{link.relative_to(ROOT)}", str(link.readlink()))
     return target
 
 

@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from untested import require
+
 from polymae.backends.config import MAEConfig, ViTConfig
 from polymae.backends.presets import model_config
 from polymae.backends.runtime import load_backend
 from polymae.backends.spec import params
 from polymae.compare.faults.subjects import trained_weights
-from untested import require
 
 CONFIG = model_config("mae_vit_test_patch8")
 VIT = model_config("vit_test_patch8")

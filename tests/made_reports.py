@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+
 from polymae.backends import FRAMEWORKS
 from polymae.backends.presets import model_config
 from polymae.backends.spec import Tap, params

@@ -6,6 +6,7 @@ from functools import cache
 
 import numpy as np
 from by_hand import FLYEGLE_UNUSED, STEPS, by_hand, gray_mask_token
+
 from polymae.backends.config import MAEConfig, ViTConfig
 from polymae.convert.changes import Weights, refuse_inexpressible
 from polymae.convert.conversion import Wish, convert, prepare

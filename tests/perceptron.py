@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
 from polymae.compare import Parity, parity
 
 Arrays = Mapping[str, NDArray[Any]]

@@ -9,9 +9,10 @@ import sys
 from pathlib import Path
 
 import children
+from test_imports import repository_files
+
 from polymae.backends.installing import spelled
 from polymae.compare.recording.venvs import find_python, pip_index
-from test_imports import repository_files
 
 ROOT = Path(__file__).resolve().parent.parent
 JOINT = sys.version_info[:2]
@@ -67,7 +68,7 @@ def copied(folder: Path) -> Path:
 
 def build(kind: str, source: Path) -> Path:
     """Build a "wheel" or an "sdist" of a copy, beside it, and return its path."""
-    code = f"import sys; from setuptools import build_meta; print(build_meta.build_{kind}(sys.argv[1]))"
+    code = f"import sys; from hatchling import build; print(build.build_{kind}(sys.argv[1]))"
     said = children.run([sys.executable, "-c", code, str(source.parent)], check=True, text=True, cwd=source).stdout
     return source.parent / said.splitlines()[-1]
 

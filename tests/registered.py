@@ -14,10 +14,11 @@ from pathlib import Path
 
 import pytest
 from checkpoints import CONFIG, ENCODER, MODEL, WEIGHTS
+from server import Server
+
 from polymae.cli import main
 from polymae.convert.writing import official_checkpoint
 from polymae.hub.registry import Published, published
-from server import Server
 
 WHOLE, ALONE = "test_visualize", "test_pretrain"
 
@@ -87,7 +88,7 @@ def weights_command(shelf: Shelf, capsys: pytest.CaptureFixture[str]) -> Callabl
 
 def start(*words: object, unprivileged: bool = False) -> subprocess.Popen[str]:
     """Begin `polymae weights ...` in a process of its own; unprivileged: even where the tests run as root."""
-    command = [sys.executable, "-m", "polymae.cli", "weights", *map(str, words)]
+    command = [sys.executable, "-m", "polymae", "weights", *map(str, words)]
     return subprocess.Popen(
         command,
         stdout=subprocess.PIPE,

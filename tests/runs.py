@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+
 from polymae.backends.presets import model_config
 from polymae.cli import main
 from polymae.compare import LEVELS, OF_ONE_RUN

@@ -3,6 +3,7 @@
 import struct
 
 import numpy as np
+
 from polymae.convert.formats import FORMATS, find_format
 from polymae.convert.formats import pickle_writer as pickle
 from polymae.convert.tensors import DTYPES, State, Tensor, to_bytes

@@ -5,6 +5,7 @@ import json
 import numpy as np
 from children import run_in
 from numpy.typing import NDArray
+
 from polymae.compare.judging.metrics import U
 from polymae.compare.operations.cases import Case, cases
 

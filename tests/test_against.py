@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 from made_reports import made_report
-from polymae.backends.errors import Problem
+from runs import oracle, plain, twins
+
 from polymae.cli import main
 from polymae.compare.judging.findings import Finding, Judgement
 from polymae.compare.reporting.against import against
 from polymae.compare.reporting.files import read_report
 from polymae.compare.reporting.report import Report
-from runs import oracle, plain, twins
+from polymae.files.errors import Problem
 
 NAME = "blocks.1.norm2"
 

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+
 from polymae.backends import FRAMEWORKS
 
 BACKENDS = Path(__file__).parent.parent / "backends"

@@ -10,8 +10,9 @@ import time
 import pytest
 from children import LONG
 from guard import in_child
-from polymae.convert import atomic
-from polymae.convert.atomic import BusyProblem, replacing
+
+from polymae.files import atomic
+from polymae.files.atomic import BusyProblem, replacing
 
 
 @pytest.fixture(params=["file", "folder"])

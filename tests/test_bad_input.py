@@ -9,6 +9,7 @@ import children
 import numpy as np
 import pytest
 from checkpoints import CONFIG, MODEL, SIZES, WEIGHTS, raw_pth, refused
+
 from polymae.backends.config import ConfigError, MAEConfig, ViTConfig
 from polymae.backends.presets import model_config
 from polymae.cli import main as polymae

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from runs import MODEL, inputs
+
 from polymae.backends import blas
 from polymae.backends.blas import (
     CORES,
@@ -22,7 +24,6 @@ from polymae.backends.blas import (
 from polymae.compare.recording.record import Run
 from polymae.compare.recording.trace import Trace
 from polymae.compare.recording.worker import record_in_process
-from runs import MODEL, inputs
 
 AVX512 = sorted(GENERATIONS["AVX-512"][0] | GENERATIONS["AVX2"][0] | {"avx", "sse2"})
 AVX2 = ["avx", "avx2", "fma", "sse2"]

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from broken import TINY, members, npy, rewritten, small_inputs
 from numpy.typing import NDArray
+from runs import Edited, oracle, plain, recorded, refused, report, twins
+
 from polymae.cli import main
 from polymae.compare.recording.record import Run, record
 from polymae.compare.recording.trace import FORMAT, Trace
-from runs import Edited, oracle, plain, recorded, refused, report, twins
 
 WORDS = ("record it again", "record both", "record in", "ask its owner")  # one of which says what to do
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+
 from polymae.backends.presets import ALIASES, NAMED
 from polymae.cli import COMMANDS, convert_weights, main
 from polymae.cli.examples import EXAMPLES
@@ -15,14 +16,14 @@ from polymae.cli.examples import EXAMPLES
 HEAVY = {"torch", "megengine", "mindspore", "oneflow", "numpy", "scipy", "rich", "matplotlib", "jinja2"}
 
 
-def run_cli(*arguments, module="polymae.cli", options=(), path=None, cwd=None):
+def run_cli(*arguments, module="polymae", options=(), path=None, cwd=None):
     """Run a command. path: a folder whose modules come before the installed ones."""
     env = os.environ | ({"PYTHONPATH": str(path)} if path else {})
     command = [sys.executable, *options, "-m", module, *arguments]
     return subprocess.run(command, capture_output=True, text=True, env=env, cwd=cwd, check=False)
 
 
-@pytest.mark.parametrize("module", ["polymae.cli", "polymae.cli.convert_weights"])
+@pytest.mark.parametrize("module", ["polymae", "polymae.cli.convert_weights"])
 def test_help_imports_nothing_heavy(module):
     # How fast help comes is decided by what it imports; a timing would depend on the machine.
     done = run_cli("--help", module=module, options=["-X", "importtime"])

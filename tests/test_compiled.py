@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from in_use import POOLINGS, VIT, Array, arrays, assert_same, called, needs
+
 from polymae.backends.denormals import keep_denormals
 from polymae.backends.inputs import InputError
 from polymae.backends.runtime import load_backend

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 from in_use import SMALL, VIT, assert_same, called, needs
-from polymae.compare.judging.metrics import error
 from untested import skipped_where
+
+from polymae.compare.judging.metrics import error
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 import pytest
 from checkpoints import CONFIG, ENCODER, ENDINGS, MODEL, WEIGHTS, raw_pth, refused
-from polymae.backends.errors import Problem
+
 from polymae.backends.initial import initial_weights
 from polymae.backends.presets import PRESETS, model_config
 from polymae.backends.spec import encoder_params, params
@@ -19,6 +19,7 @@ from polymae.convert.dialects import Dialect, Sign
 from polymae.convert.formats import safetensors
 from polymae.convert.tensors import State, Tensor
 from polymae.convert.writing import official_checkpoint
+from polymae.files.errors import Problem
 
 
 @pytest.mark.parametrize("name", ["mae_vit_test_patch8", "vit_test_patch8"])

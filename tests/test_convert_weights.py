@@ -8,7 +8,7 @@ import children
 import numpy as np
 import pytest
 from checkpoints import CONFIG, ENDINGS, MODEL, SIZES, WEIGHTS, raw_pth, refused
-from polymae.backends.errors import Problem
+
 from polymae.backends.initial import initial_weights
 from polymae.backends.presets import model_config
 from polymae.cli import main as polymae
@@ -16,6 +16,7 @@ from polymae.cli.convert_weights import main as convert
 from polymae.convert.checkpoint import content_hash, open_checkpoint
 from polymae.convert.formats import pth
 from polymae.convert.writing import official_checkpoint, write_checkpoint
+from polymae.files.errors import Problem
 
 
 def test_the_upstream_converters_flags(official, tmp_path, monkeypatch):

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from checkpoints import CONFIG, ENCODER, MODEL, WEIGHTS, raw_pth
+
 from polymae.backends.initial import initial_weights
 from polymae.backends.presets import model_config
 from polymae.cli import main as polymae

@@ -12,11 +12,12 @@ import pytest
 from children import LONG
 from downloads import BODY, PART, SAID, forked, is_body, names, quick, refused, target_path, wait_for  # noqa: F401  (fixtures)
 from guard import in_child
-from polymae.convert import atomic
-from polymae.convert.atomic import BusyProblem, alone
+from server import LAST_MODIFIED, File, web_server  # noqa: F401  (fixture)
+
+from polymae.files import atomic
+from polymae.files.atomic import BusyProblem, alone
 from polymae.hub import download as module
 from polymae.hub.download import download
-from server import LAST_MODIFIED, File, web_server  # noqa: F401  (fixture)
 
 pytestmark = pytest.mark.usefixtures("quick")
 OTHER = random.Random(6).randbytes(len(BODY))

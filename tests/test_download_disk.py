@@ -10,10 +10,11 @@ from types import SimpleNamespace
 import pytest
 from downloads import BODY, KEPT, PART, is_body, names, quick, refused, target_path  # noqa: F401  (fixtures)
 from guard import in_child
+from server import unused_port, web_server  # noqa: F401  (fixture)
+
 from polymae.hub import download as module
 from polymae.hub.download import download
 from polymae.hub.partial import Partial
-from server import unused_port, web_server  # noqa: F401  (fixture)
 
 pytestmark = pytest.mark.usefixtures("quick")
 

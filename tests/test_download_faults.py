@@ -6,9 +6,10 @@ import threading
 import pytest
 import trustme
 from downloads import BODY, KEPT, is_body, names, quick, refused, secret, target_path  # noqa: F401  (fixtures)
-from polymae.backends.errors import Problem
-from polymae.hub.download import download
 from server import unused_port, web_server  # noqa: F401  (fixture)
+
+from polymae.files.errors import Problem
+from polymae.hub.download import download
 
 pytestmark = pytest.mark.usefixtures("quick")
 

@@ -7,11 +7,12 @@ import threading
 import pytest
 from children import LONG
 from downloads import BODY, forked, is_body, names, quick, refused, target_path, wait_for  # noqa: F401  (fixtures)
+from server import web_server  # noqa: F401  (fixture)
+
 from polymae.cli import run_safely
 from polymae.hub import download as module
 from polymae.hub.download import download
 from polymae.hub.progress import Display
-from server import web_server  # noqa: F401  (fixture)
 
 pytestmark = pytest.mark.usefixtures("quick")
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import venv
@@ -11,7 +12,8 @@ from pathlib import Path
 import children
 import numpy as np
 import pytest
-from polymae.backends.errors import Problem
+from runs import CONFIG, MODEL, Edited, inputs, oracle, plain, recorded, twins
+
 from polymae.backends.initial import initial_weights
 from polymae.cli import main
 from polymae.compare import OF_ONE_RUN
@@ -22,7 +24,8 @@ from polymae.compare.recording.worker import record_in_process
 from polymae.compare.run import compare
 from polymae.compare.verdict import Comparison
 from polymae.convert.writing import official_checkpoint
-from runs import CONFIG, MODEL, Edited, inputs, oracle, plain, recorded, twins
+from polymae.files.errors import Problem
+from polymae.files.version import __version__
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = Path(np.__file__).parent.parent
@@ -43,7 +46,7 @@ def linked(folder: Path, *names: str) -> Path:
         for found in (PACKAGES / name, PACKAGES / f"{name}.py", PACKAGES / f"{name}.libs"):
             if found.exists():
                 (folder / found.name).symlink_to(found)
-    (folder / "polymae").symlink_to(ROOT)
+    (folder / "polymae").symlink_to(ROOT / "src" / "polymae")
     return folder
 
 
@@ -110,16 +113,21 @@ def test_another_environment_records(tmp_path: Path) -> None:
     )
     (packages,) = place.glob("lib/python*/site-packages")
     linked(packages, "numpy", "scipy", "einops", "blake3", "PIL", "pillow", "threadpoolctl")
+    # Another version of PolyMAE, so that the trace shows where it was recorded.
+    (packages / "polymae").unlink()
+    shutil.copytree(ROOT / "src" / "polymae", packages / "polymae", ignore=shutil.ignore_patterns("__pycache__"))
+    version = packages / "polymae" / "files" / "version.py"
+    version.write_text(version.read_text(encoding="utf-8").replace(__version__, "another"), encoding="utf-8")
     run = Run("numpy", tmp_path / "t.npz", inputs(), model=MODEL)
     outcome = record_in_process(run, python)
     assert outcome.trace, outcome.reason
-    assert Trace(run.out).manifest["environment"]["polymae"] == "not installed"  # so it was not recorded here
+    assert Trace(run.out).manifest["environment"]["polymae"] == "another"  # so it was not recorded here
     comparison = Comparison(("numpy",), model=MODEL, levels=("forward", "loss"), pythons={"numpy": python})
     report = compare(comparison)
     assert report.exit_status == 0
-    assert report.judgements[0].environment["polymae"] == "not installed"
+    assert report.judgements[0].environment["polymae"] == "another"
     done = children.run(
-        [python, "-m", "polymae.cli", "record", "--framework", "torch", "-m", MODEL, "--inputs", str(inputs()), "--out", "t.npz"],
+        [python, "-m", "polymae", "record", "--framework", "torch", "-m", MODEL, "--inputs", str(inputs()), "--out", "t.npz"],
         cwd=tmp_path, text=True, env=os.environ,
     )  # fmt: skip
     assert done.returncode == 2

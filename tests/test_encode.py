@@ -11,6 +11,7 @@ import pytest
 from frameworks import frameworks_under_test
 from in_use import CONFIG, VIT, Model, called, images, noise
 from numpy.typing import NDArray
+
 from polymae.backends.inputs import InputError, check_shapes
 from polymae.backends.runtime import load_backend
 from polymae.compare.faults.subjects import trained_weights

@@ -8,14 +8,15 @@ import sys
 from pathlib import Path
 
 import pytest
+from runs import MODEL, inputs
+
 from polymae.backends import interpreters, runtime
-from polymae.backends.errors import Problem
 from polymae.backends.interpreters import FOLDER, home, interpreter, memory, remembered
 from polymae.cli import main
 from polymae.compare.recording import venvs
 from polymae.compare.recording.record import Run
 from polymae.compare.recording.worker import record_in_process
-from runs import MODEL, inputs
+from polymae.files.errors import Problem
 
 ROOT = Path(__file__).resolve().parent.parent
 # Stands in for uv: its environments run this Python, and it notes how it was called.

@@ -7,10 +7,11 @@ from pathlib import Path
 import children
 import pytest
 from children import run_in
+from runs import MODEL, Edited, inputs, judged, plain, refused, report
+
 from polymae.backends.denormals import denormals, keep_denormals
 from polymae.compare.recording.environment import MATH_MODES, suspects
 from polymae.compare.recording.trace import Trace
-from runs import MODEL, Edited, inputs, judged, plain, refused, report
 
 RECORD = """
 import json, os, sys

@@ -4,12 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from runs import MODEL, Edited, inputs, recorded, report, verdicts
+
 from polymae.backends.config import Config
 from polymae.compare import OF_ONE_RUN, offline, verdict
 from polymae.compare.judging import localise
 from polymae.compare.recording.record import Run, record
 from polymae.compare.recording.worker import record_in_process
-from runs import MODEL, Edited, inputs, recorded, report, verdicts
 
 SOFTMAX = 10.0  # roundoffs: the error of a kernel that this test makes known
 NEW = {"framework": "torch", "version": "9.9", "device": "cpu"}

@@ -19,6 +19,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from in_use import needs
 from numpy.typing import NDArray
+from scipy.special import erf
+
 from polymae.backends.config import Config, MAEConfig
 from polymae.backends.initial import initial_weights, sinusoid_table
 from polymae.backends.presets import model_config
@@ -29,7 +31,6 @@ from polymae.compare.recording.trace import Trace
 from polymae.compare.reporting.report import Report
 from polymae.compare.run import compare
 from polymae.compare.verdict import Comparison
-from scipy.special import erf
 
 FLYEGLE = "flyegle_mae_vit_test_patch8"
 LIBAI = "libai_mae_vit_test_patch8"

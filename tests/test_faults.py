@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from frameworks import frameworks_under_test
+
 from polymae.backends.installing import installed
 from polymae.backends.presets import model_config
 from polymae.compare.faults import FAULTS

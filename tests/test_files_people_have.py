@@ -16,13 +16,14 @@ from typing import Any
 import numpy as np
 import pytest
 from checkpoints import CONFIG, MODEL, WEIGHTS
-from polymae.backends.errors import Problem
+from untested import require
+
 from polymae.cli import main
 from polymae.cli.convert_weights import main as convert
 from polymae.convert.checkpoint import content_hash, open_checkpoint
 from polymae.convert.conversion import Wish, prepare
+from polymae.files.errors import Problem
 from polymae.hub import load
-from untested import require
 
 HASH = content_hash(WEIGHTS)
 ENCODER = {n: a for n, a in WEIGHTS.items() if not n.startswith(("decoder_", "mask_token"))}

@@ -8,20 +8,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from published import CLASSIFIER, FILES, MODEL, WEIGHTS, publish
+from safetensors.numpy import load_file, save_file
+
 from polymae.backends.config import ConfigError
-from polymae.backends.errors import Problem
 from polymae.backends.initial import initial_weights
 from polymae.backends.presets import model_config
 from polymae.cli.convert_weights import main as convert
 from polymae.convert.interpolation import resize_positions
 from polymae.convert.tensors import CheckpointProblem
 from polymae.convert.writing import official_checkpoint
+from polymae.files.errors import Problem
 from polymae.hub import load
 from polymae.hub.entries import entries
 from polymae.hub.fitting import fit
 from polymae.hub.sources import Source
-from published import CLASSIFIER, FILES, MODEL, WEIGHTS, publish
-from safetensors.numpy import load_file, save_file
 
 VISUALIZE = WEIGHTS["visualize"]
 

@@ -9,11 +9,12 @@ from children import run_in
 from drawn import examples
 from hypothesis import given
 from hypothesis import strategies as st
-from polymae.backends.errors import Problem
+from states import bits, every_kind, read, state_of, write, write_legacy
+
 from polymae.convert.formats import FORMATS, find_format, mindspore, shards
 from polymae.convert.formats.torch_tensors import STORAGES
 from polymae.convert.tensors import DTYPES
-from states import bits, every_kind, read, state_of, write, write_legacy
+from polymae.files.errors import Problem
 
 WRITTEN = list(FORMATS)
 FLOATS = {f"blocks.{i}.weight": array for i, array in enumerate(every_kind(("float32",)).values())}

@@ -7,9 +7,10 @@ import struct
 import numpy as np
 import pytest
 from children import run_in
-from polymae.backends.errors import Problem
-from polymae.convert.formats import oneflow, shards
 from states import bits, read, state_of, write
+
+from polymae.convert.formats import oneflow, shards
+from polymae.files.errors import Problem
 
 ARRAYS = {"norm.weight": np.arange(12, dtype=np.float32).reshape(3, 4), "norm.bias": np.float32(2.5).reshape(())}
 STATE = state_of(ARRAYS)

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 from children import run_in
-from polymae.backends.errors import Problem
-from polymae.convert.formats import FORMATS, find_format
 from states import read
+
+from polymae.convert.formats import FORMATS, find_format
+from polymae.files.errors import Problem
 
 
 @pytest.mark.parametrize("zipped", [True, False])

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 from children import run_in
-from polymae.convert.tensors import DTYPES, State
 from states import bits, every_kind, read, state_of, write
+
+from polymae.convert.tensors import DTYPES, State
 
 FILES = {"pth": "w.pth", "safetensors": "w.safetensors", "npz": "w.npz", "megengine": "w.pkl", "mindspore": "w.ckpt"}
 FILES |= {"oneflow": "w"}

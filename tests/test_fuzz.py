@@ -12,6 +12,7 @@ from drawn import count
 from fuzz import fuzz
 from fuzz_mutations import MUTATIONS
 from fuzz_seeds import KINDS, seeds
+
 from polymae.convert.formats import FORMATS
 
 COUNT = count(200)

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from broken import TINY, npy, rewritten, small_inputs
 from drawn import count
-from polymae.backends.errors import Problem
+
 from polymae.compare.offline import compare_traces
 from polymae.compare.recording.manifest import FIELDS
 from polymae.compare.recording.record import Run, record
 from polymae.compare.recording.trace import Trace
 from polymae.compare.verdict import Comparison
+from polymae.files.errors import Problem
 
 LEVELS = ("weights", "forward", "loss")
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from in_use import needs
 from numpy.typing import NDArray
+
 from polymae.backends.config import ConfigError, ViTConfig
 from polymae.backends.initial import initial_weights
 from polymae.backends.presets import model_config

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 from checkpoints import CONFIG, MODEL, WEIGHTS, raw_pth, refused
-from polymae.backends.errors import Problem
+
 from polymae.backends.initial import initial_weights
 from polymae.backends.presets import model_config
 from polymae.cli.convert_weights import main as convert
@@ -14,6 +14,7 @@ from polymae.convert.checkpoint import content_hash, open_checkpoint
 from polymae.convert.probe import write_probe
 from polymae.convert.provenance import beside
 from polymae.convert.writing import official_checkpoint, write_checkpoint
+from polymae.files.errors import Problem
 
 SIZES = (
     "img_size=32,patch_size=8,embed_dim=48,depth=3,num_heads=3,decoder_embed_dim=32,decoder_depth=2,decoder_num_heads=4"
@@ -64,7 +65,7 @@ def test_a_write_that_fails_last_leaves_the_old_provenance(tmp_path, monkeypatch
     assert beside(tmp_path / "w.pkl").read_bytes() == before
     monkeypatch.setattr(writing, "flush", flush)
     monkeypatch.setattr(
-        "polymae.convert.atomic._put_in_place",
+        "polymae.files.atomic._put_in_place",
         lambda new, target, old: fail(target) if target.suffix == ".pkl" else new.replace(target),
     )
     assert "untouched" in _refuse("megengine", "-c", tmp_path / "o.pth", "-o", tmp_path / "w.pkl")

@@ -11,12 +11,13 @@ from collections import OrderedDict
 
 import numpy as np
 import pytest
-from polymae.backends.errors import Problem
+from states import bits, read, state_of, write, write_legacy
+
 from polymae.convert.formats import pickle_reader
 from polymae.convert.formats import pickle_writer as raw
 from polymae.convert.formats.pickle_names import Names
 from polymae.convert.formats.pickle_reader import read_pickle
-from states import bits, read, state_of, write, write_legacy
+from polymae.files.errors import Problem
 
 ARRAYS = {"cls_token": np.ones((1, 1, 48), np.float32), "norm.bias": np.zeros(48, np.float32)}
 STATE = state_of(ARRAYS)

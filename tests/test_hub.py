@@ -9,8 +9,9 @@ from pathlib import Path
 import children
 import numpy as np
 import pytest
+from published import CLASSIFIER, FILES, MODEL, WEIGHTS, publish
+
 from polymae.backends.config import ConfigError
-from polymae.backends.errors import Problem
 from polymae.backends.initial import initial_weights
 from polymae.backends.presets import model_config
 from polymae.backends.runtime import RuntimeProblem
@@ -18,9 +19,9 @@ from polymae.convert.checkpoint import content_hash
 from polymae.convert.interpolation import resize_positions
 from polymae.convert.tensors import CheckpointProblem
 from polymae.convert.writing import official_checkpoint
+from polymae.files.errors import Problem
 from polymae.hub import list_models, load
 from polymae.hub.fitting import fit
-from published import CLASSIFIER, FILES, MODEL, WEIGHTS, publish
 
 LOAD = """
 import json, sys

@@ -11,10 +11,11 @@ from pathlib import Path
 import children
 import pytest
 from frameworks import frameworks_under_test
-from polymae.convert.checkpoint import content_hash
-from polymae.convert.targets import TARGETS, default_ending
 from published import FILES, MODEL, WEIGHTS, publish
 from server import Server, web_server  # noqa: F401  (fixture)
+
+from polymae.convert.checkpoint import content_hash
+from polymae.convert.targets import TARGETS, default_ending
 
 FRAMEWORKS = [name for name in frameworks_under_test() if name != "numpy"]
 LOAD = """

@@ -11,16 +11,17 @@ import numpy as np
 import pytest
 from frameworks import frameworks_under_test
 from hub_folders import CONFIG, FOLDER, INPUTS, NAME, ROOT, STRANGERS, UNPACKED, WEIGHTS, folders, run, said
+from untested import require
+
 from polymae.backends import FRAMEWORKS
-from polymae.backends.errors import Problem
 from polymae.backends.presets import ALIASES, PRESETS
 from polymae.backends.runtime import load_backend
 from polymae.compare.judging.metrics import error
 from polymae.compare.judging.tolerance import tensor_limit
 from polymae.convert.checkpoint import content_hash
+from polymae.files.errors import Problem
 from polymae.hub import list_models
 from polymae.hub.entries import entries
-from untested import require
 
 
 def test_each_hub_lists_the_same_entries_and_describes_them(framework: str) -> None:
@@ -187,7 +188,7 @@ def test_an_installed_polymae_gives_way_unless_it_was_imported() -> None:
     assert "already imported" not in stderr
     files, stderr = loaded(root, "imported")
     assert all(file.startswith(str(ROOT)) for file in files)
-    assert f"polymae: already imported from {ROOT}, so {root} is not used." in stderr
+    assert f"polymae: already imported from {ROOT}/src/polymae, so {root}/src/polymae is not used." in stderr
     files, stderr = loaded(str(ROOT), "imported")  # the same folder twice
     assert all(file.startswith(str(ROOT)) for file in files)
     assert "already imported" not in stderr

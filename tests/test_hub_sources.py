@@ -6,13 +6,14 @@ import json
 from pathlib import Path
 
 import pytest
+from published import CLASSIFIER, FILES, MODEL, publish
+
 from polymae.backends.config import ConfigError
-from polymae.backends.errors import Problem
 from polymae.backends.presets import model_config
+from polymae.files.errors import Problem
 from polymae.hub import load
 from polymae.hub.registry import best_for, find, of_model, published
 from polymae.hub.sources import Source, local, source_of
-from published import CLASSIFIER, FILES, MODEL, publish
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from pathlib import Path
 import children
 import pytest
 from checkpoints import CONFIG, MODEL, WEIGHTS
+
 from polymae.backends.initial import initial_weights
 from polymae.convert.checkpoint import content_hash, open_checkpoint
 from polymae.convert.conversion import Wish, convert, prepare
@@ -25,7 +26,7 @@ COMMITS = {"": COMMIT, "main": COMMIT, COMMIT: COMMIT, "v1": BEFORE, BEFORE: BEF
 EARLIER = initial_weights(CONFIG, seed=3)
 FETCH = """
 import sys
-from polymae.backends.errors import Problem
+from polymae.files.errors import Problem
 from polymae.convert.checkpoint import open_checkpoint
 from polymae.hub.cache import fetch_huggingface
 try:
@@ -180,7 +181,7 @@ def listed(folder, **changes):
 
 ROW = """
 import sys
-from polymae.backends.errors import Problem
+from polymae.files.errors import Problem
 from polymae.hub.cache import fetch
 from polymae.hub.registry import published
 sys.stderr = sys.stdout

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from polymae.cli import COMMANDS
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from children import run_in
+
 from polymae.backends import FRAMEWORKS
 from polymae.backends.numpy import model as numpy_model
 from polymae.backends.numpy.sums import summed_in_chains

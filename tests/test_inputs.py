@@ -5,9 +5,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from runs import MODEL, inputs, refused
+
 from polymae.cli import main
 from polymae.compare.recording.trace import Trace
-from runs import MODEL, inputs, refused
 
 
 def bad_inputs(folder: Path) -> dict[str, tuple[Any, str]]:

@@ -10,11 +10,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from torch import Tensor
+
 from polymae.backends.intercepted import chains
 from polymae.backends.numpy.intercepted import ChainedArray
 from polymae.backends.numpy.sums import summed_in_chains
 from polymae.backends.torch.intercepted import Noise
-from torch import Tensor
 
 U = 2.0**-24
 LONG = 4096  # terms whose chain is 0.4 sqrt(4096 / 2) = 18 u off, where blocked sums are at most 7 u off

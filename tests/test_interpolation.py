@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+
 from polymae.backends.initial import sincos_table
 from polymae.convert import interpolation
 from polymae.convert.interpolation import resize_positions

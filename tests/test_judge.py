@@ -4,6 +4,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from runs import CONFIG, Edited, changed, judged, oracle, plain, recorded
+
 from polymae.backends.spec import params
 from polymae.compare import OF_ONE_RUN
 from polymae.compare.judging.findings import Finding, Judgement, Verdict
@@ -11,7 +13,6 @@ from polymae.compare.judging.levels import expected
 from polymae.compare.judging.metrics import U, error
 from polymae.compare.recording.trace import Trace
 from polymae.compare.reporting.report import About, Report
-from runs import CONFIG, Edited, changed, judged, oracle, plain, recorded
 
 ABOUT = About("model", "weights", "hash", "inputs", 0.75)
 BIAS = "grad/blocks.1.attn.qkv.bias"

@@ -14,6 +14,7 @@ import drawn
 import pytest
 from fuzz_seeds import CONFIG
 from guard import in_child
+
 from polymae import convert
 from polymae.backends.initial import initial_weights
 from polymae.convert.changes import Weights

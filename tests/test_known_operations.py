@@ -7,6 +7,9 @@ from typing import Any
 
 import pytest
 from frameworks import frameworks_under_test
+from runs import refused
+from untested import require
+
 from polymae.backends.operations import OPERATIONS, PRODUCTS
 from polymae.cli import main
 from polymae.compare.judging.kernels import holds, known_kernels, known_operations, named_version, nearest
@@ -14,8 +17,6 @@ from polymae.compare.operations.measure import LEAST
 from polymae.compare.operations.profile import profile_operations
 from polymae.compare.operations.rows import ACCEPTED, NOTABLE, REMEMBERED, SAME, WRONG
 from polymae.compare.operations.table import depends_on
-from runs import refused
-from untested import require
 
 ROWS = json.loads(REMEMBERED.read_text())
 PAGE = Path(__file__).parent.parent / "docs" / "benchmarks" / "operations.md"

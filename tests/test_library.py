@@ -20,6 +20,7 @@ from perceptron import (
     port,
     with_nan,
 )
+
 from polymae.compare import Problem, Tap, assert_parity, parity
 from polymae.compare.reporting.report import Report
 

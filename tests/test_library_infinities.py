@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from perceptron import PRODUCT, edited, judged, returning, same
+
 from polymae.compare import parity
 
 

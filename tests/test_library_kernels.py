@@ -12,6 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+
 from polymae.backends.numpy.sums import chained_matmul
 from polymae.compare import Parity, chained, displaced, parity, parity_of_traces, rounded, save_trace, widened
 from polymae.compare.judging.kernels import Inaccuracy

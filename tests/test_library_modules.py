@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from children import run_in
+
 from polymae.compare import Problem, tapped
 
 # A net of four parts, one of them called twice and one giving two tensors, with a tied weight; the same four times over.

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from perceptron import FORWARD, GRADIENTS, INPUTS, PRODUCT, Arrays, another_order, judged, model, port
+
 from polymae.compare import Problem, parity, parity_of_traces, save_trace
 from polymae.compare.own.arrays import Tensors
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from children import run_in
 from perceptron import PRODUCT, Arrays, judged, model, returning, same
+
 from polymae.compare import Problem, parity
 from polymae.compare.own.arrays import NARROW, as_array
 

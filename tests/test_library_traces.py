@@ -12,9 +12,10 @@ import children
 import numpy as np
 import pytest
 from perceptron import GRADIENTS, INPUTS, another_order, float64_always, model
+from untested import require
+
 from polymae.compare import Problem, parity_of_traces, save_trace
 from polymae.compare.recording.trace import Trace, TraceProblem
-from untested import require
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "docs" / "examples"
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from children import run_in
 from perceptron import GRADIENTS, INPUTS, Arrays, judged, model, port
+
 from polymae.compare import assert_parity, parity
 
 

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from runs import CONFIG
+
 from polymae.backends.presets import model_config
 from polymae.backends.spec import taps
 from polymae.compare.judging.metrics import closeness, coherence, error, not_finite, worst_row
@@ -16,7 +18,6 @@ from polymae.compare.judging.tolerance import (
     scalar_limit,
     tensor_limit,
 )
-from runs import CONFIG
 
 
 def test_numbers_that_are_not_finite_are_told_apart() -> None:

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 from frameworks import frameworks_under_test
+from runs import CONFIG, FOLDER, MODEL, Edited, inputs, oracle, plain, recorded
+
 from polymae.backends.config import Config
 from polymae.backends.gradients import backward_taps
 from polymae.backends.initial import initial_weights
@@ -25,7 +27,6 @@ from polymae.compare.recording.inputs import random_inputs
 from polymae.compare.recording.record import Run, record
 from polymae.compare.recording.trace import Trace
 from polymae.compare.recording.worker import record_in_process
-from runs import CONFIG, FOLDER, MODEL, Edited, inputs, oracle, plain, recorded
 
 LEVELS = (*OF_ONE_RUN, "gradients")
 SMALL = (

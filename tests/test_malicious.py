@@ -11,6 +11,7 @@ import zipfile
 import pytest
 from fuzz_seeds import CONFIG
 from guard import refusal
+
 from polymae.convert.checkpoint import open_checkpoint
 from polymae.convert.formats import FORMATS
 

@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import pytest
 from fuzz_seeds import CONFIG, state
+from test_malicious import assert_refused, dict_of, text
+
 from polymae.convert.formats import FORMATS
 from polymae.convert.provenance import Provenance
-from test_malicious import assert_refused, dict_of, text
 
 SMALL = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
 

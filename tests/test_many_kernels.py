@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from runs import FOLDER, MODEL
+
 from polymae.backends.presets import model_config
 from polymae.compare.faults.subjects import trained_weights
 from polymae.compare.judging.findings import Judgement
@@ -18,7 +20,6 @@ from polymae.compare.recording.inputs import random_inputs
 from polymae.compare.recording.record import Run
 from polymae.compare.verdict import Comparison
 from polymae.convert.writing import write_checkpoint
-from runs import FOLDER, MODEL
 
 SETTINGS = runpy.run_path(str(Path(__file__).parents[1] / "benchmarks" / "kernel_settings.py"))
 LEVELS = ("weights", "forward", "loss", "gradients")

@@ -16,6 +16,7 @@ from matrix import (
     stored,
     written,
 )
+
 from polymae.convert.conversion import Wish, convert, prepare
 from polymae.convert.dialects import DIALECTS
 from polymae.convert.formats import FORMATS

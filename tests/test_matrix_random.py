@@ -11,6 +11,7 @@ from drawn import examples
 from hypothesis import example, given
 from hypothesis import strategies as st
 from matrix import WRITTEN, as_model, converted, in_place, name_of, refusal, sizes, stored, written
+
 from polymae.backends.config import ConfigError, MAEConfig, ViTConfig
 from polymae.backends.initial import sinusoid_table
 from polymae.cli import main as polymae

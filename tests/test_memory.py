@@ -7,6 +7,7 @@ from math import prod
 
 import children
 import pytest
+
 from polymae.backends.presets import model_config
 from polymae.backends.spec import params
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from in_use import CONFIG, VIT, Array, Model, images, needs, noise
+
 from polymae.backends.config import Config, ViTConfig
 from polymae.backends.initial import initial_weights
 from polymae.backends.presets import model_config

@@ -7,9 +7,10 @@ from pathlib import Path
 import children
 import numpy as np
 import pytest
+from runs import CONFIG, MODEL, Edited, inputs, judged, oracle, plain, recorded, refused, verdicts
+
 from polymae import cli
 from polymae.backends.config import ConfigError
-from polymae.backends.errors import Problem
 from polymae.backends.initial import initial_weights
 from polymae.backends.presets import model_config
 from polymae.backends.runtime import RuntimeProblem, load_backend
@@ -21,8 +22,8 @@ from polymae.compare.recording.trace import Trace
 from polymae.compare.recording.worker import record_in_process
 from polymae.compare.verdict import Comparison
 from polymae.convert.writing import official_checkpoint
+from polymae.files.errors import Problem
 from polymae.hub import load
-from runs import CONFIG, MODEL, Edited, inputs, judged, oracle, plain, recorded, refused, verdicts
 
 
 def test_a_tensor_damaged_on_disk_leaves_the_others_judged(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from children import run_in
-from polymae.backends.errors import Problem
+
 from polymae.compare.operations import profile as profiling
 from polymae.compare.operations import rows
 from polymae.compare.operations.measure import Measured
@@ -15,6 +15,7 @@ from polymae.compare.operations.profile import Profile, profile_operations
 from polymae.compare.operations.rows import VERSION, judged, remember, unsound
 from polymae.compare.operations.settings import SETTINGS, Setting, command, fitting
 from polymae.compare.operations.table import markdown, matrix
+from polymae.files.errors import Problem
 
 ONEDNN = tuple(setting for setting in SETTINGS if setting.library == "onednn")
 INPUTS = "rows of 10: normal, deviation 1"

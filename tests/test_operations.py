@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from children import run_in
 from frameworks import frameworks_under_test
+
 from polymae.backends import FRAMEWORKS
 from polymae.backends.numpy import operations as ours
 from polymae.backends.operations import OPERATIONS, PRODUCTS, OperationProblem, load_operations

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from children import run_in
+
 from polymae.backends.initial import initial_weights
 from polymae.backends.optimization import Schedule, Settings, State, clip_scale, decay_of, trainable
 from polymae.backends.presets import model_config

@@ -3,15 +3,16 @@
 from pathlib import Path
 
 import pytest
+from runs import CONFIG, MODEL, Edited, oracle, plain, recorded, refused, report, verdicts
+
 from polymae.backends.config import ConfigError, MAEConfig, ViTConfig
-from polymae.backends.errors import Problem
 from polymae.cli import main
 from polymae.compare import profile
 from polymae.compare.judging.levels import expected
 from polymae.compare.offline import compare_traces
 from polymae.compare.recording.trace import Trace
 from polymae.compare.verdict import Comparison, require_reference
-from runs import CONFIG, MODEL, Edited, oracle, plain, recorded, refused, report, verdicts
+from polymae.files.errors import Problem
 
 IGNORED = (
     "--frameworks=torch", "--model=mae_vit_base_patch16", "--mask-ratio=0.5", "--seed=1", "--device=cuda", "--threads=2",

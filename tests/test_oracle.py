@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from polymae.backends.config import MAEConfig
 from polymae.backends.gradients import gradient_taps
 from polymae.backends.initial import initial_weights

@@ -7,13 +7,14 @@ from pathlib import Path
 import html5lib
 import pytest
 from made_reports import made_report
-from polymae.backends.errors import Problem
+
 from polymae.compare import LEVELS
 from polymae.compare.faults import FAULTS
 from polymae.compare.faults.measured import main, remember, remembered
 from polymae.compare.reporting.against import against
 from polymae.compare.reporting.page import _power, write_page
 from polymae.compare.reporting.report import Reference, Report
+from polymae.files.errors import Problem
 
 WRONG = "blocks.1.norm2"
 ODD = 'a "b" <i>c</i> [red]d[/] $e$ \\f &amp;'  # a name that is neither HTML nor markup nor a pattern

@@ -13,9 +13,10 @@ from pathlib import Path
 import children
 import pytest
 from made_reports import made_report
+from untested import skipped_where
+
 from polymae.compare.reporting.against import against
 from polymae.compare.reporting.page import write_page
-from untested import skipped_where
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = skipped_where(CHROMIUM is None, "Chromium draws the page and is not here", "apt-get install chromium")

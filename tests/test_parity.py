@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from frameworks import frameworks_under_test
+
 from polymae.backends.config import MAEConfig
 from polymae.backends.presets import model_config
 from polymae.cli import main

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 from children import gone
+
 from polymae.compare.recording import patience
 from polymae.compare.recording.patience import COMPUTING, SILENCE, GivenUp, Patience, processor_time, run_patiently
 

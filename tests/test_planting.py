@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from polymae.backends.denormals import denormals
-from polymae.backends.errors import Problem
 from polymae.backends.initial import initial_weights
 from polymae.backends.presets import model_config
 from polymae.backends.runtime import load_backend
@@ -21,6 +21,7 @@ from polymae.compare.recording.batch import record_batch
 from polymae.compare.recording.inputs import random_inputs
 from polymae.compare.recording.patience import Patience
 from polymae.compare.recording.record import Run
+from polymae.files.errors import Problem
 
 CONFIG = model_config(MODELS[0])
 

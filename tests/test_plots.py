@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from made_reports import made_report
+
 from polymae.compare.judging.findings import Finding
 from polymae.compare.reporting.page import write_page
 from polymae.compare.reporting.plots import curve_plots, depth_plot, introduced_plot

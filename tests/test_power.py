@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
 from polymae.cli import main
 from polymae.compare.faults import FAULTS, bench
 from polymae.compare.faults import power as module

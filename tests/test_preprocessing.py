@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from polymae.backends.errors import Problem
+from untested import require
+
 from polymae.backends.presets import model_config
 from polymae.backends.spec import Tap
 from polymae.compare.judging.metrics import error
@@ -28,7 +29,7 @@ from polymae.compare.recording.preprocessing import (
     resize,
     resized_sides,
 )
-from untested import require
+from polymae.files.errors import Problem
 
 CONFIG = model_config("mae_vit_test_patch8")
 RNG = np.random.default_rng(0)

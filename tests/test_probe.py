@@ -7,6 +7,7 @@ import pytest
 import safetensors.numpy
 from by_hand import STEPS, gray_mask_token
 from matrix import as_model, in_place
+
 from polymae.backends.initial import sinusoid_table
 from polymae.backends.presets import model_config
 from polymae.backends.spec import params

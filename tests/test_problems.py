@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from checkpoints import CONFIG, MODEL, WEIGHTS, raw_pth, refused
-from polymae.backends.errors import Problem
+
 from polymae.backends.presets import model_config
 from polymae.cli.convert_weights import main as convert
 from polymae.convert.checkpoint import content_hash, open_checkpoint
@@ -12,6 +12,7 @@ from polymae.convert.dialects import DIALECTS
 from polymae.convert.formats import FORMATS
 from polymae.convert.probe import write_probe
 from polymae.convert.tensors import State, cast, of_array
+from polymae.files.errors import Problem
 
 # A dialect that spells everything otherwise, and how it calls what is missing, mis-shaped and transposed below.
 IN_THE_FILE = {

@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 import pythons
 from checkpoints import CONFIG, MODEL, WEIGHTS
+from runs import inputs, oracle, plain, recorded, twins
+
 from polymae.backends.installing import spelled
 from polymae.backends.runtime import load_backend
 from polymae.compare.recording.trace import Trace
 from polymae.convert.checkpoint import content_hash
 from polymae.convert.writing import official_checkpoint
-from runs import inputs, oracle, plain, recorded, twins
 
 ROOT = pythons.ROOT
 OLDEST = "3.10, oldest"
@@ -80,12 +81,12 @@ def test_the_wheel_converts_compares_and_loads(python: Callable[[str], Path], na
 
     official_checkpoint(tmp_path / "official.pth", CONFIG, WEIGHTS)
     polymae("polymae.cli.convert_weights", "megengine", "-c", "official.pth", "-o", "mae.pkl")
-    assert json.loads(polymae("polymae.cli", "inspect", "mae.pkl", "--json"))["hash"] == content_hash(WEIGHTS)
-    polymae("polymae.cli", "diff", "official.pth", "mae.pkl")
+    assert json.loads(polymae("polymae", "inspect", "mae.pkl", "--json"))["hash"] == content_hash(WEIGHTS)
+    polymae("polymae", "diff", "official.pth", "mae.pkl")
     faulty = recorded("tanh", fault="tanh gelu")
     for candidate, status in ((plain(), 0), (faulty, 1)):
         words = ("compare", "--traces", oracle(), *twins(), candidate, "--out", "reports")
-        polymae("polymae.cli", *words, status=status)
+        polymae("polymae", *words, status=status)
     assert (tmp_path / "reports" / "report.html").stat().st_size > 10_000
     done = pythons.run(python(name), *strict, "-c", LOADED, MODEL, "mae.pkl", inputs(), "out.npz", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -108,7 +109,7 @@ def test_a_framework_runs_in_an_environment_of_its_own(python: Callable[[str], P
     uv = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
 
     def polymae(*words: str | Path, status: int = 0) -> str:
-        done = pythons.run(caller, "-m", "polymae.cli", *words, cwd=tmp_path, **uv)
+        done = pythons.run(caller, "-m", "polymae", *words, cwd=tmp_path, **uv)
         assert done.returncode == status, done.stderr
         return str(done.stdout + done.stderr)
 
@@ -119,7 +120,7 @@ def test_a_framework_runs_in_an_environment_of_its_own(python: Callable[[str], P
     doctor = json.loads(polymae("doctor", "--framework", "oneflow", "--json"))["frameworks"]
     assert [(one["state"], one["python"]) for one in doctor] == [("works", str(there))]
     words = ("-m", MODEL, "--frameworks", "numpy,oneflow", "--reference", "numpy", "--level", "forward,loss", "--json")
-    report = json.loads(pythons.run(caller, "-m", "polymae.cli", "compare", *words, cwd=tmp_path).stdout)
+    report = json.loads(pythons.run(caller, "-m", "polymae", "compare", *words, cwd=tmp_path).stdout)
     assert [row["verdict"] for row in report["frameworks"]] == ["roundoff", "roundoff"]
     numpy, oneflow = (row["environment"] for row in report["frameworks"])
     assert oneflow["python"].startswith("3.10.")

@@ -12,6 +12,8 @@ import children
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from runs import CONFIG, MODEL, Edited, inputs, refused
+
 from polymae.backends.initial import initial_weights
 from polymae.backends.spec import params
 from polymae.cli import main
@@ -23,7 +25,6 @@ from polymae.compare.recording.trace import Trace, write_trace
 from polymae.compare.verdict import Comparison
 from polymae.convert.checkpoint import content_hash
 from polymae.convert.writing import official_checkpoint
-from runs import CONFIG, MODEL, Edited, inputs, refused
 
 N, L, K, D = 2, 16, 4, 48
 SHALLOW = "img_size=32,patch_size=8,embed_dim=48,depth=2,num_heads=3,decoder_embed_dim=32,decoder_num_heads=4"
@@ -34,7 +35,7 @@ def arguments(framework: str, out: Path, *more: object) -> list[str]:
 
 
 def run(*words: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "polymae.cli", *words]
+    command = [sys.executable, "-m", "polymae", *words]
     return children.run(command, text=True)
 
 

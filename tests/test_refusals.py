@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 from checkpoints import CONFIG, WEIGHTS, raw_pth, refused
+
 from polymae.backends.initial import initial_weights
 from polymae.cli.convert_weights import main as convert
 from polymae.convert.checkpoint import content_hash, open_checkpoint

@@ -10,7 +10,8 @@ from typing import Any
 import jsonschema
 import pytest
 from made_reports import made_report
-from polymae.backends.errors import Problem
+from runs import MODEL, Edited, oracle, plain, recorded, report, twins, verdicts
+
 from polymae.cli import main
 from polymae.compare import LEVELS
 from polymae.compare.judging.coverage import not_compared
@@ -20,7 +21,7 @@ from polymae.compare.recording.trace import Trace
 from polymae.compare.reporting.report import Report
 from polymae.compare.reporting.terminal import print_report
 from polymae.compare.verdict import Comparison
-from runs import MODEL, Edited, oracle, plain, recorded, report, twins, verdicts
+from polymae.files.errors import Problem
 
 ODD = 'a "b" <i>c</i> [red]d[/] $e$ \\f'  # a name that is neither HTML nor markup nor a pattern
 

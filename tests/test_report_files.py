@@ -15,7 +15,8 @@ from xml.etree import ElementTree as xml
 import jsonschema
 import pytest
 from made_reports import made_report
-from polymae.backends.errors import Problem
+from runs import oracle, plain, twins
+
 from polymae.cli import main
 from polymae.compare import LEVELS
 from polymae.compare.judging.findings import Finding, Judgement
@@ -25,7 +26,7 @@ from polymae.compare.reporting.files import require_places, write_files
 from polymae.compare.reporting.junit import as_junit
 from polymae.compare.reporting.markdown import as_markdown
 from polymae.compare.reporting.report import SCHEMA, Reference, Report, ReportProblem
-from runs import oracle, plain, twins
+from polymae.files.errors import Problem
 
 TEXT = resources.files("polymae.compare.reporting").joinpath("report.schema.json").read_text()
 WRONG = "blocks.1.norm2"

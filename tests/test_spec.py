@@ -8,6 +8,7 @@ import pytest
 from drawn import examples
 from hypothesis import given
 from hypothesis import strategies as st
+
 from polymae.backends import FRAMEWORKS
 from polymae.backends.config import ConfigError, MAEConfig, ViTConfig, keep_length
 from polymae.backends.initial import initial_weights, sincos_table

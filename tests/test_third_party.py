@@ -8,6 +8,8 @@ import shutil
 import numpy as np
 import pytest
 from checkpoints import ENDINGS
+from third_party import OTHERS, Arrays, Other
+
 from polymae.backends.numpy.sums import summed_in_chains
 from polymae.cli.convert_weights import main as convert
 from polymae.compare.judging.metrics import error
@@ -15,7 +17,6 @@ from polymae.compare.judging.tolerance import scalar_limit, tensor_limit
 from polymae.convert.checkpoint import open_checkpoint
 from polymae.convert.choice import model_of
 from polymae.convert.writing import official_checkpoint
-from third_party import OTHERS, Arrays, Other
 
 EXACT = ("mask", "ids_restore")
 

@@ -10,9 +10,10 @@ import children
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from runs import CONFIG, MODEL, inputs, oracle
+
 from polymae.backends.config import ViTConfig
 from polymae.compare.recording.trace import MANIFEST, Trace, TraceProblem, write_trace
-from runs import CONFIG, MODEL, inputs, oracle
 
 WHOLE: dict[str, object] = {
     "framework": "numpy",

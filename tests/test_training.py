@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from children import run_in
 from PIL import Image
+from untested import require
+
 from polymae.backends.config import MAEConfig, ViTConfig
 from polymae.backends.numpy.sums import summed_in_chains
 from polymae.backends.optimization import Settings, decay_of
@@ -27,7 +29,6 @@ from polymae.compare.recording.training import (
     training_curve,
     training_digest,
 )
-from untested import require
 
 CONFIG = model_config("mae_vit_test_patch8")
 LOSS = list(curve_taps(CONFIG))[1]

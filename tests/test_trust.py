@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 from perceptron import GRADIENTS, INPUTS, model, port
-from polymae.backends.errors import Problem
+from runs import CONFIG, MODEL, Edited, inputs, judged, oracle, plain, recorded, report, twins
+
 from polymae.backends.initial import initial_weights
 from polymae.backends.spec import Tap, taps
 from polymae.compare import OF_ONE_RUN, profile
@@ -26,7 +27,7 @@ from polymae.compare.offline import compare_traces
 from polymae.compare.recording.trace import Trace
 from polymae.compare.reporting.report import About, Report
 from polymae.compare.verdict import Comparison
-from runs import CONFIG, MODEL, Edited, inputs, judged, oracle, plain, recorded, report, twins
+from polymae.files.errors import Problem
 
 RNG = np.random.default_rng(0)
 PRED = next(tap for tap in taps(CONFIG) if tap.name == "pred")

@@ -7,15 +7,16 @@ from contextlib import contextmanager
 
 import pytest
 from checkpoints import CONFIG, ENCODER, WEIGHTS
-from polymae.backends.errors import Problem
+from registered import ALONE, WHOLE, shelf_of_weights, start  # noqa: F401  (fixture)
+from server import web_server  # noqa: F401  (fixture)
+
 from polymae.convert.checkpoint import content_hash
 from polymae.convert.writing import official_checkpoint
+from polymae.files.errors import Problem
 from polymae.hub import download
 from polymae.hub.cache import fetch, fetch_url, kept
 from polymae.hub.records import home, read_record, record_path
 from polymae.hub.stored import cached
-from registered import ALONE, WHOLE, shelf_of_weights, start  # noqa: F401  (fixture)
-from server import web_server  # noqa: F401  (fixture)
 
 HTML = b"<!DOCTYPE html><title>Log in to the network</title>"
 

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 from checkpoints import WEIGHTS
-from polymae.convert.atomic import alone
+from registered import ALONE, WHOLE, shelf_of_weights, weights_command  # noqa: F401  (fixtures)
+from server import web_server  # noqa: F401  (fixture)
+
 from polymae.convert.checkpoint import content_hash, open_checkpoint
+from polymae.files.atomic import alone
 from polymae.hub import stored
 from polymae.hub.records import record_path
 from polymae.hub.stored import cached
-from registered import ALONE, WHOLE, shelf_of_weights, weights_command  # noqa: F401  (fixtures)
-from server import web_server  # noqa: F401  (fixture)
 
 OFFICIAL = "mae_visualize_vit_base"
 

@@ -8,6 +8,10 @@ from pathlib import Path
 import children
 import pytest
 from checkpoints import CONFIG, WEIGHTS
+from registered import ALONE, WHOLE, shelf_of_weights, start  # noqa: F401  (fixture)
+from safetensors.numpy import load_file, save_file
+from server import web_server  # noqa: F401  (fixture)
+
 from polymae.convert import writing
 from polymae.convert.checkpoint import content_hash, open_checkpoint
 from polymae.convert.conversion import Wish, convert, prepare
@@ -18,9 +22,6 @@ from polymae.hub import converted
 from polymae.hub.cache import fetch, native
 from polymae.hub.records import record_path
 from polymae.hub.stored import cached, clear, verify
-from registered import ALONE, WHOLE, shelf_of_weights, start  # noqa: F401  (fixture)
-from safetensors.numpy import load_file, save_file
-from server import web_server  # noqa: F401  (fixture)
 
 HTML = b"<!DOCTYPE html><title>Log in to the network</title>"
 

@@ -10,18 +10,19 @@ import os
 import pytest
 from checkpoints import CONFIG, WEIGHTS
 from downloads import quick  # noqa: F401  (fixture)
-from polymae.backends.errors import Problem
+from registered import ALONE, WHOLE, shelf_of_weights  # noqa: F401  (fixture)
+from server import web_server  # noqa: F401  (fixture)
+
 from polymae.backends.initial import initial_weights
 from polymae.convert.checkpoint import open_checkpoint
 from polymae.convert.writing import official_checkpoint
+from polymae.files.errors import Problem
 from polymae.hub import cache
 from polymae.hub.cache import explaining, fetch, fetch_url, native
 from polymae.hub.partial import Partial
 from polymae.hub.records import place, read_record, record_path
 from polymae.hub.sources import remote
 from polymae.hub.stored import cached, verify
-from registered import ALONE, WHOLE, shelf_of_weights  # noqa: F401  (fixture)
-from server import web_server  # noqa: F401  (fixture)
 
 
 def refused(work, *words):

@@ -6,12 +6,13 @@ import json
 from contextlib import suppress
 
 import pytest
-from polymae.backends.errors import Problem
-from polymae.cli import main
-from polymae.hub import addresses
-from polymae.hub.cache import fetch_url
 from registered import ALONE, WHOLE, shelf_of_weights  # noqa: F401  (fixture)
 from server import web_server  # noqa: F401  (fixture)
+
+from polymae.cli import main
+from polymae.files.errors import Problem
+from polymae.hub import addresses
+from polymae.hub.cache import fetch_url
 
 
 def commands(there, nowhere, away):

@@ -8,12 +8,13 @@ from drawn import examples
 from hypothesis import given
 from hypothesis import strategies as st
 from matrix import WRITTEN, as_model, name_of, refusal, written
+from test_matrix_random import HOLDS_BFLOAT16, models, random_weights
+
 from polymae.convert.checkpoint import open_checkpoint
 from polymae.convert.conversion import Wish, convert, prepare
 from polymae.convert.dialects import DIALECTS
 from polymae.convert.hashing import hash_tensors
 from polymae.convert.said import unlike
-from test_matrix_random import HOLDS_BFLOAT16, models, random_weights
 
 DTYPES = ["float32", "float16", "bfloat16"]
 

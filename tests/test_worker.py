@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from children import LONG, comes, gone, heard
+from runs import MODEL, inputs
+
 from polymae.backends.presets import model_config
 from polymae.compare import OF_ONE_RUN
 from polymae.compare.recording import worker
@@ -23,7 +25,6 @@ from polymae.compare.recording.trace import Trace
 from polymae.compare.recording.worker import record_in_process
 from polymae.compare.run import compare
 from polymae.compare.verdict import Comparison
-from runs import MODEL, inputs
 
 
 def interpreter(folder: Path, script: str) -> str:
@@ -220,7 +221,7 @@ def test_ctrl_c_ends_every_worker(tmp_path: Path) -> None:
     workers, temporary = tmp_path / "worker", tmp_path / "tmp"
     temporary.mkdir()
     python = interpreter(tmp_path, f"sleep 100000 & echo $$ $! >{workers}; wait")
-    command = [sys.executable, "-m", "polymae.cli", "compare", "-m", MODEL, "--frameworks", "torch,numpy"]
+    command = [sys.executable, "-m", "polymae", "compare", "-m", MODEL, "--frameworks", "torch,numpy"]
     process = subprocess.Popen(
         [*command, "--python", f"torch={python}"],
         env=os.environ | {"TMPDIR": str(temporary)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
 from polymae.backends.config import Config, MAEConfig
 from polymae.backends.initial import initial_weights
 from polymae.backends.presets import model_config

@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 import pytest
 from frameworks import frameworks_under_test
+
 from polymae.backends import FRAMEWORKS
 
 

@@ -12,7 +12,7 @@ from megengine import Parameter, Tensor
 from megengine.autodiff import GradManager
 from numpy.typing import NDArray
 
-from ..errors import Problem
+from ...files.errors import Problem
 
 __all__ = [
     "differentiate", "is_trained", "named_modules", "set_dtype", "set_tensor", "tensors", "to_tensor", "watch",

@@ -10,7 +10,7 @@ import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, nn
 from numpy.typing import NDArray
 
-from ..errors import Problem
+from ...files.errors import Problem
 
 __all__ = [
     "differentiate", "is_trained", "named_modules", "set_dtype", "set_tensor", "tensors", "to_tensor", "watch",

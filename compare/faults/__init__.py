@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from difflib import get_close_matches
 
 from ...backends.config import Config
-from ...backends.errors import Problem
+from ...files.errors import Problem
 from . import data, environment, gradients, loss, model, tokens, training, weights
 from .planting import Fault, planted
 

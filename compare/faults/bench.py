@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ...backends import FRAMEWORKS
-from ...backends.errors import Problem
+from ...files.errors import Problem
 from .. import LEVELS
 from ..judging.findings import Judgement
 from ..offline import weights_of

@@ -8,11 +8,11 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from ...backends.errors import Problem
+from ...files.errors import Problem
+from ...files.version import __version__
 
 # The margin of what must be equal and is not, and of what is not even of the right shape. (JSON knows no infinity.)
 EXACT = 1e9
@@ -35,7 +35,7 @@ def remember(rows: Sequence[Mapping[str, Any]], path: Path = PLACE) -> None:
     lines = ",\n".join(
         json.dumps(row, allow_nan=False) for row in kept
     )  # a line each, so that a diff says what changed
-    path.write_text(f'{{"version": "{metadata.version("polymae")}", "faults": [\n{lines}\n]}}\n', encoding="utf-8")
+    path.write_text(f'{{"version": "{__version__}", "faults": [\n{lines}\n]}}\n', encoding="utf-8")
 
 
 def remembered(path: Path = PLACE) -> dict[str, Any] | None:

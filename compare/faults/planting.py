@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from ...backends import FRAMEWORKS
 from ...backends.config import Config
-from ...backends.errors import Problem
 from ...backends.runtime import Runtime, load_backend
 from ...backends.spec import loss_taps, params, taps
+from ...files.errors import Problem
 
 Weights = dict[str, NDArray[Any]]
 

@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...backends.config import Config
-from ...backends.errors import Problem
 from ...backends.gradients import backward_taps
 from ...backends.spec import taps
+from ...files.errors import Problem
 from ..recording.trace import Trace
 from .findings import Finding, Judgement
 from .metrics import U, error

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ...backends.errors import Problem
 from ...backends.operations import OPERATIONS, load_operations
+from ...files.errors import Problem
 from ..recording.record import Run
 from ..recording.worker import finished
 from .measure import READY, Measured

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ...backends.errors import Problem
 from ...backends.operations import PRODUCTS
+from ...files.errors import Problem
 from ..judging.kernels import holds
 from ..judging.tolerance import HIGHEST_FLOOR
 from ..profile import NOTABLE, WRONG

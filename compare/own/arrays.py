@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...backends.errors import Problem
+from ...files.errors import Problem
 
 # Types of less than float32, and their unit roundoff in units of float32's, u = 2^-24, as a power of two.
 NARROW = {"bfloat16": 16, "float16": 13, "float8_e4m3": 20, "float8_e5m2": 21}

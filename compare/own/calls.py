@@ -8,8 +8,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ...backends.errors import Problem
 from ...backends.spec import Tap
+from ...files.errors import Problem
 from .arrays import Tensors, as_array, first_line, is_returnable
 from .places import place
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ...backends.errors import Problem
 from ...backends.intercepted import chained_array, chains
+from ...files.errors import Problem
 from .arrays import Tensors
 from .calls import Arrays, Function, call
 

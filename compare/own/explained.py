@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ...backends.errors import Problem
 from ...backends.intercepted import noise
+from ...files.errors import Problem
 from ..judging.findings import Judgement
 from ..judging.kernels import Inaccuracy, known_operations, named_version, widen
 from ..judging.metrics import error

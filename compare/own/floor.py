@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ...backends.errors import Problem
+from ...files.errors import Problem
 from .calls import Arrays, Function, Listed, Source, displaced, is_exact
 from .chained import call_in_chains
 from .infinities import same_infinities

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import MethodType
 from typing import Any
 
-from ...backends.errors import Problem
+from ...files.errors import Problem
 from ..judging.findings import Judgement
 from ..recording.inputs import digest
 from ..recording.manifest import DTYPES, OWN

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from ...backends.errors import Problem
 from ...backends.modules import Modules, modules_of
+from ...files.errors import Problem
 from .arrays import Copied, Tensors
 from .calls import Arrays, Function
 from .names import nearest

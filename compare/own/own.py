@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...backends.errors import Problem
 from ...backends.spec import Tap
+from ...files.errors import Problem
 from ..judging.findings import Finding, Judgement
 from ..judging.floors import Floors
 from ..judging.tensors import judge_tensor, measure_null

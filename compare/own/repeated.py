@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...backends.errors import Problem
+from ...files.errors import Problem
 from ..judging.findings import Judgement
 from ..judging.metrics import U
 from ..judging.tolerance import HIGHEST_FLOOR

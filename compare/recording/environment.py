@@ -6,7 +6,6 @@ import hashlib
 import os
 import platform
 from collections.abc import Mapping
-from importlib import metadata
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ import numpy as np
 from ...backends.blas import cpu_flags, cpuinfo, openblas_cores
 from ...backends.denormals import denormals, tiny
 from ...backends.runtime import Runtime
+from ...files.version import __version__
 
 # Variables that libraries read for threads, precision and order of summation begin with these.
 VARIABLES = (
@@ -37,7 +37,7 @@ def recorded_environment(runtime: Runtime, device: str, model: Any, dtype: str =
         "kernels": _kernels(runtime, model, dtype) | said.get("kernels", {}),
         "denormals": _denormals(runtime, model, dtype),
         "numpy": np.__version__,
-        "polymae": _version("polymae"),
+        "polymae": __version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
         "processor": processor(),
@@ -96,13 +96,6 @@ def _fingerprint(runtime: Runtime, model: Any, dtype: str) -> str:
     exact = np.einsum("mk,kn->mn", a.astype(np.float64), b)
     distance = np.linalg.norm(product - exact) / np.linalg.norm(exact) * 2**24
     return f"{distance:.2f} u of 2048 terms, {hashlib.sha256(np.ascontiguousarray(product).tobytes()).hexdigest()[:8]}"
-
-
-def _version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:  # used from a folder, without being installed
-        return "not installed"
 
 
 def processor() -> str:

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...backends.config import Config, MAEConfig, ViTConfig, keep_length
-from ...backends.errors import Problem
 from ...backends.runtime import Runtime
 from ...backends.spec import Tap, loss_taps
+from ...files.errors import Problem
 
 MASK_RATIOS = (0.5, 0.75, 0.9)
 BATCH = 2

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...backends.config import Config, ViTConfig
-from ...backends.errors import Problem
+from ...files.errors import Problem
 from .preprocessing import evaluation_pixels, normalise
 
 Inputs = dict[str, NDArray[Any]]

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...backends.config import Config
-from ...backends.errors import Problem
 from ...backends.spec import Tap
+from ...files.errors import Problem
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...backends.config import Config, MAEConfig, keep_length
-from ...backends.errors import Problem
 from ...backends.initial import initial_weights
 from ...backends.presets import model_config
 from ...backends.runtime import Runtime, load_backend
@@ -21,6 +20,7 @@ from ...backends.spelling import Arrays
 from ...convert.checkpoint import content_hash, open_checkpoint
 from ...convert.choice import model_of
 from ...convert.targets import is_native
+from ...files.errors import Problem
 from .. import OF_ONE_RUN
 from ..faults import plant
 from ..judging.kernels import NoisyTaps, operations, parse_noise

@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...backends.config import Config, MAEConfig, ViTConfig
-from ...backends.errors import Problem
-from ...convert.atomic import replacing
+from ...files.atomic import replacing
+from ...files.errors import Problem
 from .manifest import is_own, require_manifest
 
 MANIFEST = "manifest"

@@ -10,10 +10,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ...backends.errors import Problem
 from ...backends.installing import NEWEST_PYTHON, ROOT, has_wheels, requirements, spelled
 from ...backends.interpreters import home, memory, remembered
-from ...convert.atomic import alone, hidden_beside, remove, replacing
+from ...files.atomic import alone, hidden_beside, remove, replacing
+from ...files.errors import Problem
 from .examine import WORKS, examine
 
 UV = "uv"

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import IO
 
 from ...backends.blas import variables
-from ...backends.errors import REPORT_IT
 from ...backends.interpreters import FOLDER, interpreter
-from ...convert.atomic import remove_leftovers
+from ...files.atomic import remove_leftovers
+from ...files.errors import REPORT_IT
 from .patience import Patience
 from .record import Run
 from .trace import Outcome
@@ -41,7 +41,7 @@ def record_in_process(
     run.out.unlink(missing_ok=True)  # an older trace must not pass for this run's
     try:
         python = python or interpreter(run.framework)
-        process = finished([python, "-m", "polymae.cli", *_arguments(run)], run, time_limit, stop)
+        process = finished([python, "-m", "polymae", *_arguments(run)], run, time_limit, stop)
     except BaseException:
         remove_leftovers(run.out)
         raise

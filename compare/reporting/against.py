@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...backends.errors import Problem
+from ...files.errors import Problem
 from .. import LEVELS
 from ..judging.findings import Finding, Judgement
 from ..judging.tolerance import kappa

@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from ...backends.errors import Problem
 from ...backends.installing import install_line
-from ...convert.atomic import replacing
+from ...files.atomic import replacing
+from ...files.errors import Problem
 from ..recording.trace import require_folder
 from .junit import as_junit
 from .markdown import as_markdown

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from ...backends.errors import Problem
+from ...files.errors import Problem
 from .. import LEVELS
 from ..judging.findings import Finding, Judgement
 from ..judging.metrics import Closeness

@@ -5,8 +5,9 @@ python by_traces.py torch && python by_traces.py mindspore && python by_traces.p
 
 import sys
 
-from polymae.compare import chained, displaced, parity_of_traces, rounded, save_trace, widened
 from setting import gradients, inputs, taps
+
+from polymae.compare import chained, displaced, parity_of_traces, rounded, save_trace, widened
 
 twins = ["twin0.npz", "twin1.npz", "twin2.npz"]
 if sys.argv[1] == "torch":

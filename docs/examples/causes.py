@@ -1,6 +1,7 @@
 """What is said where it is not the port that is wrong, or not its numbers. NumPy alone."""
 
 import numpy as np
+
 from polymae.compare import parity
 
 rng = np.random.default_rng(16)

@@ -4,8 +4,9 @@ import functools
 
 import mindspore_net
 import torch_net
-from polymae.compare import parity
 from setting import gradients, inputs, taps
+
+from polymae.compare import parity
 
 same_padding = functools.partial(mindspore_net.run, pad_mode="same")
 for label, port in {"MindSpore": mindspore_net.run, 'MindSpore with pad_mode="same"': same_padding}.items():

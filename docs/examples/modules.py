@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 from mindspore import nn
+
 from polymae.compare import parity, tapped
 
 

@@ -6,7 +6,7 @@ import os
 import re
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
-from ..backends.errors import Problem
+from .errors import Problem
 
 BY_HAND = "A file that you have can be given by its path."
 

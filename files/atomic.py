@@ -20,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ..backends.errors import Problem
+from .errors import Problem
 
 PATIENCE = 60.0  # seconds that a writer waits for another one of the same target
 _LONGEST_NAME = 255  # bytes, in every common file system

@@ -1,0 +1,39 @@
+"""Masked autoencoders in PyTorch, MegEngine, MindSpore, OneFlow and NumPy from one spec, proven equal.
+
+`load` builds a model of any framework; `convert`, `compare` and `hub` are the packages that rewrite checkpoints, judge ports and
+name models. They are imported when first asked for, so that this package stays instant.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from . import compare, convert, hub
+    from .files.errors import Problem
+    from .files.version import __version__
+    from .hub import load
+
+__all__ = ["Problem", "__version__", "compare", "convert", "hub", "load"]
+
+# The package's folders lie at the top of the repository. Here are links to them, and in a wheel the folders themselves; a zip of
+# the repository and a checkout on Windows have lost the links.
+if not (Path(__file__).parent / "backends").is_dir():
+    __path__.append(str(Path(__file__).resolve().parents[2]))
+
+_MODULES = {"Problem": ".files.errors", "__version__": ".files.version", "load": ".hub"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    if name in _MODULES:
+        return getattr(import_module(_MODULES[name], __name__), name)
+    return import_module(f".{name}", __name__)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
