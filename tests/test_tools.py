@@ -132,9 +132,7 @@ def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("zipped", [True, False], ids=["from a zip", "from a clone"])
-def test_the_scripts_run_without_an_installation(
-    zipped: bool, unpacked: Path, official: Path, tmp_path: Path
-) -> None:
+def test_the_scripts_run_without_an_installation(zipped: bool, unpacked: Path, official: Path, tmp_path: Path) -> None:
     folder = unpacked if zipped else ROOT
     script = "convert/convert_weights.py"
     said = door(folder, script, "-m", MODEL, "-c", official, cwd=tmp_path)
