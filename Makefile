@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long lint clean
+.PHONY: help setup demo test test-long power lint clean
 
 # Absolute, so that `make -f <repository>/Makefile` works from any folder; quoted below, since it may hold spaces.
 ROOT := $(shell cd "$$(dirname "$(strip $(MAKEFILE_LIST))")" && pwd)
@@ -27,6 +27,9 @@ test: setup ## lint, types and tests; all of them run, any failure fails, what w
 
 test-long: setup ## only the tests that draw their examples, thirty times as many (ARGS="...")
 	@$(HERE) .venv/bin/pytest -n auto --maxprocesses 4 --dist worksteal -m "hypothesis or drawn" --hypothesis-profile=long $(ARGS)
+
+power: setup ## plant ninety porting faults in every backend: what would a comparison notice? (ARGS="--frameworks torch")
+	@$(HERE) PYTHONPATH=tests .venv/bin/python -m mutants $(ARGS)
 
 lint: setup ## ruff, mypy and the directions of imports only
 	@$(HERE) failed=0; $(LINT); exit $$failed

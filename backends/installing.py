@@ -9,6 +9,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..files.errors import REPORT_IT, Problem
+
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
 
@@ -46,6 +48,20 @@ def install_line(what: str) -> str:
     if sys.version_info[:2] == JOINT:
         return f"pip install -r {shlex.quote(str(listed))}"
     return f"pip install -e {shlex.quote(str(ROOT) + extra)}"
+
+
+def in_words(problem: BaseException) -> str:
+    """What an exception means to a person, and what to do about it."""
+    if isinstance(problem, Problem):
+        return str(problem)
+    if isinstance(problem, MemoryError):
+        return "out of memory; use a smaller model or batch."
+    if isinstance(problem, OSError):
+        where = f" ({problem.filename})" if problem.filename else ""
+        return f"{problem.strerror or problem}{where}; check the path, its permissions and the free space."
+    if isinstance(problem, ModuleNotFoundError):
+        return f"{problem.name} is not installed in this environment: {install_line('core')}"
+    return f"{type(problem).__name__}: {problem}\n{REPORT_IT}, with what POLYMAE_DEBUG=1 adds to it."
 
 
 def requirements(framework: str, python: tuple[int, int] | None = None) -> list[Requirement]:

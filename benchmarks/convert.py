@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 
-from polymae.compare.recording.environment import processor
+from polymae.compare.record.environment import processor
 
 MODELS = {"base": "mae_vit_base_patch16", "large": "mae_vit_large_patch16", "huge": "mae_vit_huge_patch14"}
 # The work of a script is timed from inside as well: starting Python and importing a framework takes its own time.

@@ -26,18 +26,20 @@ from kernel_settings import HERE, read_by, under, variables_table
 
 from polymae.backends import FRAMEWORKS
 from polymae.backends.presets import model_config
-from polymae.compare.faults.subjects import trained_weights
-from polymae.compare.judging.findings import Judgement
+from polymae.compare.limits.findings import Judgement
 from polymae.compare.offline import weights_of
-from polymae.compare.recording.batch import record_batch
-from polymae.compare.recording.environment import processor
-from polymae.compare.recording.inputs import random_inputs
-from polymae.compare.recording.record import Run
-from polymae.compare.recording.trace import Trace
-from polymae.compare.reporting.report import About
+from polymae.compare.options import Comparison, Run
+from polymae.compare.record.child import record_batch
+from polymae.compare.record.environment import processor
+from polymae.compare.record.inputs import random_inputs
+from polymae.compare.report.report import About
 from polymae.compare.run import TWINS
-from polymae.compare.verdict import Comparison, judge_traces
+from polymae.compare.trace import Trace
+from polymae.compare.verdict import judge_traces
 from polymae.convert.writing import write_checkpoint
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+from mutants.subjects import trained_weights
 
 MODEL = "mae_vit_test_patch8"
 # Sums as long as in base/16 (512, 768, 2048 and 3072 terms) in a model that runs in seconds.

@@ -21,7 +21,7 @@ from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 
-from polymae.compare.recording.environment import processor
+from polymae.compare.record.environment import processor
 
 ROOT = Path(__file__).resolve().parent.parent
 LIMIT = 1.0  # seconds that hub.list may take beyond the import

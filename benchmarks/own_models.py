@@ -20,11 +20,13 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from nets.faults import FAULTS
-from nets.judging import Run
-from nets.page import Measured, complaints, page
-from nets.planting import PORTS, RAISES
-from nets.settings import NETS
+TESTS = Path(__file__).resolve().parents[1] / "tests"
+sys.path.insert(0, str(TESTS))  # of mutants, by which nets are edited
+from nets.faults import FAULTS  # noqa: E402
+from nets.judging import Run  # noqa: E402
+from nets.page import Measured, complaints, page  # noqa: E402
+from nets.planting import PORTS, RAISES  # noqa: E402
+from nets.settings import NETS  # noqa: E402
 
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 Request = tuple[str, int, "str | None"]  # net, seed, fault
@@ -34,7 +36,7 @@ def environment() -> dict[str, str]:
     """That of every child: this one's, quiet, with one thread for each library where nothing else is asked for."""
     # MindSpore's import leaves variables in the environment with which OneFlow cannot be imported.
     ours = {name: value for name, value in os.environ.items() if not name.startswith("PROTOCOL_BUFFERS_")}
-    paths = [str(Path(__file__).resolve().parent), *filter(None, [ours.get("PYTHONPATH")])]
+    paths = [str(Path(__file__).resolve().parent), str(TESTS), *filter(None, [ours.get("PYTHONPATH")])]
     return ONE_THREAD | ours | {"GLOG_v": "3", "GLOG_minloglevel": "3", "PYTHONPATH": os.pathsep.join(paths)}
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
-from polymae.compare.faults.elsewhere import USUAL, side_by_side
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+from mutants.elsewhere import USUAL, side_by_side
 
 
 def main(port: str = "numpy") -> None:

@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 
 from polymae.backends.installing import has_wheels, spelled
-from polymae.compare.recording.environment import processor
+from polymae.compare.record.environment import processor
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))

@@ -20,7 +20,7 @@ from pathlib import Path
 from statistics import median
 
 from polymae.cli import COMMANDS
-from polymae.compare.recording.environment import processor
+from polymae.compare.record.environment import processor
 
 LIMIT = 0.3  # seconds for a help text
 _POLYMAE, _CONVERT = ["-m", "polymae"], ["-m", "polymae.cli.convert_weights"]

@@ -20,7 +20,7 @@ from typing import Any
 
 from kernel_settings import HERE, under, variables_table
 
-from polymae.compare.recording.environment import processor
+from polymae.compare.record.environment import processor
 
 ROOT = Path(__file__).resolve().parent.parent
 MODEL = "mae_vit_base_patch16"

@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from typing import NoReturn
 
-from ..backends.installing import install_line
-from ..files.errors import REPORT_IT, Problem, command
+from ..backends.installing import in_words
+from ..files.errors import Problem, command
 from ..files.version import __version__
 from .examples import shown_in
 
@@ -79,9 +79,6 @@ def run_safely(prog: str, work: Callable[[], int]) -> int:
     try:
         with command():
             return work()
-    except Problem as problem:
-        print(f"{prog}: {problem}", file=sys.stderr)
-        return 2
     except KeyboardInterrupt as stopped:
         print(f"{prog}: stopped; at its own place, every file is as it was before, or complete.", file=sys.stderr)
         return 143 if isinstance(stopped, Terminated) else 130
@@ -92,28 +89,11 @@ def run_safely(prog: str, work: Callable[[], int]) -> int:
         if isinstance(left.__context__, BrokenPipeError):  # rich leaves with status 1, which would mean a fault
             return 141
         raise
-    except (OSError, MemoryError) as problem:
-        print(f"{prog}: {_system_problem(problem)}", file=sys.stderr)
-        return 2
-    except ModuleNotFoundError as missing:
-        print(
-            f"{prog}: {missing.name} is not installed in this environment: {install_line('core')}",
-            file=sys.stderr,
-        )
-        return 2
-    except Exception as bug:
-        if os.environ.get("POLYMAE_DEBUG"):
+    except Exception as problem:
+        if os.environ.get("POLYMAE_DEBUG") and not isinstance(problem, Problem):
             raise
-        print(f"{prog}: {type(bug).__name__}: {bug}", file=sys.stderr)
-        print(f"{REPORT_IT}, with what POLYMAE_DEBUG=1 adds to it.", file=sys.stderr)
+        print(f"{prog}: {in_words(problem)}", file=sys.stderr)
         return 2
-
-
-def _system_problem(problem: OSError | MemoryError) -> str:
-    if isinstance(problem, MemoryError):
-        return "out of memory; use a smaller model or batch."
-    where = f" ({problem.filename})" if problem.filename else ""
-    return f"{problem.strerror or problem}{where}; check the path, its permissions and the free space."
 
 
 def main(argv: Sequence[str] | None = None) -> int:

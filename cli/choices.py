@@ -1,56 +1,47 @@
-"""What several commands need of the command line: comma-separated choices, numbers, actions."""
+"""What several commands need of the command line: options that are fields of a dataclass, and actions."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
-from difflib import get_close_matches
+from dataclasses import MISSING, Field, fields
+from typing import Any
 
-from ..files.errors import Problem
+from ..compare.options import Options
 from .examples import shown_in
 
 
-def chosen(text: str, known: Sequence[str], what: str) -> tuple[str, ...]:
-    """The names in a comma-separated text ("all": every one). Raises Problem, with the nearest name, for an unknown one."""
-    if text == "all":
-        return tuple(known)
-    names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
-    for name in names:
-        if name not in known:
-            near = get_close_matches(name, known, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise Problem(f"Unknown {what} {name!r}; there are {', '.join(known)}.{hint}")
-    if not names:
-        raise Problem(f"No {what} given; choose from {', '.join(known)}, or all.")
-    return names
+def add_options(parser: argparse.ArgumentParser, kind: type[Options], one_of: Sequence[str] = ()) -> None:
+    """A flag for every field of a dataclass that is an option. one_of: fields of which only one may be given."""
+    exclusive = parser.add_mutually_exclusive_group() if one_of else parser
+    for one in _options(kind):
+        words = dict(one.metadata["words"])
+        if one.default is False:
+            words["action"] = "store_true"
+        if one.default is MISSING and one.default_factory is MISSING:
+            words["required"] = True
+        # The namespace holds what was given, and nothing else: the dataclass has the defaults.
+        words |= {"dest": one.name, "default": argparse.SUPPRESS, "help": one.metadata["help"]}
+        (exclusive if one.name in one_of else parser).add_argument(*_flags(one), **words)
 
 
-def whole(least: int, most: int = 2**63 - 1) -> Callable[[str], int]:
-    """The type of an argument that is a whole number from `least` to `most`."""
-
-    def parse(text: str) -> int:
-        try:
-            number = int(text)
-        except ValueError:
-            number = least - 1
-        if not least <= number <= most:
-            raise argparse.ArgumentTypeError(
-                f"{text!r} is not a whole number of at least {least} (and at most {most})."
-            )
-        return number
-
-    return parse
+def given_options(args: argparse.Namespace, kind: type[Options]) -> dict[str, Any]:
+    """The fields that flags were given for, by name. Raises Problem for a value that none of them takes."""
+    found = {one: getattr(args, one.name) for one in _options(kind) if hasattr(args, one.name)}
+    return {one.name: one.metadata["read"](value) if one.metadata["read"] else value for one, value in found.items()}
 
 
-def above_zero(text: str) -> float:
-    """The type of an argument that is a finite number above 0."""
-    try:
-        number = float(text)
-    except ValueError:
-        number = 0.0
-    if not 0 < number < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0.")
-    return number
+def recording_flags(args: argparse.Namespace, kind: type[Options]) -> list[str]:
+    """The flags that were given and mean nothing for traces that are recorded already."""
+    return [_flags(one)[-1] for one in _options(kind) if hasattr(args, one.name) and not one.metadata["judging"]]
+
+
+def _options(kind: type[Options]) -> list[Field[Any]]:
+    return [one for one in fields(kind) if "help" in one.metadata]
+
+
+def _flags(one: Field[Any]) -> tuple[str, ...]:
+    return one.metadata["flags"] or (f"--{one.name.replace('_', '-')}",)
 
 
 def actions_of(parser: argparse.ArgumentParser, command: str) -> Callable[..., argparse.ArgumentParser]:

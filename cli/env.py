@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _add(args: argparse.Namespace) -> int:
-    from ..compare.recording.venvs import make
+    from ..compare.record.venvs import make
 
     for name in dict.fromkeys(args.names):
         _tell(name, make(name))
@@ -46,7 +46,7 @@ def _add(args: argparse.Namespace) -> int:
 
 
 def _use(args: argparse.Namespace) -> int:
-    from ..compare.recording.venvs import use
+    from ..compare.record.venvs import use
 
     _tell(args.name, use(args.name, args.python))
     return 0
@@ -87,7 +87,7 @@ def _path(args: argparse.Namespace) -> int:
 
 
 def _remove(args: argparse.Namespace) -> int:
-    from ..compare.recording.venvs import forget
+    from ..compare.record.venvs import forget
 
     for name in dict.fromkeys(args.names):
         for path in forget(name):

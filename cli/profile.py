@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 from ..backends import DEVICES, FRAMEWORKS
+from ..compare.options import read_names
 from ..files.errors import Problem
-from .choices import chosen
 
 MODEL = "mae_vit_base_patch16"
 
@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--remember",
         action="store_true",
-        help="keep the inaccurate kernels in compare/judging/kernels.json, with --operations in operations.json",
+        help="keep the inaccurate kernels in compare/judge/kernels.json, with --operations in operations.json",
     )
 
 
@@ -49,10 +49,10 @@ def run(args: argparse.Namespace) -> int:
         if getattr(args, option):
             raise Problem(f"--{option} is for --operations; add that, or leave out --{option}.")
     from ..compare.profile import NOTABLE, notable, profile, remember
-    from ..compare.reporting.terminal import terminal_printer
+    from ..compare.report.terminal import terminal_printer
 
     model, device = args.model or MODEL, args.device or "cpu"
-    rows = profile(chosen(args.frameworks, FRAMEWORKS, "framework"), model, device)
+    rows = profile(read_names(args.frameworks, FRAMEWORKS, "framework"), model, device)
     frameworks = list(dict.fromkeys(row["framework"] for row in rows))
     by_place = {(row["framework"], row["operation"]): row for row in rows}
     table = []  # an operation in every line: there are more of them than fit beside each other
@@ -79,7 +79,7 @@ def _operations(args: argparse.Namespace) -> int:
     from ..compare.operations.settings import fitting
     from ..compare.operations.table import markdown, matrix
     from ..compare.profile import NOTABLE
-    from ..compare.reporting.terminal import terminal_printer
+    from ..compare.report.terminal import terminal_printer
 
     if args.model is not None:
         raise Problem("--model has no meaning with --operations, whose inputs are their own; leave out --model.")
@@ -90,8 +90,8 @@ def _operations(args: argparse.Namespace) -> int:
     if args.out and not args.out.parent.is_dir():
         raise Problem(f"{args.out.parent} is no folder; make it, or give --out another path.")
     names = [name for name in FRAMEWORKS if name != "numpy"]
-    frameworks = names if args.frameworks == "all" else chosen(args.frameworks, names, "framework with operations")
-    operations = chosen(args.operations, tuple(OPERATIONS), "operation")
+    frameworks = read_names(args.frameworks, names, "framework with operations")
+    operations = read_names(args.operations, tuple(OPERATIONS), "operation")
     settings = fitting() if args.settings else []
     profile = profile_operations(
         frameworks, operations, settings, lambda line: print(line, file=sys.stderr, flush=True)

@@ -7,34 +7,36 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ..backends.spec import Tap
     from ..files.errors import Problem
-    from .judging.findings import Finding, Judgement
-    from .own.calls import displaced, rounded, widened
-    from .own.chained import chained
-    from .own.library import assert_parity, parity, parity_of_traces, save_trace
-    from .own.modules import tapped
-    from .own.result import Parity
+    from .api.calls import displaced, rounded, widened
+    from .api.chained import chained
+    from .api.library import assert_parity, parity, parity_of_traces, save_trace
+    from .api.modules import tapped
+    from .api.result import Parity
+    from .limits.findings import Finding, Judgement
+    from .options import LEVELS, OF_ONE_RUN, Comparison, Run
 
 __all__ = [
-    "Finding", "Judgement", "Parity", "Problem", "Tap", "assert_parity", "chained", "displaced", "parity",
+    "LEVELS", "OF_ONE_RUN", "Comparison", "Finding", "Judgement", "Parity", "Problem", "Run", "Tap",
+    "assert_parity", "chained", "displaced", "parity",
     "parity_of_traces", "rounded", "save_trace", "tapped", "widened",
 ]  # fmt: skip
 
-LEVELS = ("weights", "inputs", "forward", "loss", "gradients", "optimizer", "curve")
-# What one run of the model gives; the gradients, the optimizer and the curve are more work, and asked for by name.
-OF_ONE_RUN = ("weights", "inputs", "forward", "loss")
-
 # Where the library's names are; they are imported when first asked for, so that this package stays instant.
 _LIBRARY = {
-    "Finding": ".judging.findings",
-    "Judgement": ".judging.findings",
-    "Parity": ".own.result",
+    "LEVELS": ".options",
+    "OF_ONE_RUN": ".options",
+    "Comparison": ".options",
+    "Run": ".options",
+    "Finding": ".limits.findings",
+    "Judgement": ".limits.findings",
+    "Parity": ".api.result",
     "Problem": "..files.errors",
     "Tap": "..backends.spec",
-    "chained": ".own.chained",
-    "displaced": ".own.calls",
-    "rounded": ".own.calls",
-    "tapped": ".own.modules",
-    "widened": ".own.calls",
+    "chained": ".api.chained",
+    "displaced": ".api.calls",
+    "rounded": ".api.calls",
+    "tapped": ".api.modules",
+    "widened": ".api.calls",
 }
 
 
@@ -43,7 +45,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(_LIBRARY.get(name, ".own.library"), __name__), name)
+    return getattr(import_module(_LIBRARY.get(name, ".api.library"), __name__), name)
 
 
 def __dir__() -> list[str]:

@@ -18,20 +18,19 @@ from ..backends.installing import install_line
 from ..backends.presets import preset_name
 from ..backends.spelling import Arrays
 from ..files.errors import Problem
-from . import LEVELS
-from .judging.judge import incomparable
-from .judging.kernels import parse_noise
-from .recording.inputs import digest
-from .recording.trace import Outcome, Trace, TraceProblem
-from .reporting.report import About, Report
-from .verdict import Comparison, judge_traces
+from .judge.traces import incomparable
+from .options import LEVELS, Comparison, Run
+from .record.noise import parse_noise
+from .report.report import About, Report
+from .trace import Outcome, Trace, TraceProblem, digest
+from .verdict import judge_traces
 
 
 def compare_traces(paths: Sequence[Path], comparison: Comparison) -> Report:
     """A report on trace files, which sorts them itself.
 
     NumPy in float64 is the oracle, twins of NumPy set the floor, a noisy oracle explains inaccurate kernels,
-    the rest are judged, those with a planted fault among them. Without an oracle the traces are judged against
+    the rest are judged. Without an oracle the traces are judged against
     the reference framework's (or the first), with the a-priori floor.
     Raises Problem where nothing is left to judge, or a twin is not of the oracle's run.
     """
@@ -44,10 +43,7 @@ def compare_traces(paths: Sequence[Path], comparison: Comparison) -> Report:
         names = ", ".join(str(trace.path) for trace in found.oracles)
         raise Problem(f"{names} are all oracles (NumPy in float64); give one of them.")
     if not found.oracles and len(found.others) > 1:
-        right = [trace for trace in found.others if not trace.manifest["fault"]]
-        if not right:
-            raise Problem("Every trace has a planted fault; give one without, best the oracle's.")
-        reference = next((trace for trace in right if trace.label == comparison.reference), right[0])
+        reference = next((trace for trace in found.others if trace.label == comparison.reference), found.others[0])
         found.others.remove(reference)
         found = Sorted([reference], [], [], found.others, found.unreadable)
     if not found.oracles or not (found.others or found.unreadable):
@@ -89,7 +85,7 @@ def compare_traces(paths: Sequence[Path], comparison: Comparison) -> Report:
 def _recorded_now(oracle: Trace, file: Path | None, noise: Mapping[str, float]) -> Trace | None:
     """The oracle's run again with noise behind some kernels; None where that needs what is not here."""
     try:
-        from .recording.record import Run, record
+        from .record.record import record
     except ImportError:
         return None  # NumPy alone
     if oracle.label != "numpy" or weights_of(oracle, file) is None:
@@ -102,7 +98,7 @@ def _recorded_now(oracle: Trace, file: Path | None, noise: Mapping[str, float]) 
         levels = tuple(level for level in oracle.levels if level in ("forward", "loss", "gradients"))
         text = ",".join(f"{operation}={size}" for operation, size in noise.items())
         run = Run(
-            "numpy", folder / "noisy.npz", folder / "inputs.npz", file, str(folder / "model.json"), dtype="float64",
+            "numpy", folder / "noisy.npz", folder / "inputs.npz", weights=file, model=str(folder / "model.json"), dtype="float64",
             mask_ratio=manifest["mask_ratio"], levels=levels, seed=manifest["seed"], kernel_noise=text,
         )  # fmt: skip
         record(run)
@@ -159,9 +155,7 @@ def _sort(paths: Sequence[Path]) -> Sorted:
             found.unreadable.append(Outcome(str(path), None, str(problem)))
             continue
         manifest = trace.manifest
-        if manifest["fault"]:
-            found.others.append(trace)
-        elif manifest["kernel_noise"]:
+        if manifest["kernel_noise"]:
             found.noisy.append(trace)
         elif manifest["framework"] == "numpy" and manifest["dtype"] == "float64":
             found.oracles.append(trace)

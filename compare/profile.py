@@ -12,14 +12,14 @@ from typing import Any
 
 from ..convert.checkpoint import open_checkpoint
 from ..files.errors import Problem
-from .judging.findings import Finding
-from .judging.introduced import OwnTaps, by_operation, introduced, oracle_model
-from .judging.kernels import operations
-from .recording.trace import Trace
+from .judge.local_error import OwnTaps, by_operation, introduced, oracle_model
+from .limits.findings import Finding
+from .options import Comparison
+from .record.noise import operations
 from .run import compare
-from .verdict import Comparison
+from .trace import Trace
 
-KERNELS = Path(__file__).parent / "judging" / "kernels.json"
+KERNELS = Path(__file__).parent / "judge" / "kernels.json"
 TWIN = "twin1"
 NOTABLE = 2.0  # a kernel whose own error exceeds this many times that of NumPy's float32 is worth naming
 CONCENTRATED = 3.0  # how many times further off than its typical call the worst call of a kernel may be
@@ -34,7 +34,7 @@ def profile(frameworks: Sequence[str], model: str, device: str, seed: int = 0) -
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="polymae-") as name:
         folder = Path(name)
-        comparison = Comparison(frameworks=frameworks, model=model, device=device, seed=seed, keep=folder)
+        comparison = Comparison(tuple(frameworks), model=model, device=device, seed=seed, keep=folder)
         report = compare(replace(comparison, levels=("weights", "forward", "gradients"), reference=None))
         checkpoint = open_checkpoint(folder / "torch-weights.pth")
         oracle = Trace(folder / "oracle.npz")

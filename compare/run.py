@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -29,12 +30,13 @@ from ..convert.checkpoint import content_hash, open_checkpoint
 from ..convert.targets import default_ending
 from ..convert.writing import write_checkpoint
 from ..files.errors import Problem
-from .recording.inputs import photographs, random_inputs, read_inputs
-from .recording.record import Run, chosen_config
-from .recording.trace import Outcome, Trace, require_folder
-from .recording.worker import record_in_process
-from .reporting.report import About, Report
-from .verdict import Comparison, judge_traces, require_reference
+from .options import Comparison, Run
+from .record.child import record_in_process
+from .record.inputs import photographs, random_inputs, read_inputs
+from .record.record import chosen_config
+from .report.report import About, Report
+from .trace import Outcome, Trace, require_folder
+from .verdict import judge_traces, require_reference
 
 TWINS = (1, 2, 3)  # seeds of the summation orders of the float32 twins
 SMALL = 5_000_000  # parameters up to which two workers fit in memory side by side
@@ -75,25 +77,14 @@ def _compare_in(folder: Path, comparison: Comparison, config: Config) -> Report:
     _say(f"weights {comparison.weights or 'seeded, in the official layout'} ({preset_name(config)}), inputs {what}")
     files = _convert(folder, comparison, config, weights)
     del weights
-    base = Run(
-        framework="numpy",
-        out=folder / "oracle.npz",
-        inputs=inputs,
-        weights=files["numpy"],
-        model=_model_file(folder, config),
-        dtype="float64",
-        mask_ratio=comparison.mask_ratio,
-        levels=tuple(comparison.levels),
-        images=tuple(comparison.images),
-        threads=comparison.threads,
-        seed=comparison.seed,
-    )
+    files_of = {"model": _model_file(folder, config), "weights": files["numpy"], "inputs": inputs}
+    run = Run("numpy", folder / "oracle.npz", **comparison.shared() | files_of)
+    base = replace(run, dtype="float64", **_on("cpu", comparison))
     twin = replace(base, dtype="float32")
     runs = [base, *(replace(twin, twin=seed, out=folder / f"twin{seed}.npz") for seed in TWINS)]
     for name in comparison.frameworks:
-        device = comparison.device if name != "numpy" else "cpu"
-        trace, tf32 = folder / f"{name}.npz", comparison.allow_tf32 and device != "cpu"
-        runs.append(replace(twin, framework=name, weights=files[name], device=device, allow_tf32=tf32, out=trace))
+        place = _on("cpu" if name == "numpy" else comparison.device, comparison)
+        runs.append(replace(twin, framework=name, weights=files[name], out=folder / f"{name}.npz", **place))
     outcomes = _record(runs, comparison, sum(param.size for param in params(config)))
     references, candidates = outcomes[: 1 + len(TWINS)], outcomes[1 + len(TWINS) :]
     for outcome in references:
@@ -107,6 +98,11 @@ def _compare_in(folder: Path, comparison: Comparison, config: Config) -> Report:
     noisy = partial(_record_noisy, base=base, comparison=comparison)
     weights_again = partial(_source, comparison, config)
     return judge_traces(about, oracle, twins, candidates, comparison, noisy, weights_again)
+
+
+def _on(device: str, comparison: Comparison) -> dict[str, Any]:
+    """The options of a run that depend on its device."""
+    return {"device": device, "allow_tf32": comparison.allow_tf32 and device != "cpu"}
 
 
 def _source(comparison: Comparison, config: Config) -> Arrays:

@@ -3,48 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
 
-from ..backends import FRAMEWORKS
 from ..backends.spelling import Arrays
 from ..files.errors import Problem
-from . import LEVELS
-from .judging.coverage import not_compared, suspect_oracle
-from .judging.findings import Judgement
-from .judging.judge import against, judge
-from .judging.kernels import explain, known_kernels, unexplained
-from .recording.trace import Outcome, Trace
-from .reporting.pictures import pictures
-from .reporting.report import About, Reference, Report
+from .judge.kernels import explain, known_kernels, unexplained
+from .judge.not_compared import not_compared, suspect_oracle
+from .judge.traces import against, judge
+from .limits.findings import Judgement
+from .options import Comparison
+from .report.plot_data import pictures
+from .report.report import About, Reference, Report
+from .trace import Outcome, Trace
 
 Noisy = Callable[[Mapping[str, float]], "Trace | None"]  # the oracle's trace with this noise behind its kernels
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """What to compare."""
-
-    frameworks: Sequence[str] = FRAMEWORKS
-    weights: Path | None = None
-    model: str | None = None
-    images: Sequence[Path] = ()
-    inputs: Path | None = None
-    levels: Sequence[str] = LEVELS
-    reference: str | None = "torch"
-    rtol: float | None = None
-    atol: float | None = None
-    device: str = "cpu"
-    mask_ratio: float = 0.75
-    norm_pix_loss: bool = False
-    batch: int = 2
-    seed: int = 0
-    threads: int = 1
-    allow_tf32: bool = False
-    time_limit: float | None = None  # seconds for each process; None: as long as it gets on
-    scratch: Path | None = None  # where the gigabytes in between go; None: the system's temporary folder
-    keep: Path | None = None  # where converted files and traces stay; None: a folder that is removed
-    pythons: dict[str, str] = field(default_factory=dict)
 
 
 def judge_traces(
@@ -108,7 +79,7 @@ def _localise(
     """Find the operations that are wrong by themselves, where the weights and SciPy are there for it; else say so."""
     lacking = ""
     try:
-        from .judging.localise import localise
+        from .judge.localise import localise
 
         if (found := weights()) is None:
             lacking = "the weights of the traces, which --weights gives"

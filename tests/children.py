@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from untested import require
 
-from polymae.compare.recording.patience import GivenUp, Patience, run_patiently
+from polymae.compare.record.patience import GivenUp, Patience, run_patiently
 
 LONG = 600.0  # seconds that only what hangs takes: for what a thread waits for in the kernel
 

@@ -22,7 +22,7 @@ from test_imports import ROOT, repository_files
 from polymae.backends.initial import initial_weights
 from polymae.backends.presets import model_config
 from polymae.cli.convert_weights import main as convert
-from polymae.compare.recording.inputs import random_inputs
+from polymae.compare.record.inputs import random_inputs
 from polymae.convert.writing import official_checkpoint
 
 NAME = "mae_vit_test_patch8"

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from mutants.subjects import trained_weights
 from numpy.typing import NDArray
 from untested import require
 
@@ -13,7 +14,6 @@ from polymae.backends.config import MAEConfig, ViTConfig
 from polymae.backends.presets import model_config
 from polymae.backends.runtime import load_backend
 from polymae.backends.spec import params
-from polymae.compare.faults.subjects import trained_weights
 
 CONFIG = model_config("mae_vit_test_patch8")
 VIT = model_config("vit_test_patch8")

@@ -10,10 +10,10 @@ from polymae.backends import FRAMEWORKS
 from polymae.backends.presets import model_config
 from polymae.backends.spec import Tap, params
 from polymae.compare import LEVELS
-from polymae.compare.judging.findings import Finding, Judgement
-from polymae.compare.judging.levels import expected
-from polymae.compare.reporting.pictures import BINS, TWINS, Pictures
-from polymae.compare.reporting.report import About, Report
+from polymae.compare.levels import expected
+from polymae.compare.limits.findings import Finding, Judgement
+from polymae.compare.report.plot_data import BINS, TWINS, Pictures
+from polymae.compare.report.report import About, Report
 
 ENVIRONMENT = {"version": "1.2.3", "device": "cpu", "threads": 1, "tf32": False, "denormals": "kept"}
 

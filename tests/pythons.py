@@ -12,7 +12,7 @@ import children
 from test_imports import repository_files
 
 from polymae.backends.installing import spelled
-from polymae.compare.recording.venvs import find_python, pip_index
+from polymae.compare.record.venvs import find_python, pip_index
 
 ROOT = Path(__file__).resolve().parent.parent
 JOINT = sys.version_info[:2]

@@ -10,18 +10,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from mutants.recording import Mutant, record_mutant
 from numpy.typing import NDArray
 
 from polymae.backends.presets import model_config
 from polymae.cli import main
 from polymae.compare import LEVELS, OF_ONE_RUN
-from polymae.compare.judging.judge import Judgement, judge
+from polymae.compare.judge.traces import Judgement, judge
 from polymae.compare.offline import compare_traces
-from polymae.compare.recording.inputs import random_inputs
-from polymae.compare.recording.record import Run, record
-from polymae.compare.recording.trace import Trace, write_trace
-from polymae.compare.reporting.report import Report
-from polymae.compare.verdict import Comparison
+from polymae.compare.options import Comparison
+from polymae.compare.record.inputs import random_inputs
+from polymae.compare.report.report import Report
+from polymae.compare.trace import Trace, write_trace
 
 MODEL = "mae_vit_test_patch8"
 CONFIG = model_config(MODEL)
@@ -38,9 +38,9 @@ def inputs() -> Path:
 
 @cache
 def recorded(name: str, **fields: Any) -> Path:
-    """NumPy's run with these fields of Run, recorded when it is first asked for."""
+    """NumPy's run with these fields of Run, perhaps with a planted fault, recorded when it is first asked for."""
     path = FOLDER / f"{name}.npz"
-    record(Run("numpy", path, inputs(), **{"model": MODEL, "levels": (*OF_ONE_RUN, "gradients"), **fields}))
+    record_mutant(Mutant("numpy", path, inputs(), **{"model": MODEL, "levels": (*OF_ONE_RUN, "gradients"), **fields}))
     return path
 
 

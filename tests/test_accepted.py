@@ -6,7 +6,7 @@ import numpy as np
 from children import run_in
 from numpy.typing import NDArray
 
-from polymae.compare.judging.metrics import U
+from polymae.compare.limits.metrics import U
 from polymae.compare.operations.cases import Case, cases
 
 EPS = 1e-5

@@ -11,10 +11,10 @@ from made_reports import made_report
 from runs import oracle, plain, twins
 
 from polymae.cli import main
-from polymae.compare.judging.findings import Finding, Judgement
-from polymae.compare.reporting.against import against
-from polymae.compare.reporting.files import read_report
-from polymae.compare.reporting.report import Report
+from polymae.compare.limits.findings import Finding, Judgement
+from polymae.compare.report.baseline import against
+from polymae.compare.report.files import read_report
+from polymae.compare.report.report import Report
 from polymae.files.errors import Problem
 
 NAME = "blocks.1.norm2"

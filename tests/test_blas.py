@@ -21,9 +21,9 @@ from polymae.backends.blas import (
     slow_kernels,
     variables,
 )
-from polymae.compare.recording.record import Run
-from polymae.compare.recording.trace import Trace
-from polymae.compare.recording.worker import record_in_process
+from polymae.compare.options import Run
+from polymae.compare.record.child import record_in_process
+from polymae.compare.trace import Trace
 
 AVX512 = sorted(GENERATIONS["AVX-512"][0] | GENERATIONS["AVX2"][0] | {"avx", "sse2"})
 AVX2 = ["avx", "avx2", "fma", "sse2"]

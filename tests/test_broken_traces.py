@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from runs import Edited, oracle, plain, recorded, refused, report, twins
 
 from polymae.cli import main
-from polymae.compare.recording.record import Run, record
-from polymae.compare.recording.trace import FORMAT, Trace
+from polymae.compare.options import Run
+from polymae.compare.record.record import record
+from polymae.compare.trace import FORMAT, Trace
 
 WORDS = ("record it again", "record both", "record in", "ask its owner")  # one of which says what to do
 

@@ -10,9 +10,9 @@ import pytest
 from runs import MODEL, inputs
 
 from polymae.backends.numpy.sums import Array, chained_matmul, matmul, summed_in_chains
-from polymae.compare.recording.record import Run
-from polymae.compare.recording.trace import Trace
-from polymae.compare.recording.worker import record_in_process
+from polymae.compare.options import Run
+from polymae.compare.record.child import record_in_process
+from polymae.compare.trace import Trace
 
 RNG = np.random.default_rng(0)
 LEVELS = ("forward", "loss", "gradients")

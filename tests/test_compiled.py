@@ -14,7 +14,7 @@ from in_use import POOLINGS, VIT, Array, arrays, assert_same, called, needs
 from polymae.backends.denormals import keep_denormals
 from polymae.backends.inputs import InputError
 from polymae.backends.runtime import load_backend
-from polymae.compare.judging.metrics import error
+from polymae.compare.limits.metrics import error
 
 # MegEngine
 

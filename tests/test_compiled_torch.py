@@ -11,7 +11,7 @@ import pytest
 from in_use import SMALL, VIT, assert_same, called, needs
 from untested import skipped_where
 
-from polymae.compare.judging.metrics import error
+from polymae.compare.limits.metrics import error
 
 
 @pytest.fixture

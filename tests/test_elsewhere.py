@@ -18,11 +18,10 @@ from polymae.backends.initial import initial_weights
 from polymae.cli import main
 from polymae.compare import OF_ONE_RUN
 from polymae.compare.offline import weights_of
-from polymae.compare.recording.record import Run
-from polymae.compare.recording.trace import Trace
-from polymae.compare.recording.worker import record_in_process
+from polymae.compare.options import Comparison, Run
+from polymae.compare.record.child import record_in_process
 from polymae.compare.run import compare
-from polymae.compare.verdict import Comparison
+from polymae.compare.trace import Trace
 from polymae.convert.writing import official_checkpoint
 from polymae.files.errors import Problem
 from polymae.files.version import __version__

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from frameworks import frameworks_under_test
 from in_use import CONFIG, VIT, Model, called, images, noise
+from mutants.subjects import trained_weights
 from numpy.typing import NDArray
 
 from polymae.backends.inputs import InputError, check_shapes
 from polymae.backends.runtime import load_backend
-from polymae.compare.faults.subjects import trained_weights
-from polymae.compare.judging.metrics import error
+from polymae.compare.limits.metrics import error
 
 POOLED = {"cls": lambda x: x[:, 0], "gap": lambda x: x[:, 1:].mean(axis=1), "tokens": lambda x: x, None: lambda x: x}
 Array = NDArray[Any]

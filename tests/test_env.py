@@ -13,9 +13,9 @@ from runs import MODEL, inputs
 from polymae.backends import interpreters, runtime
 from polymae.backends.interpreters import FOLDER, home, interpreter, memory, remembered
 from polymae.cli import main
-from polymae.compare.recording import venvs
-from polymae.compare.recording.record import Run
-from polymae.compare.recording.worker import record_in_process
+from polymae.compare.options import Run
+from polymae.compare.record import venvs
+from polymae.compare.record.child import record_in_process
 from polymae.files.errors import Problem
 
 ROOT = Path(__file__).resolve().parent.parent

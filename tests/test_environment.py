@@ -10,15 +10,15 @@ from children import run_in
 from runs import MODEL, Edited, inputs, judged, plain, refused, report
 
 from polymae.backends.denormals import denormals, keep_denormals
-from polymae.compare.recording.environment import MATH_MODES, suspects
-from polymae.compare.recording.trace import Trace
+from polymae.compare.record.environment import MATH_MODES, suspects
+from polymae.compare.trace import Trace
 
 RECORD = """
 import json, os, sys
 import numpy as np
 from pathlib import Path
 from polymae.cli import main
-from polymae.compare.recording.trace import Trace
+from polymae.compare.trace import Trace
 framework, inputs, out = sys.argv[1:4]
 assert main(["record", "--framework", framework, "-m", {model!r}, "--inputs", inputs, "--out", out, "--taps", "loss"]) == 0
 environment = Trace(Path(out)).manifest["environment"]

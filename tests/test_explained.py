@@ -4,13 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mutants.recording import Mutant, record_mutant
 from runs import MODEL, Edited, inputs, recorded, report, verdicts
 
 from polymae.backends.config import Config
 from polymae.compare import OF_ONE_RUN, offline, verdict
-from polymae.compare.judging import localise
-from polymae.compare.recording.record import Run, record
-from polymae.compare.recording.worker import record_in_process
+from polymae.compare.judge import localise
 
 SOFTMAX = 10.0  # roundoffs: the error of a kernel that this test makes known
 NEW = {"framework": "torch", "version": "9.9", "device": "cpu"}
@@ -29,12 +28,10 @@ def softmax(folder: Path, size: float, fault: str | None = None, **environment: 
     """A trace of the new framework, run with noise of this many roundoffs behind every softmax."""
     path = folder / f"run{size}{fault}.npz"
     levels = (*OF_ONE_RUN, "gradients")
-    run = Run("numpy", path, inputs(), model=MODEL, levels=levels, kernel_noise=f"softmax={size}", fault=fault)
-    if fault is None:
-        record(run)
-    else:
-        assert record_in_process(run).trace == path
-    renamed = Edited(path, framework="torch", environment=NEW | environment, kernel_noise=None, fault=None)
+    record_mutant(
+        Mutant("numpy", path, inputs(), model=MODEL, levels=levels, kernel_noise=f"softmax={size}", fault=fault)
+    )
+    renamed = Edited(path, framework="torch", environment=NEW | environment, kernel_noise=None)
     return renamed.save(folder / f"softmax{size}{fault}{''.join(environment.values())}.npz")
 
 

@@ -27,10 +27,10 @@ from polymae.backends.presets import model_config
 from polymae.backends.runtime import Recorded, load_backend
 from polymae.backends.spec import encoder_params, loss_taps, params, taps
 from polymae.compare import LEVELS
-from polymae.compare.recording.trace import Trace
-from polymae.compare.reporting.report import Report
+from polymae.compare.options import Comparison
+from polymae.compare.report.report import Report
 from polymae.compare.run import compare
-from polymae.compare.verdict import Comparison
+from polymae.compare.trace import Trace
 
 FLYEGLE = "flyegle_mae_vit_test_patch8"
 LIBAI = "libai_mae_vit_test_patch8"

@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from frameworks import frameworks_under_test
+from mutants import FAULTS
+from mutants.bench import Bench
+from mutants.power import Power, Row, powers
+from mutants.subjects import MODELS, model_of_fault
 
 from polymae.backends.installing import installed
 from polymae.backends.presets import model_config
-from polymae.compare.faults import FAULTS
-from polymae.compare.faults.bench import Bench
-from polymae.compare.faults.measured import ENOUGH
-from polymae.compare.faults.power import Power, Row, powers
-from polymae.compare.faults.subjects import MODELS, model_of_fault
+from polymae.compare.report.power import ENOUGH
 
 Found = Callable[[str], Power]
 

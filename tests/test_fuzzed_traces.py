@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from broken import TINY, npy, rewritten, small_inputs
 from drawn import count
+from mutants.recording import Mutant, record_mutant
 
+from polymae.compare.manifest import FIELDS
 from polymae.compare.offline import compare_traces
-from polymae.compare.recording.manifest import FIELDS
-from polymae.compare.recording.record import Run, record
-from polymae.compare.recording.trace import Trace
-from polymae.compare.verdict import Comparison
+from polymae.compare.options import Comparison
+from polymae.compare.trace import Trace
 from polymae.files.errors import Problem
 
 LEVELS = ("weights", "forward", "loss")
@@ -31,7 +31,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "wrong": {"fault": "tanh gelu"},
     }
     for name, fields in runs.items():
-        record(Run("numpy", where / f"{name}.npz", small_inputs(where), model=TINY, levels=LEVELS, **fields))
+        record_mutant(Mutant("numpy", where / f"{name}.npz", small_inputs(where), model=TINY, levels=LEVELS, **fields))
     return {name: where / f"{name}.npz" for name in runs}
 
 
@@ -44,7 +44,7 @@ def exit_status(*paths: Path) -> int:
 
 
 # Fields of which other values are as good, where they do not decide what a trace is compared with.
-FREE = {"framework", "device", "seed", "images", "training", "twin", "fault"}
+FREE = {"framework", "device", "seed", "images", "training", "twin"}
 
 
 @pytest.mark.parametrize("role", ["oracle", "right"])

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from in_use import needs
+from mutants.recording import Mutant, record_mutant
 from numpy.typing import NDArray
 
 from polymae.backends.config import ConfigError, ViTConfig
@@ -15,9 +16,8 @@ from polymae.backends.presets import model_config
 from polymae.backends.runtime import load_backend
 from polymae.backends.spec import params, taps
 from polymae.backends.spelling import native_params
-from polymae.compare.judging.introduced import OwnTaps, introduced, oracle_model
-from polymae.compare.recording.record import Run, record
-from polymae.compare.recording.trace import Trace
+from polymae.compare.judge.local_error import OwnTaps, introduced, oracle_model
+from polymae.compare.trace import Trace
 
 MODEL = "img_size=16,patch_size=8,embed_dim=12,depth=1,num_heads=3,num_classes=5,head_norm=True"
 POOLINGS = ("gap", "cls", "mean")
@@ -103,7 +103,7 @@ def test_its_own_error_is_measured(tmp_path: Path) -> None:
     weights = initial_weights(config, 0)
     errors = {}
     for fault in (None, "head norm eps ten times larger"):
-        record(Run("numpy", tmp_path / "t.npz", tmp_path / "in.npz", model=MODEL, fault=fault))
+        record_mutant(Mutant("numpy", tmp_path / "t.npz", tmp_path / "in.npz", model=MODEL, fault=fault))
         errors[fault] = dict(introduced(OwnTaps(Trace(tmp_path / "t.npz")), oracle_model(config, weights)))
     right, wrong = errors.values()
     assert 0 <= right["head_norm"] < 3

@@ -16,8 +16,8 @@ from untested import require
 from polymae.backends import FRAMEWORKS
 from polymae.backends.presets import ALIASES, PRESETS
 from polymae.backends.runtime import load_backend
-from polymae.compare.judging.metrics import error
-from polymae.compare.judging.tolerance import tensor_limit
+from polymae.compare.limits.metrics import error
+from polymae.compare.limits.tolerance import tensor_limit
 from polymae.convert.checkpoint import content_hash
 from polymae.files.errors import Problem
 from polymae.hub import list_models

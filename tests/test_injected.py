@@ -17,17 +17,10 @@ from polymae.backends.numpy import model as numpy_model
 from polymae.backends.numpy.sums import summed_in_chains
 from polymae.backends.presets import model_config
 from polymae.backends.runtime import load_backend
-from polymae.compare.judging.findings import Finding
-from polymae.compare.judging.tensors import judge_tensor
-from polymae.compare.judging.tolerance import APriori
-from polymae.compare.recording.injected import (
-    FAINT,
-    MASK_RATIOS,
-    injected_arrays,
-    injected_losses,
-    injected_taps,
-    mask_of,
-)
+from polymae.compare.levels.loss import FAINT, MASK_RATIOS, injected_arrays, injected_losses, injected_taps, mask_of
+from polymae.compare.limits.findings import Finding
+from polymae.compare.limits.tensors import judge_tensor
+from polymae.compare.limits.tolerance import APriori
 
 MODELS = ("mae_vit_test_patch8", "flyegle_mae_vit_test_patch8", "vit_test_patch8")
 WRONG = ("fault", "not comparable")  # another shape or NaN is not even comparable
@@ -35,7 +28,7 @@ SCRIPT = """
 import numpy as np
 from polymae.backends.presets import model_config
 from polymae.backends.runtime import load_backend
-from polymae.compare.recording.injected import injected_losses
+from polymae.compare.levels.loss import injected_losses
 runtime = load_backend({framework!r})
 runtime.setup("cpu", 1)
 for name in {models!r}:

@@ -8,7 +8,7 @@ import pytest
 from runs import MODEL, inputs, refused
 
 from polymae.cli import main
-from polymae.compare.recording.trace import Trace
+from polymae.compare.trace import Trace
 
 
 def bad_inputs(folder: Path) -> dict[str, tuple[Any, str]]:

@@ -8,11 +8,11 @@ from runs import CONFIG, Edited, changed, judged, oracle, plain, recorded
 
 from polymae.backends.spec import params
 from polymae.compare import OF_ONE_RUN
-from polymae.compare.judging.findings import Finding, Judgement, Verdict
-from polymae.compare.judging.levels import expected
-from polymae.compare.judging.metrics import U, error
-from polymae.compare.recording.trace import Trace
-from polymae.compare.reporting.report import About, Report
+from polymae.compare.levels import expected
+from polymae.compare.limits.findings import Finding, Judgement, Verdict
+from polymae.compare.limits.metrics import U, error
+from polymae.compare.report.report import About, Report
+from polymae.compare.trace import Trace
 
 ABOUT = About("model", "weights", "hash", "inputs", 0.75)
 BIAS = "grad/blocks.1.attn.qkv.bias"

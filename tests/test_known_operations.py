@@ -12,7 +12,7 @@ from untested import require
 
 from polymae.backends.operations import OPERATIONS, PRODUCTS
 from polymae.cli import main
-from polymae.compare.judging.kernels import holds, known_kernels, known_operations, named_version, nearest
+from polymae.compare.judge.kernels import holds, known_kernels, known_operations, named_version, nearest
 from polymae.compare.operations.measure import LEAST
 from polymae.compare.operations.profile import profile_operations
 from polymae.compare.operations.rows import ACCEPTED, NOTABLE, REMEMBERED, SAME, WRONG

@@ -22,7 +22,7 @@ from perceptron import (
 )
 
 from polymae.compare import Problem, Tap, assert_parity, parity
-from polymae.compare.reporting.report import Report
+from polymae.compare.report.report import Report
 
 
 def test_a_right_model_passes_in_full():

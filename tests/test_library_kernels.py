@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from polymae.backends.numpy.sums import chained_matmul
 from polymae.compare import Parity, chained, displaced, parity, parity_of_traces, rounded, save_trace, widened
-from polymae.compare.judging.kernels import Inaccuracy
-from polymae.compare.own import explained, floor
-from polymae.compare.own.arrays import Tensors
-from polymae.compare.own.frameworks import environments, frameworks_called
+from polymae.compare.api import explained, floor
+from polymae.compare.api.arrays import Tensors
+from polymae.compare.api.frameworks import environments, frameworks_called
+from polymae.compare.judge.kernels import Inaccuracy
 
 U = 2.0**-24
 RNG = np.random.default_rng(3)

@@ -12,7 +12,7 @@ import pytest
 from perceptron import FORWARD, GRADIENTS, INPUTS, PRODUCT, Arrays, another_order, judged, model, port
 
 from polymae.compare import Problem, parity, parity_of_traces, save_trace
-from polymae.compare.own.arrays import Tensors
+from polymae.compare.api.arrays import Tensors
 
 
 def test_a_tuple_a_list_and_a_lone_tensor_have_numbers_for_names():

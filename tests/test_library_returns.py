@@ -12,7 +12,7 @@ from children import run_in
 from perceptron import PRODUCT, Arrays, judged, model, returning, same
 
 from polymae.compare import Problem, parity
-from polymae.compare.own.arrays import NARROW, as_array
+from polymae.compare.api.arrays import NARROW, as_array
 
 
 @pytest.fixture(autouse=True)
@@ -181,7 +181,7 @@ def test_numpys_arrays_of_a_type_that_numpy_does_not_know_are_read(framework, me
     said = run_in(framework, f"""
 import numpy as np
 {HALVES[framework]}
-from polymae.compare.own.arrays import as_array
+from polymae.compare.api.arrays import as_array
 array = make(np.float32([1, 1.5, 3])).{method}()
 read, narrow = as_array("y", array)
 print(array.dtype.kind, read.dtype, narrow, read)

@@ -15,7 +15,7 @@ from perceptron import GRADIENTS, INPUTS, another_order, float64_always, model
 from untested import require
 
 from polymae.compare import Problem, parity_of_traces, save_trace
-from polymae.compare.recording.trace import Trace, TraceProblem
+from polymae.compare.trace import Trace, TraceProblem
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "docs" / "examples"
 

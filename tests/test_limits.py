@@ -6,9 +6,9 @@ from runs import CONFIG
 
 from polymae.backends.presets import model_config
 from polymae.backends.spec import taps
-from polymae.compare.judging.metrics import closeness, coherence, error, not_finite, worst_row
-from polymae.compare.judging.tensors import judge_tensor
-from polymae.compare.judging.tolerance import (
+from polymae.compare.limits.metrics import closeness, coherence, error, not_finite, worst_row
+from polymae.compare.limits.tensors import judge_tensor
+from polymae.compare.limits.tolerance import (
     ALONE,
     END_TO_END,
     APriori,

@@ -17,16 +17,17 @@ from polymae.backends.numpy import runtime as numpy_runtime
 from polymae.backends.presets import model_config
 from polymae.backends.spec import loss_taps, taps
 from polymae.compare import OF_ONE_RUN
-from polymae.compare.judging import localise as module
-from polymae.compare.judging.findings import Finding, Judgement
-from polymae.compare.judging.introduced import OwnTaps, introduced, oracle_model
-from polymae.compare.judging.judge import judge
-from polymae.compare.judging.localise import localise
-from polymae.compare.judging.metrics import U
-from polymae.compare.recording.inputs import random_inputs
-from polymae.compare.recording.record import Run, record
-from polymae.compare.recording.trace import Trace
-from polymae.compare.recording.worker import record_in_process
+from polymae.compare.judge import localise as module
+from polymae.compare.judge.local_error import OwnTaps, introduced, oracle_model
+from polymae.compare.judge.localise import localise
+from polymae.compare.judge.traces import judge
+from polymae.compare.limits.findings import Finding, Judgement
+from polymae.compare.limits.metrics import U
+from polymae.compare.options import Run
+from polymae.compare.record.child import record_in_process
+from polymae.compare.record.inputs import random_inputs
+from polymae.compare.record.record import record
+from polymae.compare.trace import Trace
 
 LEVELS = (*OF_ONE_RUN, "gradients")
 SMALL = (
@@ -79,7 +80,7 @@ def weights_of(config: Config) -> dict[str, Any]:
 def test_the_oracle_introduces_nothing_anywhere(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Forward and backward recomputed from its own tensors are what it had, and no tensor is left out."""
     config = model_config(model)
-    monkeypatch.setattr("polymae.compare.recording.record.initial_weights", lambda config, seed: weights_of(config))
+    monkeypatch.setattr("polymae.compare.record.record.initial_weights", lambda config, seed: weights_of(config))
     np.savez(tmp_path / "in.npz", **random_inputs(config, batch=3))
     levels = ("forward", "loss", "gradients")
     record(Run("numpy", tmp_path / "t.npz", tmp_path / "in.npz", model=model, dtype="float64", levels=levels))

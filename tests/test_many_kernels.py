@@ -9,16 +9,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from mutants.subjects import trained_weights
 from runs import FOLDER, MODEL
 
 from polymae.backends.presets import model_config
-from polymae.compare.faults.subjects import trained_weights
-from polymae.compare.judging.findings import Judgement
+from polymae.compare.limits.findings import Judgement
 from polymae.compare.offline import compare_traces
-from polymae.compare.recording.batch import record_batch
-from polymae.compare.recording.inputs import random_inputs
-from polymae.compare.recording.record import Run
-from polymae.compare.verdict import Comparison
+from polymae.compare.options import Comparison, Run
+from polymae.compare.record.child import record_batch
+from polymae.compare.record.inputs import random_inputs
 from polymae.convert.writing import write_checkpoint
 
 SETTINGS = runpy.run_path(str(Path(__file__).parents[1] / "benchmarks" / "kernel_settings.py"))

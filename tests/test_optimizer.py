@@ -15,11 +15,13 @@ from polymae.backends.initial import initial_weights
 from polymae.backends.optimization import Schedule, Settings, State, clip_scale, decay_of, trainable
 from polymae.backends.presets import model_config
 from polymae.backends.runtime import load_backend
-from polymae.compare.judging.findings import Finding
-from polymae.compare.judging.tensors import judge_tensor
-from polymae.compare.judging.tolerance import APriori
-from polymae.compare.recording import training
-from polymae.compare.recording.training import CASES, injected, optimizer_steps, optimizer_taps, training_config
+from polymae.backends.spec import params
+from polymae.compare.levels import small
+from polymae.compare.levels.optimizer import CASES, injected, optimizer_steps, taps
+from polymae.compare.levels.small import training_config
+from polymae.compare.limits.findings import Finding
+from polymae.compare.limits.tensors import judge_tensor
+from polymae.compare.limits.tolerance import APriori
 
 MODEL = "mae_vit_test_patch8"
 CONFIG = model_config(MODEL)
@@ -41,12 +43,12 @@ def recorded(dtype: str) -> dict[str, np.ndarray]:
 
 def judged(actual: dict[str, Any]) -> list[Finding]:
     oracle, twin = recorded("float64"), recorded("float32")
-    assert list(actual) == [tap.name for tap in optimizer_taps(CONFIG)]
+    assert list(actual) == [tap.name for tap in taps(CONFIG)]
     return [
         judge_tensor(
             "optimizer", tap, actual[tap.name], oracle[tap.name], [] if tap.exact else [twin[tap.name]], APriori(3)
         )
-        for tap in optimizer_taps(CONFIG)
+        for tap in taps(CONFIG)
     ]
 
 
@@ -118,8 +120,8 @@ import numpy as np
 from polymae.backends.optimization import Settings
 from polymae.backends.presets import model_config
 from polymae.backends.runtime import load_backend
-from polymae.compare.recording.inputs import random_inputs
-from polymae.compare.recording.training import optimizer_steps
+from polymae.compare.record.inputs import random_inputs
+from polymae.compare.levels.optimizer import optimizer_steps
 config, runtime = model_config("{model}"), load_backend("{framework}")
 runtime.setup()
 np.savez("{folder}/float32.npz", **dict(optimizer_steps(runtime, config, "cpu", "float32")))
@@ -198,7 +200,7 @@ def planted(monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
         "no decay on tokens": lambda name, decay: 0.0 if "token" in name else decay,
     }
     if fault == "schedule off by one":
-        monkeypatch.setattr(training, "SCHEDULE", OneStepLate(**vars(training.SCHEDULE)))
+        monkeypatch.setattr(small, "SCHEDULE", OneStepLate(**vars(small.SCHEDULE)))
     elif fault in spared:
         rule = spared[fault]
         monkeypatch.setattr(
@@ -234,7 +236,7 @@ def test_a_fault_is_seen_and_placed(monkeypatch: pytest.MonkeyPatch, fault: str,
 
 def test_what_an_optimizer_does_not_hold_is_told() -> None:
     """So that a frozen table that is trained, or a parameter that is forgotten, shows in the decay."""
-    names = [param.name for param in training.params(SMALL)]
+    names = [param.name for param in params(SMALL)]
     right = recorded("float32")["optimizer/decay"]
     assert right[names.index("pos_embed")] == -1
     assert right[names.index("mask_token")] == 0.05

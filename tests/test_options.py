@@ -8,10 +8,11 @@ from runs import CONFIG, MODEL, Edited, oracle, plain, recorded, refused, report
 from polymae.backends.config import ConfigError, MAEConfig, ViTConfig
 from polymae.cli import main
 from polymae.compare import profile
-from polymae.compare.judging.levels import expected
+from polymae.compare.levels import expected
 from polymae.compare.offline import compare_traces
-from polymae.compare.recording.trace import Trace
-from polymae.compare.verdict import Comparison, require_reference
+from polymae.compare.options import Comparison
+from polymae.compare.trace import Trace
+from polymae.compare.verdict import require_reference
 from polymae.files.errors import Problem
 
 IGNORED = (
@@ -19,21 +20,11 @@ IGNORED = (
     "--batch=3", "--norm-pix-loss", "--allow-tf32", "--time-limit=5", "--images=a.jpg", "--inputs=a.npz", "--keep=a",
     "--python=torch=python3",
 )  # fmt: skip
-OF_COMPARE = (
-    "--weights=a.pth", "--traces=a.npz", "--level=loss", "--reference=numpy", "--rtol=0", "--atol=0", "--junit=a.xml",
-    "--against=a.json", *IGNORED[2:9], *IGNORED[10:],
-)  # fmt: skip
 
 
 @pytest.mark.parametrize("option", IGNORED)
 def test_what_says_how_to_record_is_refused_with_traces(option: str, capsys: pytest.CaptureFixture[str]) -> None:
     said = refused(capsys, "compare", option, "--traces", oracle(), plain())
-    assert said.endswith(f"leave out --{option[2:].partition('=')[0]}.\n")
-
-
-@pytest.mark.parametrize("option", OF_COMPARE)
-def test_what_has_no_meaning_for_power_is_refused(option: str, capsys: pytest.CaptureFixture[str]) -> None:
-    said = refused(capsys, "compare", "--power", option)
     assert said.endswith(f"leave out --{option[2:].partition('=')[0]}.\n")
 
 

@@ -15,8 +15,8 @@ import pytest
 from made_reports import made_report
 from untested import skipped_where
 
-from polymae.compare.reporting.against import against
-from polymae.compare.reporting.page import write_page
+from polymae.compare.report.baseline import against
+from polymae.compare.report.html import write_page
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = skipped_where(CHROMIUM is None, "Chromium draws the page and is not here", "apt-get install chromium")

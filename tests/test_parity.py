@@ -11,8 +11,8 @@ from polymae.backends.config import MAEConfig
 from polymae.backends.presets import model_config
 from polymae.cli import main
 from polymae.compare import LEVELS
+from polymae.compare.options import Comparison
 from polymae.compare.run import compare
-from polymae.compare.verdict import Comparison
 
 TEST = "mae_vit_test_patch8"
 SIZES = "patch_size=8,embed_dim=24,depth=2,num_heads=2"

@@ -8,8 +8,8 @@ from collections.abc import Callable
 import pytest
 from children import gone
 
-from polymae.compare.recording import patience
-from polymae.compare.recording.patience import COMPUTING, SILENCE, GivenUp, Patience, processor_time, run_patiently
+from polymae.compare.record import patience
+from polymae.compare.record.patience import COMPUTING, SILENCE, GivenUp, Patience, processor_time, run_patiently
 
 YEAR = 365 * 86400
 

@@ -2,25 +2,26 @@
 
 import json
 import sys
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+from mutants import FAULTS, plant
+from mutants.bench import PROGRAM
+from mutants.planting import in_each
+from mutants.recording import Mutant
+from mutants.subjects import MODELS, trained_weights, write_subject
 
 from polymae.backends.denormals import denormals
 from polymae.backends.initial import initial_weights
 from polymae.backends.presets import model_config
 from polymae.backends.runtime import load_backend
-from polymae.compare.faults import FAULTS, plant
-from polymae.compare.faults.planting import in_each
-from polymae.compare.faults.subjects import MODELS, trained_weights, write_subject
-from polymae.compare.recording import batch, worker
-from polymae.compare.recording.batch import record_batch
-from polymae.compare.recording.inputs import random_inputs
-from polymae.compare.recording.patience import Patience
-from polymae.compare.recording.record import Run
+from polymae.compare.record import child as worker
+from polymae.compare.record.child import record_batch
+from polymae.compare.record.inputs import random_inputs
+from polymae.compare.record.patience import Patience
 from polymae.files.errors import Problem
 
 CONFIG = model_config(MODELS[0])
@@ -67,7 +68,7 @@ def test_every_weight_of_a_subject_shows_a_fault() -> None:
 def test_an_unknown_fault_offers_the_nearest() -> None:
     with pytest.raises(Problem, match="tanh gelu"), plant("tanh glu", "numpy", CONFIG):
         pass
-    with pytest.raises(Problem, match="--power` lists all") as told, plant("zzz", "numpy", CONFIG):
+    with pytest.raises(Problem, match="make power` lists all") as told, plant("zzz", "numpy", CONFIG):
         pass
     assert 1 < sum(name in str(told.value) for name in FAULTS) < 6
 
@@ -88,14 +89,15 @@ def test_a_fault_that_makes_no_difference_in_a_model_is_refused(model: str) -> N
         pass
 
 
-def runs(folder: Path, count: int) -> list[Run]:
+def runs(folder: Path, count: int) -> list[Mutant]:
     weights, inputs = write_subject(folder, MODELS[0])
-    return [Run("numpy", folder / f"{i}.npz", inputs, weights, MODELS[0], levels=("forward",)) for i in range(count)]
+    common = {"inputs": inputs, "weights": weights, "model": MODELS[0], "levels": ("forward",)}
+    return [Mutant("numpy", folder / f"{i}.npz", **common) for i in range(count)]
 
 
 def test_a_run_that_cannot_be_recorded_is_a_row(tmp_path: Path) -> None:
     first, second, third = runs(tmp_path, 3)
-    found = record_batch([first, replace(second, fault="no such fault"), third])
+    found = record_batch([first, replace(second, fault="no such fault"), third], program=PROGRAM)
     assert [bool(outcome.trace) for outcome in found] == [True, False, True]
     assert "Unknown fault" in found[1].reason
     assert not second.out.exists()
@@ -164,4 +166,4 @@ def test_an_interpreter_that_is_not_there_is_a_row(tmp_path: Path) -> None:
 def test_a_run_survives_the_way_to_the_worker(tmp_path: Path) -> None:
     (run,) = runs(tmp_path, 1)
     run = replace(run, images=(tmp_path / "a.jpg",), taps=("blocks.*",), twin=2)
-    assert batch._run(json.loads(json.dumps(asdict(run), default=str))) == run
+    assert Mutant.from_dict(json.loads(json.dumps(run.as_dict()))) == run

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from made_reports import made_report
 
-from polymae.compare.judging.findings import Finding
-from polymae.compare.reporting.page import write_page
-from polymae.compare.reporting.plots import curve_plots, depth_plot, introduced_plot
-from polymae.compare.reporting.report import Reference, Report
+from polymae.compare.limits.findings import Finding
+from polymae.compare.report.html import write_page
+from polymae.compare.report.plots import curve_plots, depth_plot, introduced_plot
+from polymae.compare.report.report import Reference, Report
 
 ZERO = ("tokens", "latent", "decoder_norm")
 SERIES = "var(--series2)"  # of the framework that has no error at these

@@ -6,18 +6,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from mutants import FAULTS, bench
+from mutants import __main__ as command
+from mutants import power as module
+from mutants.bench import Bench
+from mutants.elsewhere import PASSING, USUAL, side_by_side
+from mutants.power import Power, Row, margin, power, power_of
+from mutants.power_table import complaints, markdown
 
-from polymae.cli import main
-from polymae.compare.faults import FAULTS, bench
-from polymae.compare.faults import power as module
-from polymae.compare.faults.bench import Bench
-from polymae.compare.faults.elsewhere import PASSING, USUAL, side_by_side
-from polymae.compare.faults.measured import EXACT
-from polymae.compare.faults.power import Power, Row, margin, power, power_of
-from polymae.compare.faults.power_table import complaints, markdown
-from polymae.compare.judging.findings import Finding, Judgement
-from polymae.compare.recording.record import Run
-from polymae.compare.recording.trace import Outcome
+from polymae.compare.limits.findings import Finding, Judgement
+from polymae.compare.options import Run
+from polymae.compare.report.power import EXACT
+from polymae.compare.trace import Outcome
 
 FEW = (
     "last norm eps ten times larger", "mask of the kept", "attention scale off by 1e-5", "q and k swapped",
@@ -125,21 +125,23 @@ def test_what_fails_the_gate_is_told(found: Power) -> None:
     assert complaints(spoilt) == ["numpy, correct run of a model: fault at pred (2.5 of its limit)"]
 
 
-def test_the_command_prints_machines_their_numbers(
+def test_the_command_writes_what_it_prints(
     found: Power, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     asked: list[object] = []
-    monkeypatch.setattr(module, "power", lambda frameworks, **options: asked.append(frameworks) or found)
-    assert main(["compare", "--power", "--frameworks", "numpy", "--json"]) == 0
-    printed = json.loads(capsys.readouterr().out, parse_constant=lambda text: pytest.fail(f"{text} is not JSON"))
-    assert asked == [("numpy",)]
+    kept: list[object] = []
+    monkeypatch.setattr(command, "power", lambda frameworks, **options: asked.append((frameworks, options)) or found)
+    monkeypatch.setattr(command, "remember", kept.append)
+    numbers, page = tmp_path / "power.json", tmp_path / "power.md"
+    words = ["--frameworks", "numpy", "--json", str(numbers), "--markdown", str(page), "--remember"]
+    assert command.main(words) == 0
+    assert asked == [(("numpy",), {"time_limit": None, "model": None})]
+    printed = json.loads(numbers.read_text(), parse_constant=lambda text: pytest.fail(f"{text} is not JSON"))
     assert list(printed) == ["faults"]
+    assert kept == [printed["faults"]]
     assert {"name", "framework", "level", "margin", "located_at"} <= printed["faults"][0].keys()
     assert all(2 <= row["margin"] <= EXACT for row in printed["faults"])
-    page = tmp_path / "power.md"
-    assert main(["compare", "--power", "--markdown", str(page), "--out", str(tmp_path / "out")]) == 0
     said = capsys.readouterr().out
-    assert json.loads((tmp_path / "out" / "power.json").read_text()) == printed
     (line,) = [line for line in said.splitlines() if line.startswith("denormal numbers flushed")]
     assert "notice" in line
     assert "| notice |" in page.read_text()
@@ -150,8 +152,8 @@ def test_the_command_prints_machines_their_numbers(
         assert row.expected in page.read_text()
     assert "6 of 6 planted faults" in " ".join(said.split())
     spoilt = replace(found, rows=[Row("tanh gelu", "numpy", "a model", problem="it crashed")])
-    monkeypatch.setattr(module, "power", lambda frameworks, **options: spoilt)
-    assert main(["compare", "--power", "--json"]) == 1
+    monkeypatch.setattr(command, "power", lambda frameworks, **options: spoilt)
+    assert command.main([]) == 1
     assert "it crashed" in capsys.readouterr().err
 
 

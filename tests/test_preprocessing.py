@@ -13,22 +13,13 @@ from untested import require
 
 from polymae.backends.presets import model_config
 from polymae.backends.spec import Tap
-from polymae.compare.judging.metrics import error
-from polymae.compare.judging.tensors import judge_tensor
-from polymae.compare.judging.tolerance import APriori
-from polymae.compare.recording import preprocessing
-from polymae.compare.recording.inputs import photographs
-from polymae.compare.recording.preprocessing import (
-    centre_crop,
-    demo_photographs,
-    evaluation_pixels,
-    image_digests,
-    normalise,
-    preprocessed,
-    preprocessing_taps,
-    resize,
-    resized_sides,
-)
+from polymae.compare.levels.inputs import image_digests, preprocessed, preprocessing_taps
+from polymae.compare.limits.metrics import error
+from polymae.compare.limits.tensors import judge_tensor
+from polymae.compare.limits.tolerance import APriori
+from polymae.compare.record.inputs import photographs
+from polymae.data import images as preprocessing
+from polymae.data.images import centre_crop, demo_photographs, evaluation_pixels, normalise, resize, resized_sides
 from polymae.files.errors import Problem
 
 CONFIG = model_config("mae_vit_test_patch8")

@@ -17,7 +17,7 @@ from runs import inputs, oracle, plain, recorded, twins
 
 from polymae.backends.installing import spelled
 from polymae.backends.runtime import load_backend
-from polymae.compare.recording.trace import Trace
+from polymae.compare.trace import Trace
 from polymae.convert.checkpoint import content_hash
 from polymae.convert.writing import official_checkpoint
 

@@ -19,10 +19,10 @@ from polymae.backends.spec import params
 from polymae.cli import main
 from polymae.cli.convert_weights import main as convert
 from polymae.compare import OF_ONE_RUN
-from polymae.compare.judging.levels import expected
+from polymae.compare.levels import expected
 from polymae.compare.offline import compare_traces
-from polymae.compare.recording.trace import Trace, write_trace
-from polymae.compare.verdict import Comparison
+from polymae.compare.options import Comparison
+from polymae.compare.trace import Trace, write_trace
 from polymae.convert.checkpoint import content_hash
 from polymae.convert.writing import official_checkpoint
 
@@ -90,9 +90,6 @@ def test_options_are_obeyed(tmp_path: Path) -> None:
     assert record("--mask-ratio", 0.5)["latent"].shape == (N, 9, D)
     assert record("--seed", 1).manifest["source"] != plain.manifest["source"]
     assert record("--dtype", "float64")["pred"].dtype == np.float64
-    spoilt = record("--fault", "mask token not loaded")
-    assert spoilt.manifest["fault"] == "mask token not loaded"
-    assert spoilt.manifest["weights"]["mask_token"] != record().manifest["weights"]["mask_token"]
     twin, noisy = record("--twin", 1)["pred"], record("--kernel-noise", "softmax=5")["pred"]
     plain_pred = record()["pred"]
     assert 0 < np.abs(twin - plain_pred).max() < 1e-5
@@ -162,7 +159,6 @@ def test_what_cannot_be_run_is_told(tmp_path: Path, weights: Path, capsys: pytes
         (("--weights", text, *model), ["text.pth"]),
         (("--weights", encoder), ["without a decoder", "_full.pth", "mae_visualize"]),
         (("--weights", weights, "-m", SHALLOW), [f"Its shapes are those of {MODEL}"]),
-        ((*model, "--fault", "tanh glu"), ["Nearest names: tanh gelu"]),
         ((*model, "--device", "cuda"), ["NumPy has no 'cuda'"]),
         ((*model, "--device", "cudo"), ["Did you mean 'cuda'"]),
         ((*model, "--dtype", "bfloat16"), ["numpy runs float32, float64"]),

@@ -19,16 +19,16 @@ from runs import oracle, plain, twins
 
 from polymae.cli import main
 from polymae.compare import LEVELS
-from polymae.compare.judging.findings import Finding, Judgement
-from polymae.compare.reporting import page
-from polymae.compare.reporting.against import against
-from polymae.compare.reporting.files import require_places, write_files
-from polymae.compare.reporting.junit import as_junit
-from polymae.compare.reporting.markdown import as_markdown
-from polymae.compare.reporting.report import SCHEMA, Reference, Report, ReportProblem
+from polymae.compare.limits.findings import Finding, Judgement
+from polymae.compare.report import html as page
+from polymae.compare.report.baseline import against
+from polymae.compare.report.files import require_places, write_files
+from polymae.compare.report.junit import as_junit
+from polymae.compare.report.markdown import as_markdown
+from polymae.compare.report.report import SCHEMA, Reference, Report, ReportProblem
 from polymae.files.errors import Problem
 
-TEXT = resources.files("polymae.compare.reporting").joinpath("report.schema.json").read_text()
+TEXT = resources.files("polymae.compare.report").joinpath("report.schema.json").read_text()
 WRONG = "blocks.1.norm2"
 ODD = 'a "b" <i>c</i> | *d* \x07 `e`'
 

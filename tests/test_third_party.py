@@ -1,6 +1,6 @@
 """Hugging Face transformers and timm for real: their files run here, ours run there, and the outputs are the same.
 
-Same means: both are as near to the float64 oracle as float32 can be (compare/judging/tolerance.py).
+Same means: both are as near to the float64 oracle as float32 can be (compare/limits/tolerance.py).
 """
 
 import shutil
@@ -12,8 +12,8 @@ from third_party import OTHERS, Arrays, Other
 
 from polymae.backends.numpy.sums import summed_in_chains
 from polymae.cli.convert_weights import main as convert
-from polymae.compare.judging.metrics import error
-from polymae.compare.judging.tolerance import scalar_limit, tensor_limit
+from polymae.compare.limits.metrics import error
+from polymae.compare.limits.tolerance import scalar_limit, tensor_limit
 from polymae.convert.checkpoint import open_checkpoint
 from polymae.convert.choice import model_of
 from polymae.convert.writing import official_checkpoint

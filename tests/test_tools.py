@@ -35,7 +35,7 @@ def definitions(code: str, line: int, column: int, path: Path) -> list[Path]:
         ("from polymae.hub import load\nload", "hub/loading.py"),
         ("from polymae.convert.checkpoint import open_checkpoint\nopen_checkpoint", "convert/checkpoint.py"),
         ("from polymae import load\nload", "hub/loading.py"),
-        ("import polymae\npolymae.compare.assert_parity", "compare/own/library.py"),
+        ("import polymae\npolymae.compare.assert_parity", "compare/api/library.py"),
     ],
 )
 def test_an_editor_finds_the_definition(code: str, target: str, folder: Path | None, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from runs import CONFIG, MODEL, inputs, oracle
 
 from polymae.backends.config import ViTConfig
-from polymae.compare.recording.trace import MANIFEST, Trace, TraceProblem, write_trace
+from polymae.compare.trace import MANIFEST, Trace, TraceProblem, write_trace
 
 WHOLE: dict[str, object] = {
     "framework": "numpy",

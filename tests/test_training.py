@@ -17,21 +17,16 @@ from polymae.backends.numpy.sums import summed_in_chains
 from polymae.backends.optimization import Settings, decay_of
 from polymae.backends.presets import model_config
 from polymae.backends.runtime import load_backend
-from polymae.compare.judging.curves import judge_curve
-from polymae.compare.judging.findings import Finding
-from polymae.compare.judging.metrics import U
-from polymae.compare.recording import training
-from polymae.compare.recording.preprocessing import MEAN, STD, demo_photographs
-from polymae.compare.recording.training import (
-    curve_taps,
-    training_batch,
-    training_config,
-    training_curve,
-    training_digest,
-)
+from polymae.compare.levels import small
+from polymae.compare.levels.curve import taps, training_batch, training_curve, training_digest
+from polymae.compare.levels.small import training_config
+from polymae.compare.limits.curves import judge_curve
+from polymae.compare.limits.findings import Finding
+from polymae.compare.limits.metrics import U
+from polymae.data.images import MEAN, STD, demo_photographs
 
 CONFIG = model_config("mae_vit_test_patch8")
-LOSS = list(curve_taps(CONFIG))[1]
+LOSS = list(taps(CONFIG))[1]
 ORACLE = np.linspace(2.0, 1.0, 10)
 TWINS = [ORACLE * (1 + 3 * U), ORACLE * (1 - 2 * U)]
 
@@ -138,7 +133,7 @@ def test_the_digest_knows_what_is_fed(monkeypatch: pytest.MonkeyPatch) -> None:
     digest = training_digest(CONFIG)
     assert digest == training_digest(model_config("mae_vit_base_patch16"))
     assert digest != training_digest(model_config("vit_test_patch8"))
-    monkeypatch.setattr(training, "SEED", 1)
+    monkeypatch.setattr(small, "SEED", 1)
     assert digest != training_digest(CONFIG)
 
 
@@ -151,13 +146,13 @@ def test_a_hundred_steps_and_what_a_fault_does_to_them(monkeypatch: pytest.Monke
     for seed in (1, 2):
         with summed_in_chains(seed):
             twins.append(curve("numpy")["curve/loss"])
-    assert list(oracle) == [tap.name for tap in curve_taps(CONFIG)]
+    assert list(oracle) == [tap.name for tap in taps(CONFIG)]
     losses = oracle["curve/loss"]
     assert losses.shape == oracle["curve/lr"].shape == (100,)
     assert losses[-10:].mean() < 0.7 * losses[:10].mean()  # it learns
     assert judged(curve("torch")["curve/loss"], losses, twins).verdict == "roundoff"
     assert judged(curve("numpy", norm_eps=1e-5)["curve/loss"], losses, twins).ratio > 2
-    monkeypatch.setattr(training, "SETTINGS", replace(training.SETTINGS, betas=(0.9, 0.999)))
+    monkeypatch.setattr(small, "SETTINGS", replace(small.SETTINGS, betas=(0.9, 0.999)))
     finding = judged(curve("numpy")["curve/loss"], losses, twins)
     assert finding.ratio > 100
     assert "first over its limit at step 3 " in finding.reason  # the second update is the first that it changes
@@ -168,12 +163,13 @@ import numpy as np
 from polymae.backends.optimization import Settings, decay_of
 from polymae.backends.presets import model_config
 from polymae.backends.runtime import load_backend
-from polymae.compare.recording import training
-training.STEPS = 12
+from polymae.compare.levels import small
+from polymae.compare.levels.curve import training_curve
+small.STEPS = 12
 runtime = load_backend("{framework}")
 runtime.setup(threads=1)
 for model in {models}:
-    found = dict(training.training_curve(runtime, model_config(model), "cpu", "float32"))
+    found = dict(training_curve(runtime, model_config(model), "cpu", "float32"))
     np.savez("{folder}/" + model + ".npz", **found)
 """
 MODELS = ["mae_vit_test_patch8", "flyegle_mae_vit_test_patch8", "vit_test_patch8"]
@@ -181,7 +177,7 @@ MODELS = ["mae_vit_test_patch8", "flyegle_mae_vit_test_patch8", "vit_test_patch8
 
 def test_every_framework_trains_alike(framework: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run_in(framework, SCRIPT.format(framework=framework, models=MODELS, folder=tmp_path))
-    monkeypatch.setattr(training, "STEPS", 12)
+    monkeypatch.setattr(small, "STEPS", 12)
     runtime = load_backend("numpy")
     for model in MODELS:
         oracle = dict(training_curve(runtime, model_config(model), "cpu", "float64"))

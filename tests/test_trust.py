@@ -15,18 +15,18 @@ from polymae.backends.spec import Tap, taps
 from polymae.compare import OF_ONE_RUN, profile
 from polymae.compare import Tap as OwnTap
 from polymae.compare import parity as parity_of
-from polymae.compare.judging.curves import judge_curve
-from polymae.compare.judging.findings import Finding, Judgement
-from polymae.compare.judging.floors import Floors
-from polymae.compare.judging.judge import judge
-from polymae.compare.judging.localise import localise
-from polymae.compare.judging.metrics import U
-from polymae.compare.judging.tensors import judge_tensor
-from polymae.compare.judging.tolerance import APriori, null_limit, outliers
+from polymae.compare.judge.localise import localise
+from polymae.compare.judge.traces import judge
+from polymae.compare.limits.curves import judge_curve
+from polymae.compare.limits.findings import Finding, Judgement
+from polymae.compare.limits.floors import Floors
+from polymae.compare.limits.metrics import U
+from polymae.compare.limits.tensors import judge_tensor
+from polymae.compare.limits.tolerance import APriori, null_limit, outliers
 from polymae.compare.offline import compare_traces
-from polymae.compare.recording.trace import Trace
-from polymae.compare.reporting.report import About, Report
-from polymae.compare.verdict import Comparison
+from polymae.compare.options import Comparison
+from polymae.compare.report.report import About, Report
+from polymae.compare.trace import Trace
 from polymae.files.errors import Problem
 
 RNG = np.random.default_rng(0)
@@ -150,7 +150,8 @@ def test_finite_inputs_that_overflow_are_judged_as_far_as_float32_goes(tmp_path:
     with np.load(inputs()) as given:
         np.savez(tmp_path / "large.npz", **{**given, "imgs": given["imgs"] * np.float32(1e30)})
     fields: dict[str, Any] = {"inputs": tmp_path / "large.npz", "model": MODEL, "levels": (*OF_ONE_RUN, "gradients")}
-    from polymae.compare.recording.record import Run, record
+    from polymae.compare.options import Run
+    from polymae.compare.record.record import record
 
     paths = []
     for name, options in (("o", {"dtype": "float64"}), ("t", {"twin": 1}), ("c", {})):

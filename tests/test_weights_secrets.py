@@ -10,8 +10,8 @@ from registered import ALONE, WHOLE, shelf_of_weights  # noqa: F401  (fixture)
 from server import web_server  # noqa: F401  (fixture)
 
 from polymae.cli import main
+from polymae.files import urls as addresses
 from polymae.files.errors import Problem
-from polymae.hub import addresses
 from polymae.hub.cache import fetch_url
 
 

@@ -24,7 +24,7 @@ Step = tuple[str, Callable[[], Array]]  # a tap, and how to compute the gradient
 def gradients(model: MAE | ViT, inputs: Taps, out: Taps, dys: Grads | None = None) -> tuple[Grads, Grads]:
     """The loss's gradient for every parameter and for the taps, from the inputs and taps of a forward pass.
 
-    dys: a dictionary to record the taps' in, which may spoil what it is given (compare/judging/kernels.py).
+    dys: a dictionary to record the taps' in, which may spoil what it is given (compare/judge/kernels.py).
     """
     out = {**out, **{f"input/{name}": array for name, array in inputs.items()}}
     grads: Grads = {}

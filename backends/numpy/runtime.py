@@ -96,7 +96,7 @@ def run(
     """Run a model on NumPy inputs and return its taps and, if asked, the loss's gradients by spec name.
 
     The frozen position tables get a gradient too: it costs nothing and shows more. out, dy: dictionaries to
-    record in, which may spoil what they are given (compare/judging/kernels.py).
+    record in, which may spoil what they are given (compare/judge/kernels.py).
     """
     tensors = {name: from_numpy(array, model) for name, array in inputs.items()}
     out = {} if out is None else out

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 
-from polymae.compare.recording.environment import processor
+from polymae.compare.record.environment import processor
 
 from .faults import FAULTS
 from .judging import Run

@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from types import ModuleType
 
 import numpy as np
-
-from polymae.compare.faults.planting import Edit, edited_copy
+from mutants.planting import Edit, edited_copy
 
 from .settings import Arrays
 

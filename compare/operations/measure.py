@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 
 from ...backends.operations import OPERATIONS, Gradients, load_operations
 from ...backends.runtime import load_backend
-from ..judging.metrics import U
-from ..recording.environment import neutralise
+from ..limits.metrics import U
+from ..record.environment import neutralise
 from .cases import cases
 
 LEAST = 2.0  # units of roundoff from which a kernel may be inaccurate, or its function another: float64 is asked which

@@ -11,8 +11,8 @@ from typing import Any
 
 from ...backends.operations import OPERATIONS, load_operations
 from ...files.errors import Problem
-from ..recording.record import Run
-from ..recording.worker import finished
+from ..options import Run
+from ..record.child import finished
 from .measure import READY, Measured
 from .settings import AS_IS, Setting, command
 

@@ -11,14 +11,14 @@ from typing import Any
 
 from ...backends.operations import PRODUCTS
 from ...files.errors import Problem
-from ..judging.kernels import holds
-from ..judging.tolerance import HIGHEST_FLOOR
+from ..judge.kernels import holds
+from ..limits.tolerance import HIGHEST_FLOOR
 from ..profile import NOTABLE, WRONG
 from .measure import LEAST, Measured
 from .profile import ACCURATE, Profile
 from .settings import NEWEST, SETTINGS
 
-REMEMBERED = Path(__file__).parent.parent / "judging" / "operations.json"
+REMEMBERED = Path(__file__).parent.parent / "judge" / "operations.json"
 ACCEPTED = Path(__file__).parent / "accepted.json"
 SAME = 1.5  # times by which an error may differ between kernels and still count as the same
 QUANTILE = 0.75  # of the inputs, on which an error is typical

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ...backends.operations import OPERATIONS, PRODUCTS
-from ..judging.kernels import holds
+from ..judge.kernels import holds
 from ..profile import NOTABLE
-from ..recording.environment import processor
+from ..record.environment import processor
 from .measure import LEAST, Measured
 from .profile import Profile
 from .rows import SAME, VERSION, Judged

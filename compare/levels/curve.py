@@ -1,0 +1,90 @@
+"""The level curve: a hundred steps of training on crops of photographs, judged within the envelope of the oracle's twins."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...backends.config import Config, MAEConfig
+from ...backends.initial import initial_weights
+from ...backends.runtime import Runtime
+from ...backends.spec import Tap
+from ...data.images import MEAN, STD, demo_photographs
+from ..trace import Inputs, digest
+from . import small
+from .optimizer import CASES, injected
+from .small import training_config
+from .subject import Named, Subject
+
+
+def taps(config: Config) -> Iterator[Tap]:
+    """Learning rates and losses [steps], float64."""
+    yield Tap("curve/lr", "learning rate")
+    yield Tap("curve/loss", "training")
+
+
+def record(subject: Subject) -> Iterator[Named]:
+    """What `taps` lists, of one framework."""
+    return training_curve(subject.runtime, subject.config, subject.run.device, subject.run.dtype)
+
+
+def training_curve(runtime: Runtime, config: Config, device: str, dtype: str) -> Iterator[Named]:
+    """Train the small model from its initial weights. Yields learning rates and losses [STEPS], float64."""
+    config = training_config(config)
+    model = runtime.build(config, initial_weights(config, small.SEED), device, dtype)
+    optimizer = runtime.optimizer(model, small.SETTINGS)
+    rates, losses = [], []
+    for step in range(small.STEPS):
+        batch = training_batch(config, step)
+        losses.append(runtime.train_step(model, optimizer, batch, small.MASK_RATIO, small.rate(step)))
+        rates.append(optimizer.lr)
+    yield "curve/lr", np.array(rates)
+    yield "curve/loss", np.array(losses)
+
+
+def training_batch(config: Config, step: int) -> Inputs:
+    """The batch of a step: imgs [N, 3, height, width], crops of photographs, normalised, with noise or labels."""
+    rng = np.random.Generator(np.random.Philox(key=[small.SEED, step]))
+    crops = [_crop(rng, config.img_size) for _ in range(small.BATCH)]
+    # Not by data/images.py: a fault there is found there, and not here again.
+    imgs = (np.stack(crops) / np.float32(255) - np.array(MEAN, np.float32)) / np.array(STD, np.float32)
+    batch: Inputs = {"imgs": np.ascontiguousarray(imgs.transpose(0, 3, 1, 2))}
+    if isinstance(config, MAEConfig):
+        return batch | {"noise": rng.random((small.BATCH, config.num_patches), np.float32)}
+    return batch | {"labels": rng.integers(config.num_classes, size=small.BATCH, dtype=np.int64)}
+
+
+def _crop(rng: np.random.Generator, size: tuple[int, int]) -> NDArray[np.float32]:
+    photographs = _photographs()
+    photograph = photographs[rng.integers(len(photographs))]
+    top, left = (int(rng.integers(whole - part + 1)) for whole, part in zip(photograph.shape, size))
+    return photograph[top : top + size[0], left : left + size[1]].astype(np.float32)
+
+
+@lru_cache(maxsize=1)
+def _photographs() -> list[NDArray[np.uint8]]:
+    from PIL import Image
+
+    found = []
+    for path in demo_photographs():
+        with Image.open(path) as image:
+            found.append(np.asarray(image.convert("RGB")))
+    return found
+
+
+def training_digest(config: Config) -> str:
+    """SHA-256 of everything the two levels are fed with: batches, initial weights, injected gradients and moments."""
+    config = training_config(config)
+    whole = hashlib.sha256()
+    fed = [training_batch(config, step) for step in range(small.STEPS)] + [initial_weights(config, small.SEED)]
+    for case in CASES:
+        weights, gradients, state = injected(config, case)
+        fed += [weights, gradients, dict(state.m), dict(state.v)]
+    for arrays in fed:
+        for name, array in arrays.items():
+            whole.update(f"{name} {digest(array)} ".encode())
+    return whole.hexdigest()

@@ -1,0 +1,54 @@
+"""Noise behind the operations of NumPy's float64 run, of the size that inaccurate kernels have: what these would explain."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...backends.config import Config
+from ...backends.gradients import backward_taps
+from ...backends.spec import taps
+from ...files.errors import Problem
+from ..limits.metrics import U
+
+
+def operations(config: Config) -> dict[str, str]:
+    """The operation behind every tap that is not exact, and behind every `dy/<tap>` ("gelu backward")."""
+    forward = {tap.name: tap.operation for tap in taps(config) if not tap.exact}
+    return forward | {tap.name: tap.operation for tap in backward_taps(config) if tap.name.startswith("dy/")}
+
+
+def parse_noise(text: str, operations: Collection[str] = ()) -> dict[str, float]:
+    """ "softmax=10.9,gelu=3" as a dictionary. Raises Problem for anything else, or for none of these operations."""
+    try:
+        noise = {name: float(size) for name, size in (part.split("=") for part in text.split(","))}
+        if not all(0 <= size < math.inf for size in noise.values()):
+            raise ValueError
+    except ValueError:
+        raise Problem(f"--kernel-noise {text!r} is not OPERATION=SIZE,...; sizes are in units of roundoff.") from None
+    for name in noise:
+        if operations and name not in operations:
+            raise Problem(f"--kernel-noise {text!r}: this model has no {name!r}, but {', '.join(sorted(operations))}.")
+    return noise
+
+
+class NoisyTaps(dict[str, NDArray[Any]]):
+    """A tap dictionary that spoils what is recorded in it, in place: relative noise behind every call of some operations.
+
+    prefix: what its names lack to be those of `operations`.
+    """
+
+    def __init__(self, noise: Mapping[str, float], operations: Mapping[str, str], prefix: str = ""):
+        super().__init__()
+        self.noise, self.operations, self.prefix = noise, operations, prefix
+        self.rng = np.random.default_rng(0)
+
+    def __setitem__(self, name: str, value: NDArray[Any]) -> None:
+        size = self.noise.get(self.operations.get(self.prefix + name, ""))
+        if size:
+            value *= 1 + size * U * self.rng.standard_normal(value.shape)
+        super().__setitem__(name, value)

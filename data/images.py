@@ -1,0 +1,107 @@
+"""From the image file to the model's input: the official evaluation transform, step by step.
+
+Resize (bicubic, shorter side), CenterCrop, ToTensor, Normalize of torchvision, in Pillow and NumPy: the same bits.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..files.errors import Problem
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+# ImageNet statistics, as in the official transforms.
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+# What Pillow may open: of its other formats some start a program (EPS) or are no pictures.
+FORMATS = ("JPEG", "JPEG2000", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM")
+# Of a resized image: a line of one pixel by thousands would become gigabytes.
+_MOST_PIXELS = 2**26
+
+
+def demo_photographs() -> list[Path]:
+    """The photographs that come with the package (demo/photos). Raises Problem where they are missing."""
+    folder = Path(__file__).resolve().parents[1] / "demo" / "photos"
+    found = sorted(folder.glob("*.jpg"))
+    if not found:
+        raise Problem(f"This installation holds no photographs ({folder}); give your own with --images.")
+    return found
+
+
+def evaluation_pixels(path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """An image file, resized and cropped to size (height, width): uint8 [height, width, 3].
+
+    Raises Problem for a file that is not an image, or whose values or sides do not fit.
+    """
+    image = decode(path)
+    sides = resized_sides((image.height, image.width), size)
+    if sides[0] * sides[1] > _MOST_PIXELS:
+        raise Problem(
+            f"{path} is {image.width} x {image.height} pixels, which to cover {size[1]} x {size[0]} would have to be "
+            f"resized to {sides[1]} x {sides[0]}; crop it first."
+        )
+    return np.array(centre_crop(resize(image, sides), size))
+
+
+def decode(path: Path) -> Image.Image:
+    """An image file in RGB, as torchvision's ImageFolder reads it: alpha is dropped, an EXIF rotation not applied.
+
+    Raises Problem for a file that is not an image, or holds more than 8 bits in its one channel.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            mode = image.mode
+            if mode.startswith(("I", "F")):  # RGB would cut every value at 255
+                raise Problem(f"{path} holds values of more than 8 bits (mode {mode}); save it with 8 bits.")
+            return image.convert("RGB")
+    except IsADirectoryError:
+        raise Problem(f"{path} is a folder; give the images in it, as in {path}/*.jpg.") from None
+    except FileNotFoundError:
+        raise Problem(f"No image {path}; give a JPEG or PNG file.") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as problem:
+        raise Problem(f"{path} is not an image that Pillow can read ({problem}); give a JPEG or PNG file.") from None
+
+
+def resized_sides(image: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
+    """Height and width to resize an image to before it is cropped to size, all (height, width).
+
+    The side that covers less becomes 256/224 of the target's, or just the target's where that is above 224, as
+    official; the other follows, rounded down, as in torchvision.
+    """
+    height, width = image
+    rows, columns = (int(side / (224 / 256)) if max(size) <= 224 else side for side in size)
+    if width * rows >= height * columns:
+        return rows, int(rows * width / height)
+    return int(columns * height / width), columns
+
+
+def resize(image: Image.Image, sides: tuple[int, int]) -> Image.Image:
+    """Pillow's bicubic (a = -0.5, antialiased) to (height, width)."""
+    from PIL import Image
+
+    return image.resize(sides[::-1], Image.Resampling.BICUBIC)
+
+
+def centre_crop(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """The middle of an image that is at least (height, width); half pixels round to even, as in torchvision."""
+    height, width = size
+    top, left = round((image.height - height) / 2), round((image.width - width) / 2)
+    return image.crop((left, top, left + width, top + height))
+
+
+def normalise(pixels: NDArray[np.uint8], dtype: str = "float32") -> NDArray[Any]:
+    """pixels uint8 [..., height, width, 3] to [..., 3, height, width] of a dtype: scaled to [0, 1], then standardised.
+
+    Every step in that dtype: float32 gives torchvision's bits.
+    """
+    scaled = pixels.astype(dtype) / np.array(255, dtype)
+    standard = (scaled - np.array(MEAN, dtype)) / np.array(STD, dtype)
+    return np.ascontiguousarray(np.moveaxis(standard, -1, -3))
