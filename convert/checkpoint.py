@@ -267,7 +267,7 @@ def open_checkpoint(path: str | Path, dialect: str | None = None, prefix: str | 
     text = None
     of_timm = found.dialect.name in ("official", "timm") and found.contents != "mae"
     if found.dialect.config_file or of_timm:
-        text = state.note.get(HF_CONFIG) or config_beside(path)
+        text = state.metadata.get(HF_CONFIG) or config_beside(path)
     if text and of_timm:
         said, text = _of_these_shapes(read_timm_config(text, found.contents), found), None
     elif text:

@@ -61,7 +61,7 @@ def beside(path: Path) -> Path:
 def read_beside(path: Path, state: State) -> Provenance | None:
     """The provenance in a file or beside it; None where there is none. Raises CheckpointProblem where it is damaged."""
     side = next((s for s in (beside(path), beside(path.resolve())) if s.is_file()), beside(path))
-    text, where = state.note.get(NOTE), str(path)
+    text, where = state.metadata.get(NOTE), str(path)
     try:
         if text is None:
             if not side.is_file():

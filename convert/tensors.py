@@ -38,16 +38,12 @@ class CheckpointProblem(Problem, ValueError):
 
 @dataclass(frozen=True)
 class Tensor:
-    """One stored tensor. `load()` gives a read-only array over the mapped file, no copy where the layout allows.
-
-    dtype: a key of DTYPES; bfloat16 loads as uint16 bits. load() raises CheckpointProblem for a damaged file.
-    parts: where the tensor lies in the file in parts along its first axis, these, which need no copy.
-    """
+    """One stored tensor. `load()` gives a read-only array over the mapped file, without a copy if the layout allows it."""
 
     shape: Shape
-    dtype: str
-    load: Callable[[], Array]
-    parts: tuple[Tensor, ...] = ()
+    dtype: str  # a key of DTYPES; bfloat16 loads as uint16 bits
+    load: Callable[[], Array]  # raises CheckpointProblem for a damaged file
+    parts: tuple[Tensor, ...] = ()  # if the file holds it in pieces along its first axis: these, which need no copy
 
     @property
     def nbytes(self) -> int:
@@ -56,22 +52,20 @@ class Tensor:
 
 @dataclass(frozen=True)
 class State:
-    """What a file holds, or is to hold: tensors by the names in the file, and what lies beside them.
-
-    extras: the names of everything else in it. under: the name under which the tensors lie, as "model" in a .pth (a
-    folder format: the folder in it); None where they lie at the top. note: short texts by name, where the format has
-    room for them (a format's HAS_ROOM); empty elsewhere. late: gives the note again, each text as long as before, once
-    every tensor has been loaded: a hash of them is known only then. settings: what training saved of its options, as
-    `args`: numbers, texts and truth values by name. unknown: names of classes in the file that are not known here.
-    """
+    """A file's state dict, read or to be written: tensors by the file's names, and the facts beside them."""
 
     tensors: Mapping[str, Tensor]
-    extras: tuple[str, ...] = ()
-    under: str | None = None
-    note: Mapping[str, str] = field(default_factory=dict)
-    late: Callable[[], Mapping[str, str]] | None = None
+    extras: tuple[str, ...] = ()  # the names of everything else in the file
+    # The key that holds the tensors, as "model" in a .pth; in a folder format, the folder that holds them. None: no wrapper.
+    wrapper: str | None = None
+    # Short texts by name, if the format has room for them (its HAS_ROOM).
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    # Gives the final metadata, each text as long as before. Writers call it after they have loaded every tensor, since only
+    # then the tensors' hash is known.
+    finalize: Callable[[], Mapping[str, str]] | None = None
+    # The options that training saved in the file, as `args`: numbers, texts and truth values by name.
     settings: Mapping[str, Any] = field(default_factory=dict)
-    unknown: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()  # names of classes in the file that PolyMAE does not know
 
 
 def of_array(array: Array) -> Tensor:

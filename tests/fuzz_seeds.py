@@ -48,14 +48,14 @@ class Seed(NamedTuple):
     is_folder: bool = False
 
 
-def state(dtypes: tuple[str, ...] = ("float32",), count: int | None = None, under: str | None = "model") -> State:
+def state(dtypes: tuple[str, ...] = ("float32",), count: int | None = None, wrapper: str | None = "model") -> State:
     """The first tensors of a tiny model, taking the dtypes in turn."""
     tensors = {}
     for i, (name, array) in enumerate(list(initial_weights(CONFIG, seed=1).items())[:count]):
         dtype = dtypes[i % len(dtypes)]
         changed = (array * 50).astype(DTYPES[dtype])
         tensors[name] = Tensor(array.shape, dtype, lambda changed=changed: changed)
-    return State(tensors, under=under)
+    return State(tensors, wrapper=wrapper)
 
 
 def seeds(kind: str, folder: Path) -> list[Seed]:

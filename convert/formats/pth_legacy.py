@@ -19,7 +19,7 @@ from .checks import require_dtypes, stored_bytes
 from .pickle_names import Names
 from .pickle_reader import MAX_OPCODES, read_first_pickle
 from .pickle_values import Persistent
-from .state import find_state
+from .state_dict import find_state
 from .torch_tensors import KNOWN, Place, rebuild, storage_dtype
 from .torch_writer import TYPED, pickled
 

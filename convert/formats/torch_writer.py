@@ -14,8 +14,8 @@ TYPED = {dtype: name for name, dtype in STORAGES.items()}
 def pickled(state: State, views: bool = False) -> bytes:
     """An OrderedDict of tensors, alone or in a dict. views: each storage says of which other it is a part: of none."""
     parts = [pickle.protocol(2)]
-    if state.under is not None:
-        parts += [pickle.EMPTY_DICT, pickle.text(state.under)]
+    if state.wrapper is not None:
+        parts += [pickle.EMPTY_DICT, pickle.text(state.wrapper)]
     parts += [pickle.ORDERED_DICT, pickle.MARK]
     for i, (name, tensor) in enumerate(state.tensors.items()):
         strides = [math.prod(tensor.shape[axis + 1 :]) for axis in range(len(tensor.shape))]
@@ -32,6 +32,6 @@ def pickled(state: State, views: bool = False) -> bytes:
         function = pickle.name(*(TENSOR if typed else TENSOR_OF_BYTES))
         parts += [pickle.text(name), function, pickle.items(arguments), pickle.REDUCE]
     parts.append(pickle.SETITEMS)
-    if state.under is not None:
+    if state.wrapper is not None:
         parts.append(pickle.SETITEM)
     return b"".join([*parts, pickle.STOP])

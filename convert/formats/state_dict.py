@@ -76,8 +76,8 @@ def find_state(
         raise CheckpointProblem(
             f"{where} is no honest checkpoint: its tensors share their bytes so that {size():,} bytes would become {needed:,}."
         )
-    under = ".".join(next(iter(found))) if len(found) == 1 else None
-    return State(tensors, tuple(extras), under=under, settings=_settings(outer), unknown=unknown)
+    wrapper = ".".join(next(iter(found))) if len(found) == 1 else None
+    return State(tensors, tuple(extras), wrapper=wrapper, settings=_settings(outer), unknown=unknown)
 
 
 def _state_dicts(outer: dict[Any, Any], to_tensor: ToTensor) -> dict[tuple[str, ...], dict[Any, Any]]:
