@@ -133,10 +133,10 @@ def _check_several(args: argparse.Namespace, sources: list[Path]) -> None:
 
 def convert_one(args: argparse.Namespace, source: Path, dialect: str, several: bool) -> None:
     """Convert one of the checkpoints."""
-    from ..convert.changes import refuse_inexpressible
     from ..convert.conversion import Wish, convert, prepare, require_apart
     from ..convert.dialects import DIALECTS
     from ..convert.targets import format_for
+    from ..convert.transform import refuse_inexpressible
 
     pixels = _image_size(args.image_size)
     wish = Wish(args.model, args.source, args.encoder_only, args.dtype, pixels, args.num_classes, args.prefix)

@@ -32,10 +32,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print what the file holds and return 0."""
     from ..convert.checkpoint import open_checkpoint
-    from ..convert.choice import model_of
     from ..convert.formats import FORMATS
     from ..convert.hashing import hash_tensors
-    from ..convert.report import oddities
+    from ..convert.problems import oddities
+    from ..convert.resolve import model_of
     from ..hub.sources import local
 
     checkpoint = open_checkpoint(local(args.file), args.dialect, args.prefix)

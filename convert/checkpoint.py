@@ -17,15 +17,15 @@ from ..backends.config import Config, MAEConfig
 from ..files.errors import option
 from . import layouts
 from .dialects import KINDS, OF_CLASSIFIERS, Contents
+from .dialects.contents import expected_params, fitting_models
 from .formats import find_format
 from .hashing import content_hash, hash_tensors
 from .huggingface import FILE as HF_CONFIG
 from .huggingface import read_config, without_qkv_bias
 from .identify import Identified, Reading, identify
+from .problems import layout_problems, needs_decoder, report
 from .provenance import Provenance, beside, read_beside
-from .report import layout_problems, needs_decoder, report
 from .said import config_beside, name_of, require_plausible, require_same, settings_of
-from .shapes import expected_params, fitting_models
 from .tensors import Array, CheckpointProblem, Tensor, cast, of_array
 from .timm_config import read_timm_config
 
@@ -48,7 +48,7 @@ class Checkpoint:
     extras: what else the file holds, ignored. provenance: what an earlier conversion wrote of it, or None. model and
     config: what the file says it is (a config.json, a provenance), or the one preset that has exactly these shapes; else
     None. told: whether the file says it; where only the shapes do, head counts are the preset's. function: what else the
-    file says of the program that it is for (changes.Weights has it). config_text: its config.json. options: of a configuration's
+    file says of the program that it is for (WeightSet has it). config_text: its config.json. options: of a configuration's
     settings, what the options that training saved in the file say. no_qkv_bias: whether its program adds no bias to q, k
     and v, which one of 0 computes. unknown: names of classes in it, beside the weights, that are not known here.
     """

@@ -10,20 +10,20 @@ from typing import Any
 
 from ..backends.config import Config, MAEConfig
 from ..backends.presets import NAMED, model_config
-from .changes import Weights, notices, refuse_inexpressible
 from .checkpoint import Checkpoint, open_checkpoint
-from .choice import model_of, own_size
 from .dialects import DIALECTS, Contents, Dialect
+from .dialects.contents import settings_in
 from .dialects.dialect import EXACT, UNCONFIGURED
 from .formats import FORMATS
 from .hashing import UNKNOWN, Hashed, hash_tensors
 from .overflow import overflow_problem
 from .parts import grouped, unwrapped
+from .problems import report
 from .provenance import Provenance
-from .report import report
+from .resolve import model_of, own_size
 from .said import COMPUTED
-from .shapes import settings_in
 from .tensors import CheckpointProblem, Progress
+from .transform import WeightSet, notices, refuse_inexpressible
 from .writing import NotFiniteProblem, write_weights
 
 
@@ -50,8 +50,8 @@ class Prepared:
 
     checkpoint: Checkpoint
     model: str
-    original: Weights
-    weights: Weights
+    original: WeightSet
+    weights: WeightSet
     asked: bool
 
     def notices(self, target: Dialect, form: str) -> tuple[str, ...]:
@@ -136,14 +136,14 @@ def prepare(path: Path, wish: Wish) -> Prepared:
     return Prepared(checkpoint, model, original, weights, wish.model is not None)
 
 
-def selected(checkpoint: Checkpoint, config: Config, encoder_only: bool = False) -> Weights:
+def selected(checkpoint: Checkpoint, config: Config, encoder_only: bool = False) -> WeightSet:
     """The weights of a model in a checkpoint, with what they were trained for. Raises CheckpointProblem as `select`."""
     dialect = checkpoint.identified.dialect
     computed = {n: v for n, v in dialect.function(checkpoint.contents).items() if n in UNCONFIGURED}
     function = {**({} if checkpoint.provenance else computed), **checkpoint.function}
     contents: Contents = "encoder" if encoder_only else checkpoint.contents
     chosen = checkpoint.select(config, encoder_only)
-    return Weights(config, contents, chosen, function=function, config_text=checkpoint.config_text)
+    return WeightSet(config, contents, chosen, function=function, config_text=checkpoint.config_text)
 
 
 def convert(prepared: Prepared, dialect: str, form: str, output: Path, progress: Progress | None = None) -> str:

@@ -12,9 +12,9 @@ import numpy as np
 
 from ..backends.config import Config
 from .checkpoint import Checkpoint, open_checkpoint
-from .choice import model_of
 from .diff_hints import permuted, transposed
 from .hashing import hash_tensors
+from .resolve import model_of
 from .tensors import Array, Tensor, cast, of_array
 
 ROUNDOFF = 2.0**-24  # the largest relative error of rounding to float32

@@ -86,7 +86,7 @@ def write_config(
 ) -> str:
     """The config.json with which transformers builds this model and computes the same.
 
-    function: as convert.changes.Weights has it. before: the config.json that the weights came with, of which everything
+    function: as convert.transform.WeightSet has it. before: the config.json that the weights came with, of which everything
     is kept that does not contradict the model (labels, mask_ratio, dropout).
     """
     kind, architecture = _KINDS[contents]

@@ -10,11 +10,11 @@ from ..backends.spec import Shape
 from ..backends.spelling import Spelling
 from ..files.errors import option
 from .dialects import DIALECTS, Contents, Dialect, holds, known_params
+from .dialects.contents import contents_of
 from .dialects.dialect import MINDSPORE_TRAINING
 from .layouts import inverse, shape_after
 from .parts import Own, find_part, prefix_of, under, unwrapped
 from .relatives import relative
-from .shapes import contents_of
 from .tensors import CheckpointProblem
 
 Shapes = Mapping[str, Shape]

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from itertools import zip_longest
 
-from .changes import Weights
 from .checkpoint import Checkpoint
 from .dialects import Dialect
+from .dialects.contents import expected_params
 from .layouts import inverse
-from .shapes import expected_params
+from .transform import WeightSet
 
 
-def mapping(checkpoint: Checkpoint, weights: Weights, target: Dialect) -> list[tuple[str, str, str, str]]:
+def mapping(checkpoint: Checkpoint, weights: WeightSet, target: Dialect) -> list[tuple[str, str, str, str]]:
     """A row for each of the weights: names in the file, name in the spec with the shape, names in the target, what is done.
 
     In the spec's order; parts of one tensor stand in rows of their own, derived tensors have a dash in place of a name.

@@ -24,14 +24,14 @@ from ..backends.config import Config, MAEConfig
 from ..backends.initial import sinusoid_table
 from ..backends.presets import NAMED, model_config
 from ..backends.spec import Param, params
-from .changes import Weights
 from .checkpoint import open_checkpoint
-from .choice import model_of
 from .dialects import DIALECTS, Contents
+from .dialects.contents import expected_params
 from .difference import Difference, differences
 from .identify import dialect_named
-from .shapes import expected_params
+from .resolve import model_of
 from .tensors import CheckpointProblem, Tensor
+from .transform import WeightSet
 from .writing import write_weights
 
 Part = Literal["low", "high"]
@@ -90,7 +90,7 @@ def usual_model(dialect: str, contents: Contents | None = None) -> tuple[Config,
 
 def write_probe(
     dialect: str, form: str, path: Path, model: str | None = None, contents: Contents | None = None, part: Part = "low"
-) -> Weights:
+) -> WeightSet:
     """Write a probe as the dialect's own program would write a checkpoint, with nothing of ours in it or beside it.
 
     model: as --model takes it, else a small one. Raises CheckpointProblem as write_weights, and for what does not go
@@ -108,7 +108,7 @@ def write_probe(
         raise CheckpointProblem(
             f"This model has fewer than 2^24 elements: the part low tells them all apart, not {part}."
         )
-    weights = Weights(config, kind, probe_tensors(config, kind, part))
+    weights = WeightSet(config, kind, probe_tensors(config, kind, part))
     write_weights(weights, DIALECTS[dialect], form, path, None)
     return weights
 

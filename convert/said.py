@@ -11,9 +11,9 @@ from ..backends.config import Config, MAEConfig, ViTConfig
 from ..backends.presets import NAMED, preset_name
 from ..files.errors import option
 from .dialects import OF_CLASSIFIERS, Contents, Dialect
+from .dialects.contents import settings_in
 from .huggingface import FILE as HF_CONFIG
 from .identify import Identified
-from .shapes import settings_in
 from .tensors import CheckpointProblem, map_file
 
 # The settings that decide how a program computes, and not which parameters there are.

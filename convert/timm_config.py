@@ -9,8 +9,8 @@ from typing import Any
 
 from ..backends.config import Config, ConfigError, ViTConfig
 from ..backends.presets import PRESETS
-from .changes import encoder_config
 from .dialects import OF_CLASSIFIERS, Contents
+from .transform import encoder_config
 
 _ARGUMENTS = ("img_size", "patch_size", "in_chans", "embed_dim", "depth", "num_heads", "mlp_ratio")
 _POOLING = {"token": "cls", "avg": "gap"}

@@ -15,17 +15,17 @@ from ..backends.spec import differences
 from ..backends.spelling import Arrays
 from ..files.atomic import flush, replacing, start_flush
 from . import layouts
-from .changes import Weights, as_computed, refuse_inexpressible
 from .checkpoint import open_checkpoint
 from .dialects import DIALECTS, OF_CLASSIFIERS, Contents, Dialect
+from .dialects.contents import expected_params
 from .formats import FOLDERS, FORMATS
 from .hashing import UNKNOWN, Hashed, hash_tensors
 from .huggingface import FILE as HF_CONFIG
 from .huggingface import write_config
 from .provenance import NOTE, Provenance, replacing_beside
-from .shapes import expected_params
 from .targets import format_for, target_of
 from .tensors import Array, CheckpointProblem, Progress, State, Tensor, of_array
+from .transform import WeightSet, as_computed, refuse_inexpressible
 
 # Raised whenever the same weights would be written otherwise (a layout, a name, a note that loaders read): what the cache
 # holds of older versions is then made again.
@@ -57,7 +57,7 @@ def official_checkpoint(path: str | Path, config: Config, weights: Arrays) -> st
 
 
 def write_weights(
-    weights: Weights,
+    weights: WeightSet,
     dialect: Dialect,
     form: str,
     path: Path,
@@ -128,7 +128,7 @@ def _not_the_models(found: Sequence[str]) -> str:
     return f"These weights are not the model's ({len(found)} problems):\n  " + "\n  ".join(found)
 
 
-def spelled(weights: Weights, dialect: Dialect) -> dict[str, Tensor]:
+def spelled(weights: WeightSet, dialect: Dialect) -> dict[str, Tensor]:
     """The tensors by the dialect's names and in its layouts, in the spec's order, not loaded.
 
     Raises CheckpointProblem where the dialect derives a tensor and would derive another one.
@@ -168,7 +168,7 @@ def _under(dialect: Dialect, form: str) -> str | None:
     return {"pth": dialect.wrapper, "oneflow": dialect.folder}.get(form)
 
 
-def _fixed_texts(weights: Weights, dialect: Dialect, form: str) -> dict[str, str]:
+def _fixed_texts(weights: WeightSet, dialect: Dialect, form: str) -> dict[str, str]:
     texts = dict(dialect.metadata) if form == "safetensors" else {}
     if dialect.config_file and form == "shards":
         dtype = next(iter(weights.tensors.values())).dtype
@@ -177,7 +177,7 @@ def _fixed_texts(weights: Weights, dialect: Dialect, form: str) -> dict[str, str
     return texts
 
 
-def _compare(new: Path, path: Path, dialect: Dialect, weights: Weights, hashed: Hashed, step: Progress) -> None:
+def _compare(new: Path, path: Path, dialect: Dialect, weights: WeightSet, hashed: Hashed, step: Progress) -> None:
     """Read what was written as any checkpoint is read, and compare the hash of every tensor."""
     try:
         actual = hash_tensors(open_checkpoint(new, dialect.name).tensors_of(weights.config), step, finite=False).tensors
@@ -190,7 +190,7 @@ def _compare(new: Path, path: Path, dialect: Dialect, weights: Weights, hashed: 
         )
 
 
-def _checked(config: Config, weights: Arrays) -> Weights:
+def _checked(config: Config, weights: Arrays) -> WeightSet:
     actual = {name: tuple(array.shape) for name, array in weights.items()}
     both: tuple[Contents, ...] = ("mae", "encoder") if isinstance(config, MAEConfig) else OF_CLASSIFIERS
     kinds: dict[Contents, Mapping[str, tuple[int, ...]]] = {
@@ -201,7 +201,7 @@ def _checked(config: Config, weights: Arrays) -> Weights:
     found += [f"dtype: {n} is {a.dtype}, expected float32" for n, a in weights.items() if a.dtype.kind != "f"]
     if found or contents is None:
         raise CheckpointProblem(_not_the_models(found), tuple(found))
-    return Weights(config, contents, {name: of_array(array) for name, array in weights.items()})
+    return WeightSet(config, contents, {name: of_array(array) for name, array in weights.items()})
 
 
 def _check_target(target: Path, form: str) -> None:

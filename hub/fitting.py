@@ -14,12 +14,12 @@ from ..backends.config import Config, ViTConfig
 from ..backends.initial import initial_weights
 from ..backends.presets import NAMED, model_config
 from ..backends.spec import params
-from ..convert.changes import Weights, encoder_config, notices
 from ..convert.checkpoint import Checkpoint, open_checkpoint
-from ..convert.choice import classifier_on, model_of, own_size
 from ..convert.conversion import selected
 from ..convert.dialects import DIALECTS
+from ..convert.resolve import classifier_on, model_of, own_size
 from ..convert.tensors import CheckpointProblem
+from ..convert.transform import WeightSet, encoder_config, notices
 
 # What a classifier may begin without, as official fine-tuning does from a pre-trained encoder.
 _OF_HEAD = ("head.", "head_norm.", "fc_norm.")
@@ -106,7 +106,7 @@ def _with_head(checkpoint: Checkpoint, config: Config, settings: Mapping[str, An
     return config
 
 
-def _filled(checkpoint: Checkpoint, config: Config, weights: Weights, changed: bool, seed: int) -> Fitted:
+def _filled(checkpoint: Checkpoint, config: Config, weights: WeightSet, changed: bool, seed: int) -> Fitted:
     """With initial values for the head that a checkpoint has not, and without what the model has not."""
     names = [param.name for param in params(config)]
     missing = tuple(name for name in names if name not in weights.tensors)

@@ -23,12 +23,12 @@ import numpy as np
 
 from polymae.backends.config import MAEConfig
 from polymae.backends.initial import initial_weights
-from polymae.convert.changes import Weights
 from polymae.convert.dialects import DIALECTS
 from polymae.convert.formats import FORMATS, shards
 from polymae.convert.provenance import Provenance, beside
 from polymae.convert.targets import TARGETS
 from polymae.convert.tensors import DTYPES, State, Tensor
+from polymae.convert.transform import WeightSet
 from polymae.convert.writing import write_weights
 
 CONFIG = MAEConfig(
@@ -72,7 +72,7 @@ def _written(path: Path, name: str, what: State) -> Path:
 def _converted(path: Path, target: str) -> Path:
     """The tiny model as convert_weights writes it, with its provenance in it or beside it."""
     row = TARGETS[target]
-    weights = Weights(CONFIG, "mae", state().tensors)
+    weights = WeightSet(CONFIG, "mae", state().tensors)
     about = partial(Provenance, dialect=row.dialect, config=CONFIG)
     write_weights(weights, DIALECTS[row.dialect], row.formats[0], path, lambda hashed: about(hashed.content))
     return path

@@ -15,7 +15,7 @@ from polymae.cli.convert_weights import main as convert
 from polymae.compare.judging.metrics import error
 from polymae.compare.judging.tolerance import scalar_limit, tensor_limit
 from polymae.convert.checkpoint import open_checkpoint
-from polymae.convert.choice import model_of
+from polymae.convert.resolve import model_of
 from polymae.convert.writing import official_checkpoint
 
 EXACT = ("mask", "ids_restore")

@@ -18,7 +18,7 @@ from ...backends.presets import model_config
 from ...backends.runtime import Runtime, load_backend
 from ...backends.spelling import Arrays
 from ...convert.checkpoint import content_hash, open_checkpoint
-from ...convert.choice import model_of
+from ...convert.resolve import model_of
 from ...convert.targets import is_native
 from ...files.errors import Problem
 from .. import OF_ONE_RUN

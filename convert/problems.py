@@ -10,8 +10,8 @@ from pathlib import Path
 from ..backends.config import Config
 from ..backends.presets import PRESETS
 from ..backends.spec import Param, Shape, differences
+from .dialects.contents import expected_params
 from .identify import Identified
-from .shapes import expected_params
 from .tensors import Tensor
 
 _MOST_KINDS = 12  # of unknown tensors, named at once

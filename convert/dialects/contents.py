@@ -7,11 +7,11 @@ from collections.abc import Collection, Mapping
 from dataclasses import fields, replace
 from typing import Any
 
-from ..backends.config import Config, ConfigError, Encoder, MAEConfig, ViTConfig
-from ..backends.presets import FAMILY_PRESETS, PRESETS
-from ..backends.spec import Param, Shape, encoder_params, params
-from .dialects import OF_CLASSIFIERS, Contents
-from .tensors import CheckpointProblem
+from ...backends.config import Config, ConfigError, Encoder, MAEConfig, ViTConfig
+from ...backends.presets import FAMILY_PRESETS, PRESETS
+from ...backends.spec import Param, Shape, encoder_params, params
+from ..tensors import CheckpointProblem
+from .dialect import OF_CLASSIFIERS, Contents
 
 Shapes = Mapping[str, Shape]
 

@@ -23,7 +23,7 @@ _SAID = {True: "trained ones", False: "fixed ones", "erf": "the exact one", "tan
 
 
 @dataclass(frozen=True)
-class Weights:
+class WeightSet:
     """The tensors of a model by spec name, not loaded, and what was done to them so far, in words.
 
     function: what they were trained for beside the configuration, as {"gelu": "tanh"}; where a name is missing, what the
@@ -37,11 +37,11 @@ class Weights:
     function: Mapping[str, str] = field(default_factory=dict)
     config_text: str | None = None
 
-    def without_decoder(self) -> Weights:
+    def without_decoder(self) -> WeightSet:
         """The encoder alone: it was selected so."""
         return replace(self, contents="encoder", done=(*self.done, "encoder only"))
 
-    def with_classes(self, count: int) -> Weights:
+    def with_classes(self, count: int) -> WeightSet:
         """Ready for fine-tuning to `count` classes, as the official script does it: a head of another size is dropped.
 
         An autoencoder becomes its encoder. Raises CheckpointProblem for a count below 1.
@@ -60,7 +60,7 @@ class Weights:
             return replace(self, config=config, contents=contents, tensors=kept, done=(*self.done, dropped))
         return self
 
-    def with_dtype(self, dtype: str) -> Weights:
+    def with_dtype(self, dtype: str) -> WeightSet:
         """All floating tensors in another dtype."""
         changed = sorted({t.dtype for t in self.tensors.values()} - {dtype})
         if not changed:
@@ -68,7 +68,7 @@ class Weights:
         tensors = {name: cast(tensor, dtype) for name, tensor in self.tensors.items()}
         return replace(self, tensors=tensors, done=(*self.done, f"{', '.join(changed)} to {dtype}"))
 
-    def with_image_size(self, size: tuple[int, int]) -> Weights:
+    def with_image_size(self, size: tuple[int, int]) -> WeightSet:
         """The position tables interpolated for another image size in pixels (height, width), as the official script does.
 
         Raises CheckpointProblem where the patches do not fit it.
@@ -101,7 +101,7 @@ def _resized(tensor: Tensor, old: Config, new: Config) -> Tensor:
     return cast(resized, dtype)
 
 
-def refuse_inexpressible(dialect: Dialect, weights: Weights) -> None:
+def refuse_inexpressible(dialect: Dialect, weights: WeightSet) -> None:
     """Raise CheckpointProblem, with every reason, where a dialect has no way to say what these weights are."""
     config, contents = weights.config, weights.contents
     reasons = []
@@ -128,7 +128,7 @@ def refuse_inexpressible(dialect: Dialect, weights: Weights) -> None:
         )
 
 
-def notices(target: Dialect, weights: Weights) -> tuple[str, ...]:
+def notices(target: Dialect, weights: WeightSet) -> tuple[str, ...]:
     """A sentence for each thing that the target's program computes otherwise than what the weights are for."""
     own, there = _function(None, weights), _function(target, weights)
     return tuple(
@@ -139,7 +139,7 @@ def notices(target: Dialect, weights: Weights) -> tuple[str, ...]:
     )
 
 
-def as_computed(dialect: Dialect, weights: Weights) -> Config:
+def as_computed(dialect: Dialect, weights: WeightSet) -> Config:
     """The configuration with the settings that a dialect's program computes with, whatever the weights came from."""
     found = {n: value for n, value in _function(dialect, weights).items() if hasattr(weights.config, n)}
     if found["block_norm_eps"] == found["norm_eps"]:
@@ -147,7 +147,7 @@ def as_computed(dialect: Dialect, weights: Weights) -> Config:
     return replace(weights.config, **found)
 
 
-def _function(dialect: Dialect | None, weights: Weights) -> dict[str, Any]:
+def _function(dialect: Dialect | None, weights: WeightSet) -> dict[str, Any]:
     """What a dialect's program computes with these weights; None: what they are for."""
     config = weights.config
     found = {name: getattr(config, name) for name in _FUNCTION if hasattr(config, name)}

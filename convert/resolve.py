@@ -13,14 +13,14 @@ from ..backends.config import Config, MAEConfig, ViTConfig
 from ..backends.presets import ALIASES, NAMED, PRESETS, model_config
 from ..backends.spec import differences
 from ..files.errors import option
-from .changes import encoder_config
 from .checkpoint import Checkpoint
 from .dialects import OF_CLASSIFIERS, Contents
+from .dialects.contents import adapted, expected_params, settings
+from .problems import oddities
 from .relatives import relative
-from .report import oddities
 from .said import COMPUTED, settings_of, unlike
-from .shapes import adapted, expected_params, settings
 from .tensors import CheckpointProblem
+from .transform import encoder_config
 
 AnyConfig = TypeVar("AnyConfig", bound=Config)
 
