@@ -189,9 +189,8 @@ def _some(names: Sequence[str]) -> str:
 
 def _print_mapping(prepared: Prepared, dialect: str) -> None:
     from ..convert.dialects import DIALECTS
-    from ..convert.mapping import mapping
 
-    rows = mapping(prepared.checkpoint, prepared.weights, DIALECTS[dialect])
+    rows = prepared.mapping(DIALECTS[dialect])
     widths = [max(len(row[i]) for row in rows) for i in range(3)]
     for row in rows:
         print("  ".join(text.ljust(width) for text, width in zip(row, (*widths, 0))).rstrip())

@@ -25,11 +25,9 @@ from ..backends.initial import sinusoid_table
 from ..backends.presets import NAMED, model_config
 from ..backends.spec import Param, params
 from .checkpoint import open_checkpoint
-from .dialects import DIALECTS, Contents
-from .dialects.contents import expected_params
+from .dialects import DIALECTS, Contents, expected_params
 from .difference import Difference, differences
 from .identify import dialect_named
-from .resolve import model_of
 from .tensors import CheckpointProblem, Tensor
 from .transform import WeightSet
 from .writing import write_weights
@@ -121,7 +119,7 @@ def check(
     model: the one that the probe was of, where the file does not tell. Raises CheckpointProblem where it cannot be read.
     """
     checkpoint = open_checkpoint(path, dialect)
-    config = model_of(checkpoint, model)[1]
+    config = checkpoint.resolve(model).config
     actual = checkpoint.tensors_of(config)
     expected = probe_tensors(config, checkpoint.contents, part)
     found = [

@@ -12,7 +12,7 @@ from polymae.convert.conversion import Wish, convert, prepare
 from polymae.convert.dialects import DIALECTS
 from polymae.convert.formats import FORMATS
 from polymae.convert.probe import probe_tensors
-from polymae.convert.said import COMPUTED
+from polymae.convert.resolve import COMPUTED
 from polymae.convert.tensors import CheckpointProblem
 from polymae.convert.transform import WeightSet, refuse_inexpressible
 from polymae.convert.writing import spelled, write_weights

@@ -17,8 +17,7 @@ from polymae.backends.initial import sinusoid_table
 from polymae.cli import main as polymae
 from polymae.cli.convert_weights import main as convert
 from polymae.convert.checkpoint import open_checkpoint
-from polymae.convert.dialects import DIALECTS
-from polymae.convert.dialects.contents import expected_params
+from polymae.convert.dialects import DIALECTS, expected_params
 from polymae.convert.formats import FORMATS
 from polymae.convert.hashing import hash_tensors
 from polymae.convert.huggingface import read_config, write_config

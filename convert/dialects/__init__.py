@@ -11,7 +11,8 @@ from collections.abc import Iterable
 
 from ...backends.config import MAEConfig, ViTConfig
 from ...backends.spec import Param, params
-from .dialect import KINDS, OF_CLASSIFIERS, Contents, Dialect, Sign
+from .contents import KINDS, OF_CLASSIFIERS, Contents, contents_of, encoder_config, expected_params, settings_in
+from .dialect import Dialect, Sign
 from .flyegle import FLYEGLE
 from .huggingface import HUGGINGFACE, HUGGINGFACE_SAVED_BY_5, HUGGINGFACE_V5
 from .libai import LIBAI, LIBAI_CLS
@@ -20,9 +21,12 @@ from .mindformers import MINDFORMERS_03, MINDFORMERS_03_TRAINED, MINDFORMERS_08
 from .mmpretrain import MMPRETRAIN
 from .native import MEGENGINE, MINDSPORE, OFFICIAL, POLYMAE, TIMM
 
-__all__ = ["DIALECTS", "KINDS", "OF_CLASSIFIERS", "Contents", "Dialect", "Sign", "known_params"]
+__all__ = [
+    "DIALECTS", "KINDS", "OF_CLASSIFIERS", "Contents", "Dialect", "Sign", "contents_of", "encoder_config", "expected_params",
+    "known_params", "settings_in",
+]  # fmt: skip
 
-# The order matters where two read a file alike: then the first names it.
+# The order matters: if two dialects read a file alike, the first one names it.
 DIALECTS: dict[str, Dialect] = {
     dialect.name: dialect
     for dialect in (

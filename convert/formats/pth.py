@@ -15,8 +15,7 @@ from .pickle_names import Names
 from .pickle_reader import read_pickle
 from .pickle_values import Persistent
 from .state_dict import find_state
-from .torch_tensors import KNOWN, Place, rebuild, storage_dtype
-from .torch_writer import pickled
+from .torch_tensors import KNOWN, Place, pickled, rebuild, storage_dtype
 from .zips import Archive, add
 
 NAME, ENDINGS, FOLDER, HAS_ROOM = "PyTorch .pth", (".pth", ".pt", ".bin"), False, False

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from ..tensors import DTYPES, Array, CheckpointProblem, Tensor, from_bytes
+from ..tensors import DTYPES, Array, CheckpointProblem, State, Tensor, from_bytes
+from . import pickle_writer as pickle
 from .checks import bytes_needed, not_supported
 from .pickle_values import Global, Persistent, Record
 
@@ -18,6 +19,7 @@ STORAGES = {
     "LongStorage": "int64", "IntStorage": "int32", "ShortStorage": "int16", "CharStorage": "int8",
     "ByteStorage": "uint8", "BoolStorage": "bool",
 }  # fmt: skip
+TYPED = {dtype: name for name, dtype in STORAGES.items()}
 UNTYPED = Global("torch.storage", "UntypedStorage")
 OLDEST, TENSOR, TENSOR_OF_BYTES = (Global("torch._utils", f"_rebuild_tensor{v}") for v in ("", "_v2", "_v3"))
 _AROUND_A_TENSOR = [Global("torch._utils", f"_rebuild_parameter{rest}") for rest in ("", "_with_state")]
@@ -132,3 +134,32 @@ def _view(
         return np.lib.stride_tricks.as_strided(flat[offset:], shape, steps, writeable=False)
 
     return load
+
+
+def pickled(state: State, views: bool = False) -> bytes:
+    """The pickle of an OrderedDict of tensors, alone or in a dict; each tensor names its storage by a number.
+
+    views: whether each storage also names the storage that it is a part of: none.
+    """
+    parts = [pickle.protocol(2)]
+    if state.wrapper is not None:
+        parts += [pickle.EMPTY_DICT, pickle.text(state.wrapper)]
+    parts += [pickle.ORDERED_DICT, pickle.MARK]
+    for i, (name, tensor) in enumerate(state.tensors.items()):
+        strides = [math.prod(tensor.shape[axis + 1 :]) for axis in range(len(tensor.shape))]
+        # A dtype younger than torch's typed storages stands beside a storage of bytes.
+        typed = TYPED.get(tensor.dtype)
+        count = math.prod(tensor.shape) if typed else tensor.nbytes
+        storage_type = pickle.name("torch", typed) if typed else pickle.name(*UNTYPED)
+        storage = [pickle.text("storage"), storage_type, pickle.text(str(i)), pickle.text("cpu"), pickle.integer(count)]
+        storage += [pickle.NONE] if views else []
+        arguments = [pickle.items(storage) + pickle.PERSISTENT, pickle.integer(0), pickle.integers(tensor.shape)]
+        arguments += [pickle.integers(strides), pickle.FALSE, pickle.ORDERED_DICT]
+        if not typed:
+            arguments.append(pickle.name("torch", tensor.dtype))
+        function = pickle.name(*(TENSOR if typed else TENSOR_OF_BYTES))
+        parts += [pickle.text(name), function, pickle.items(arguments), pickle.REDUCE]
+    parts.append(pickle.SETITEMS)
+    if state.wrapper is not None:
+        parts.append(pickle.SETITEM)
+    return b"".join([*parts, pickle.STOP])
