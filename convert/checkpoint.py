@@ -229,7 +229,7 @@ def _of_no_encoder(name: str) -> bool:
 
 
 def _zero_biases(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Biases of 0 for q, k and v, where a file has none."""
+    """Biases of 0 for q, k and v, if a file has none."""
     weights = {
         name.removesuffix("weight") + "bias": t for name, t in tensors.items() if name.endswith("attn.qkv.weight")
     }

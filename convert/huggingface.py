@@ -82,7 +82,7 @@ def read_config(text: str, contents: Contents, where: str) -> tuple[Config, dict
 
 
 def read_timm_config(text: str, contents: Contents) -> Config | None:
-    """The model that timm's config.json describes by `architecture` and `model_args`; None where it is none of a ViT here.
+    """The model that timm's config.json describes by `architecture` and `model_args`; None if it is no ViT here.
 
     The names of architectures are timm's: vit_base_patch16_224 is our vit_base_patch16 for images of 224 pixels.
     """
@@ -141,7 +141,7 @@ def write_config(
 
 
 def _side(patch: Any) -> Any:
-    """The patch size, where it is given as height and width."""
+    """The patch size, also if it is given as height and width."""
     if not isinstance(patch, list):
         return patch
     if len(patch) != 2 or patch[0] != patch[1]:
@@ -150,7 +150,7 @@ def _side(patch: Any) -> Any:
 
 
 def _with_ratio_of_both(config: MAEConfig, hidden: Any) -> MAEConfig:
-    """With the mlp_ratio that gives the decoder's hidden width too, where there is one: widths are rounded down.
+    """With the mlp_ratio that gives the decoder's hidden width too, if one does: widths are rounded down.
 
     The least that gives a width is the ratio of one of the two, and the larger of them is the only one that can give both.
     """

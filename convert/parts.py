@@ -11,7 +11,7 @@ from ..files.errors import option
 from .tensors import CheckpointProblem
 
 T = TypeVar("T")
-Own = Mapping[str, str]  # a name without what is before the model's: the file's own name
+Own = Mapping[str, str]  # the file's own names, by the names without prefix and wrappers
 
 # The wrappers that DistributedDataParallel, torch.compile, FSDP and activation checkpointing put before and into names.
 _WRAPPERS = re.compile(r"(?:(?<=\.)|^)(?:module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")

@@ -1,4 +1,4 @@
-"""A checkpoint's tensors, described without being loaded, and the files they lie in, memory-mapped."""
+"""A checkpoint's tensors, described without being loaded, and their files, memory-mapped."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def of_array(array: Array) -> Tensor:
 
 
 def cast(tensor: Tensor, dtype: str) -> Tensor:
-    """The tensor in another floating dtype, rounded to nearest, ties to even; itself where it has that dtype."""
+    """The tensor in another floating dtype, rounded to nearest, ties to even; itself if it has that dtype."""
     if tensor.dtype == dtype:
         return tensor
     return replace(tensor, dtype=dtype, parts=(), load=lambda: _narrowed(_widened(tensor.load(), tensor.dtype), dtype))
@@ -87,7 +87,7 @@ def _widened(array: Array, dtype: str) -> Array:
 
 def _narrowed(array: Array, dtype: str) -> Array:
     if dtype != "bfloat16":
-        with np.errstate(over="ignore"):  # what does not fit becomes infinite, and is refused where it is hashed
+        with np.errstate(over="ignore"):  # values that do not fit become infinite, and hashing refuses them
             return array.astype(dtype)
     bits = _to_odd(array).view(np.uint32)
     rounded = (bits + (0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
@@ -95,7 +95,7 @@ def _narrowed(array: Array, dtype: str) -> Array:
 
 
 def _to_odd(array: Array) -> Array:
-    """In float32, where what it cannot hold becomes the odd one of its two neighbours: rounding again then is exact."""
+    """In float32; a value between two of its numbers becomes the odd one of them, so that rounding again is exact."""
     with np.errstate(over="ignore"):
         single = array.astype(np.float32)
     if array.dtype != np.float64:
@@ -112,7 +112,7 @@ _MADV_POPULATE_READ = 22  # Linux 5.14; not yet in Python's mmap
 
 
 def map_file(path: Path) -> memoryview:
-    """A read-only view of a whole file, memory-mapped. Raises CheckpointProblem where it cannot be read."""
+    """A read-only view of a whole file, memory-mapped. Raises CheckpointProblem if it cannot be read."""
     try:
         with path.open("rb") as file:
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
@@ -141,7 +141,7 @@ def from_bytes(view: memoryview, dtype: str, shape: Shape, big_endian: bool = Fa
 
 
 def to_bytes(array: Array) -> memoryview:
-    """An array's little-endian bytes in C order (a view where they already lie so)."""
+    """An array's little-endian bytes in C order (a view if they already lie so)."""
     little = array.dtype.newbyteorder("<")
     if array.ndim == 2 and array.strides[0] < array.strides[1]:
         array = _untransposed(array)

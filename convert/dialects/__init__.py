@@ -1,4 +1,4 @@
-"""The spellings of the spec that exist in the world: one row of data each, found through the table DIALECTS.
+"""The spellings of the spec that exist in the world: one row of data each, in the table DIALECTS.
 
 A dialect says how its names and layouts differ from the spec's, which kinds of file it has, by which tensors a file of
 it is known, and with which settings its program computes. Only the way from the spec is written; every row is checked
@@ -52,7 +52,7 @@ def known_params(depth: int, decoder_depth: int) -> tuple[Param, ...]:
 
 
 def check_one_to_one(dialects: Iterable[Dialect], leaves: Iterable[Param]) -> None:
-    """Raise ValueError, naming the leaf, where two leaves of a kind of file would get one name, or one gets none."""
+    """Raise ValueError, naming the leaf, if two leaves of a kind of file get one name, or one gets none."""
     leaves = tuple(leaves)
     for dialect in dialects:
         for contents, spelling in dialect.spellings.items():

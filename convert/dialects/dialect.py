@@ -19,7 +19,7 @@ Tensors = Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class Sign:
-    """A tensor that tells dialects apart: a pattern for its whole name and, where it matters, its number of axes."""
+    """A tensor that tells dialects apart: a pattern for its whole name and, if it matters, its number of axes."""
 
     name: str
     axes: int | None = None

@@ -99,7 +99,7 @@ def _one_folder_each(folder: Path) -> State:
 
 
 def _inside(folder: Path, name: str) -> Path:
-    """A file of the folder. Raises CheckpointProblem where a symbolic link leads out of it, and for no file."""
+    """A file of the folder. Raises CheckpointProblem for a symbolic link out of it, and without a file."""
     found = Path(os.path.realpath(folder / name))
     if not found.is_file() or not found.is_relative_to(os.path.realpath(folder)):
         raise CheckpointProblem(

@@ -15,8 +15,8 @@ from ..tensors import CheckpointProblem
 from .pickle_names import Names
 from .pickle_values import Global, LongText, Persistent, Record
 
-# One byte of pickle can ask for an object of 64 and more: this bounds what a hostile file can make us allocate, and
-# how long it can take. A huge model's training file needs about 85,000.
+# One byte of pickle can ask for an object of 64 and more. This bounds the memory and the time that a hostile file can take.
+# A huge model's training file needs about 85,000.
 MAX_OPCODES = 1_000_000
 _SHORT_BYTES = 128
 _LONG_TEXT = 4096  # bytes; longer texts are data, kept as they lie in the file
@@ -41,7 +41,7 @@ def read_first_pickle(
     data: memoryview, start: int, names: Names, where: str, references: list[Persistent] | None = None,
     most: int = MAX_OPCODES,
 ) -> tuple[Any, int]:  # fmt: skip
-    """The value in a pickle that begins at byte `start`, and where it ends. Otherwise as read_pickle."""
+    """The value in a pickle that begins at byte `start`, and the place of its end. Otherwise as read_pickle."""
     reader = Reader(data, start, names, where, references)
     return reader.run(most), reader.at
 

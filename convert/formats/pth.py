@@ -1,4 +1,4 @@
-"""PyTorch's .pth: a zip of one pickle, which says what there is, and one uncompressed entry for each storage."""
+"""PyTorch's .pth: a zip of one pickle, which lists the tensors, and one uncompressed entry for each storage."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _place(name: str, entry: Any, where: str, damaged: _Damaged) -> tuple[str, tuple[int, ...], str, int, int]:
-    """A tensor's name, shape and dtype, and where in the data it lies."""
+    """A tensor's name, shape and dtype, and the begin and end of its bytes in the data."""
     try:
         spelled, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
         if type(begin) is not int or type(end) is not int or not isinstance(spelled, str):

@@ -1,4 +1,4 @@
-"""Torch's pickled tensors, as both of its file formats have them: a storage, and where in it the tensor lies."""
+"""Torch's pickled tensors, as both of its file formats have them: a storage, and the tensor's place in it."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ UNTYPED = Global("torch.storage", "UntypedStorage")
 OLDEST, TENSOR, TENSOR_OF_BYTES = (Global("torch._utils", f"_rebuild_tensor{v}") for v in ("", "_v2", "_v3"))
 _AROUND_A_TENSOR = [Global("torch._utils", f"_rebuild_parameter{rest}") for rest in ("", "_with_state")]
 _OF_A_TYPE = [Global("torch._tensor", f"_rebuild_from_type{version}") for version in ("", "_v2")]
-# Functions of torch._utils that build what is no plain tensor.
+# Functions of torch._utils that build other tensors than plain ones.
 _OTHER_KINDS = {
     "_rebuild_qtensor": "quantized", "_rebuild_sparse_tensor": "sparse", "_rebuild_sparse_csr_tensor": "sparse",
     "_rebuild_nested_tensor": "a nested tensor", "_rebuild_wrapper_subclass": "a tensor of another library",
     "_rebuild_meta_tensor_no_storage": "on the device meta, without values",
     "_rebuild_device_tensor_from_numpy": "of another device", "_rebuild_xla_tensor": "of another device",
 }  # fmt: skip
-# What torch itself saves: tensors, and the scalars and arrays of NumPy in what training scripts save beside them.
+# The names in files of torch itself: tensors, and NumPy's scalars and arrays, which training scripts save beside them.
 KNOWN = frozenset(
     [f"torch.{name}" for name in (*STORAGES, *DTYPES, "Tensor", "Size", "device", "UntypedStorage")]
     + list(map(str, (UNTYPED, OLDEST, TENSOR, TENSOR_OF_BYTES, *_AROUND_A_TENSOR, *_OF_A_TYPE)))
@@ -69,7 +69,7 @@ class NotSupported(TypeError):
 def rebuild(
     name: str, value: Any, find: Callable[[Persistent], Place], where: str, broken: Callable[[str], CheckpointProblem]
 ) -> Tensor | None:
-    """The tensor that a record stands for, None for what is no tensor. `find` raises TypeError for no storage.
+    """The tensor that a record stands for, None for another object. `find` raises TypeError for no storage.
 
     where: the file. Raises CheckpointProblem, for what is damaged the one that `broken` makes of a sentence.
     """
