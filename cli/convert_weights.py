@@ -133,10 +133,10 @@ def _check_several(args: argparse.Namespace, sources: list[Path]) -> None:
 
 def convert_one(args: argparse.Namespace, source: Path, dialect: str, several: bool) -> None:
     """Convert one of the checkpoints."""
-    from ..convert.changes import refuse_inexpressible
     from ..convert.conversion import Wish, convert, prepare, require_apart
     from ..convert.dialects import DIALECTS
     from ..convert.targets import format_for
+    from ..convert.transform import refuse_inexpressible
 
     pixels = _image_size(args.image_size)
     wish = Wish(args.model, args.source, args.encoder_only, args.dtype, pixels, args.num_classes, args.prefix)
@@ -189,9 +189,8 @@ def _some(names: Sequence[str]) -> str:
 
 def _print_mapping(prepared: Prepared, dialect: str) -> None:
     from ..convert.dialects import DIALECTS
-    from ..convert.mapping import mapping
 
-    rows = mapping(prepared.checkpoint, prepared.weights, DIALECTS[dialect])
+    rows = prepared.mapping(DIALECTS[dialect])
     widths = [max(len(row[i]) for row in rows) for i in range(3)]
     for row in rows:
         print("  ".join(text.ljust(width) for text, width in zip(row, (*widths, 0))).rstrip())

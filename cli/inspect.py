@@ -32,20 +32,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print what the file holds and return 0."""
     from ..convert.checkpoint import open_checkpoint
-    from ..convert.choice import model_of
     from ..convert.formats import FORMATS
     from ..convert.hashing import hash_tensors
-    from ..convert.report import oddities
+    from ..convert.problems import oddities
     from ..hub.sources import local
 
     checkpoint = open_checkpoint(local(args.file), args.dialect, args.prefix)
     problems = [*oddities(checkpoint.identified), *checkpoint.identified.problems.values()]
     misfit: list[str] = []
     if args.model:
-        model, config = model_of(checkpoint, args.model)
+        config = checkpoint.resolve(args.model).config
         misfit = _misfit(checkpoint, config)
         if not misfit:
-            checkpoint = replace(checkpoint, model=model, config=config)
+            checkpoint = replace(checkpoint, taken_for=(args.model, config))
     tensors = checkpoint.tensors
     # Where the place of a value depends on the model, or a tensor is derived, what lies in the file is not what is hashed.
     whole = checkpoint.placed

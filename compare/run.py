@@ -26,7 +26,7 @@ from ..backends.interpreters import interpreter
 from ..backends.presets import preset_name
 from ..backends.spec import params
 from ..backends.spelling import Arrays
-from ..convert.checkpoint import content_hash, open_checkpoint
+from ..convert.checkpoint import Loaded, content_hash, open_checkpoint
 from ..convert.targets import default_ending
 from ..convert.writing import write_checkpoint
 from ..files.errors import Problem
@@ -71,8 +71,7 @@ def _alone_in(folder: Path) -> Iterator[None]:
 def _compare_in(folder: Path, comparison: Comparison, config: Config) -> Report:
     if core := fallback():
         _say(slow_kernels("NumPy's", core))
-    weights = _source(comparison, config)
-    source = content_hash(weights)
+    weights, source = _source(comparison, config)
     inputs, what = _inputs(folder, comparison, config)
     _say(f"weights {comparison.weights or 'seeded, in the official layout'} ({preset_name(config)}), inputs {what}")
     files = _convert(folder, comparison, config, weights)
@@ -96,8 +95,9 @@ def _compare_in(folder: Path, comparison: Comparison, config: Config) -> Report:
     about = About(preset_name(config), str(comparison.weights or "seeded"), source, what, comparison.mask_ratio)
     _say("judging")
     noisy = partial(_record_noisy, base=base, comparison=comparison)
-    weights_again = partial(_source, comparison, config)
-    return judge_traces(about, oracle, twins, candidates, comparison, noisy, weights_again)
+    return judge_traces(
+        about, oracle, twins, candidates, comparison, noisy, lambda: _source(comparison, config).weights
+    )
 
 
 def _on(device: str, comparison: Comparison) -> dict[str, Any]:
@@ -105,10 +105,11 @@ def _on(device: str, comparison: Comparison) -> dict[str, Any]:
     return {"device": device, "allow_tf32": comparison.allow_tf32 and device != "cpu"}
 
 
-def _source(comparison: Comparison, config: Config) -> Arrays:
+def _source(comparison: Comparison, config: Config) -> Loaded:
     if comparison.weights is None:
-        return initial_weights(config, comparison.seed)
-    return open_checkpoint(comparison.weights).weights(config)
+        initial = initial_weights(config, comparison.seed)
+        return Loaded(initial, content_hash(initial))
+    return open_checkpoint(comparison.weights).load(config)
 
 
 def _model_file(folder: Path, config: Config) -> str:

@@ -1,13 +1,13 @@
-"""Opening a checkpoint of any format and dialect, and checking its weights against the spec. No framework needed."""
+"""Opening a checkpoint of any format and dialect, and checking its weights against a model. No framework needed."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 from einops import EinopsError
@@ -16,57 +16,49 @@ from numpy.typing import NDArray
 from ..backends.config import Config, MAEConfig
 from ..files.errors import option
 from . import layouts
-from .dialects import KINDS, OF_CLASSIFIERS, Contents
+from .dialects import KINDS, OF_CLASSIFIERS, Contents, expected_params
 from .formats import find_format
 from .hashing import content_hash, hash_tensors
-from .huggingface import FILE as HF_CONFIG
-from .huggingface import read_config, without_qkv_bias
 from .identify import Identified, Reading, identify
+from .problems import layout_problems, needs_decoder, report
 from .provenance import Provenance, beside, read_beside
-from .report import layout_problems, needs_decoder, report
-from .said import config_beside, name_of, require_plausible, require_same, settings_of
-from .shapes import expected_params, fitting_models
+from .resolve import Evidence, Resolved, Wish, read_evidence, resolve
 from .tensors import Array, CheckpointProblem, Tensor, cast, of_array
-from .timm_config import read_timm_config
 
-__all__ = ["Checkpoint", "content_hash", "open_checkpoint"]
+__all__ = ["Checkpoint", "Loaded", "content_hash", "open_checkpoint"]
 
 Weights = dict[str, NDArray[np.float32]]
 _FLOATS = ("float32", "float16", "bfloat16", "float64")
-_OPTIONS = ("norm_pix_loss",)  # what the official script saves as args, and decides about the model
-# What is no encoder's, of any family: decoders, heads, necks, by the spec's names and others.
+# Names of tensors that are not an encoder's, in any family: decoders, heads, necks, by the spec's names and others.
 _OF_NO_ENCODER = re.compile(
     r"(patch_norm|unconv)\..*|(.*\.)?(mask_token|(decoder|decode_head|head|neck|classifier|predictor|projector)\w*)(\..*)?"
 )
 
 
+class Loaded(NamedTuple):
+    """Weights in memory."""
+
+    weights: Weights  # by spec name: read-only arrays, over the mapped file if it holds them as float32
+    hash: str  # their content hash, as content_hash gives; loading computes it anyway
+
+
 @dataclass(frozen=True)
 class Checkpoint:
-    """An opened checkpoint; the values stay in the file until they are asked for.
-
-    format: a key of formats.FORMATS. stored: the tensors as they lie in the file. identified: what each is in the spec.
-    extras: what else the file holds, ignored. provenance: what an earlier conversion wrote of it, or None. model and
-    config: what the file says it is (a config.json, a provenance), or the one preset that has exactly these shapes; else
-    None. told: whether the file says it; where only the shapes do, head counts are the preset's. function: what else the
-    file says of the program that it is for (changes.Weights has it). config_text: its config.json. options: of a configuration's
-    settings, what the options that training saved in the file say. no_qkv_bias: whether its program adds no bias to q, k
-    and v, which one of 0 computes. unknown: names of classes in it, beside the weights, that are not known here.
-    """
+    """An opened checkpoint; the values stay in the file until somebody loads them."""
 
     path: Path
-    format: str
-    identified: Identified
-    stored: Mapping[str, Tensor]
-    extras: tuple[str, ...] = ()
-    provenance: Provenance | None = None
-    model: str | None = None
-    config: Config | None = None
-    told: bool = False
-    function: Mapping[str, str] = field(default_factory=dict)
-    config_text: str | None = None
-    options: Mapping[str, Any] = field(default_factory=dict)
-    no_qkv_bias: bool = False
-    unknown: tuple[str, ...] = ()
+    format: str  # a key of formats.FORMATS
+    evidence: Evidence  # the file's tensors by spec name, and what it declares of its model
+    stored: Mapping[str, Tensor]  # the tensors by the file's names, as they lie in it
+    extras: tuple[str, ...] = ()  # names of everything else in the file, which is ignored
+    provenance: Provenance | None = None  # the note of the conversion that wrote the file
+    unknown: tuple[str, ...] = ()  # names of classes in the file, beside the weights, that PolyMAE does not know
+    taken_for: tuple[str, Config] | None = None  # the model that a user names; None: the one that the file shows
+
+    @property
+    def identified(self) -> Identified:
+        """The file's tensors by spec name."""
+        return self.evidence.identified
 
     @property
     def dialect(self) -> str:
@@ -75,15 +67,31 @@ class Checkpoint:
 
     @property
     def contents(self) -> Contents:
-        """Which kind of file it is."""
+        """The kind of file."""
         return self.identified.contents
 
     @property
+    def model(self) -> str | None:
+        """The named model that the file shows by itself; None if it shows none. Head counts are the named model's."""
+        return (self.taken_for or self.evidence.shown)[0]
+
+    @property
+    def config(self) -> Config | None:
+        """The configuration that the file declares, or that of the only named model with its shapes; None without one."""
+        return (self.taken_for or self.evidence.shown)[1]
+
+    @property
     def placed(self) -> bool:
-        """Whether the place of every value is known: where the model's sizes say some of it, the file has to tell them."""
-        found = self.identified
-        by_model = found.dialect.derive is not None or any("(" in (r.layout or "") for r in found.readings.values())
-        return self.config is not None or not by_model
+        """Whether the place of every value is known: some dialects need the model's sizes, which the file has to show then."""
+        identified = self.identified
+        by_model = identified.dialect.derive is not None or any(
+            "(" in (reading.layout or "") for reading in identified.readings.values()
+        )
+        return not by_model or self.config is not None
+
+    def resolve(self, model: str | None = None) -> Resolved:
+        """The model of this checkpoint; model: the requested one, as --model takes it. Raises as resolve.resolve."""
+        return resolve(self.evidence, Wish(model))
 
     @cached_property
     def tensors(self) -> dict[str, Tensor]:
@@ -92,16 +100,16 @@ class Checkpoint:
 
     @cached_property
     def hash(self) -> str:
-        """The content hash of all tensors, as content_hash gives for the same weights in any file."""
+        """The content hash of all tensors, as content_hash gives for the same weights in any file. Reads the whole file."""
         return hash_tensors(self.tensors).content
 
     def tensors_of(self, config: Config | None) -> dict[str, Tensor]:
-        """As `tensors`, for a model that the file itself does not tell: its head counts say where some values lie."""
+        """The same tensors for a given model: in some dialects its head counts decide where a value lies."""
         found = {spec: self._tensor(spec, reading, config) for spec, reading in self.identified.readings.items()}
-        derive = self.identified.dialect.derive
-        if self.no_qkv_bias:
+        derive, no_bias = self.identified.dialect.derive, self.evidence.no_qkv_bias
+        if no_bias:
             found |= _zero_biases(found)
-        if (derive is None and not self.no_qkv_bias) or config is None:
+        if (derive is None and not no_bias) or config is None:
             return found
         expected = expected_params(config, self.contents)
         stored = {name: self.stored[there] for name, there in self.identified.own.items()}
@@ -110,9 +118,9 @@ class Checkpoint:
         return {name: (found | made)[name] for name in [*order, *found] if name in found or name in made}
 
     def select(self, config: Config, encoder_only: bool = False) -> dict[str, Tensor]:
-        """The tensors of a model, by spec name, nothing loaded yet.
+        """The tensors of a model, by spec name, not loaded.
 
-        encoder_only: only what the published encoder files hold, from a file with or without a decoder.
+        encoder_only: only the tensors of the published encoder files, from a file with or without a decoder.
         Raises CheckpointProblem with every problem at once: missing, unexpected, mis-shaped, not floating point.
         """
         if encoder_only and self.contents in OF_CLASSIFIERS:
@@ -131,24 +139,28 @@ class Checkpoint:
             decoder = {p.name for p in expected_params(config)} - {p.name for p in expected}
             actual = {n: t for n, t in actual.items() if n not in decoder and not _of_no_encoder(n)}
         mixed = self._mixed(actual)
-        found = [*layout_problems(expected, actual, self.identified, _FLOATS), *mixed.values()]
-        if found:  # then all of them, values included, at once
+        problems = [*layout_problems(expected, actual, self.identified, _FLOATS), *mixed.values()]
+        if problems:  # then all of them, values included, at once
             here = [p for p in expected if p.name in actual and p.name not in mixed]
             sound = {p.name: actual[p.name] for p in here if actual[p.name].shape == p.shape}
-            found += hash_tensors(sound).not_finite
-            raise CheckpointProblem(report(self.path, found, self.model, self.config, config), tuple(found))
+            problems += hash_tensors(sound).not_finite
+            raise CheckpointProblem(report(self.path, problems, self.model, self.config, config), tuple(problems))
         return {param.name: actual[param.name] for param in expected}
 
     def weights(self, config: Config, encoder_only: bool = False) -> Weights:
-        """The weights by spec name: read-only float32 arrays, over the mapped file where it holds them so, all checked.
+        """The weights of a model by spec name: read-only float32 arrays, all checked. Raises as `load`."""
+        return self.load(config, encoder_only).weights
 
-        Half precision becomes float32 exactly. Raises CheckpointProblem with every problem at once, as `select`; also
-        for float64, and for values that are not finite.
+    def load(self, config: Config, encoder_only: bool = False) -> Loaded:
+        """The weights of a model as float32 arrays, and their content hash, in one pass over the file.
+
+        Half precision becomes float32 exactly. Raises CheckpointProblem with every problem at once, as `select`; also for
+        float64, for values that are not finite, and for a provenance of other weights.
         """
-        return self.loaded(config, self.select(config, encoder_only))
+        return self.load_tensors(config, self.select(config, encoder_only))
 
-    def loaded(self, config: Config, chosen: Mapping[str, Tensor], changed: bool = False) -> Weights:
-        """Selected tensors, or what was made of them (changed), as `weights` gives them."""
+    def load_tensors(self, config: Config, chosen: Mapping[str, Tensor], changed: bool = False) -> Loaded:
+        """As `load`, of tensors that `select` gave, or of others that were made of them (changed)."""
         wide = [name for name, tensor in chosen.items() if tensor.dtype == "float64"]
         if wide:
             raise CheckpointProblem(
@@ -157,16 +169,17 @@ class Checkpoint:
                 tuple(wide),
             )
         chosen = {name: cast(tensor, "float32") for name, tensor in chosen.items()}
-        untouched = all(tensor.dtype == "float32" for tensor in self.stored.values())
         hashed = hash_tensors(chosen)
         if hashed.not_finite:
-            raise CheckpointProblem(report(self.path, list(hashed.not_finite), None, None, config), hashed.not_finite)
-        if changed or (untouched and chosen.keys() == self.tensors.keys()):
-            self.require_own_provenance(self.hash if changed else hashed.content)
-        return {name: tensor.load() for name, tensor in chosen.items()}
+            raise CheckpointProblem(report(self.path, hashed.not_finite, None, None, config), hashed.not_finite)
+        if self.provenance is not None:
+            untouched = all(tensor.dtype == "float32" for tensor in self.stored.values())
+            if changed or (untouched and chosen.keys() == self.tensors.keys()):
+                self.require_own_provenance(self.hash if changed else hashed.content)
+        return Loaded({name: tensor.load() for name, tensor in chosen.items()}, hashed.content)
 
     def _mixed(self, names: Iterable[str]) -> dict[str, str]:
-        """For each tensor, by spec name, whose parts have more than one dtype: a sentence."""
+        """A sentence for each tensor, by spec name, whose parts have more than one dtype."""
         readings = {name: self.identified.readings[name].names for name in names if name in self.identified.readings}
         return {
             name: f"dtype: {', '.join(f'{part} {self.stored[part].dtype}' for part in parts)} are parts of one tensor, "
@@ -176,10 +189,7 @@ class Checkpoint:
         }
 
     def require_own_provenance(self, content: str) -> None:
-        """Raise CheckpointProblem where what an earlier conversion wrote of the file is of other weights.
-
-        content: the hash of all that the file holds.
-        """
+        """Raise CheckpointProblem if the provenance is of other weights. content: the hash of all the file's tensors."""
         known = self.provenance
         if known is not None and known.hash != content:
             raise CheckpointProblem(
@@ -214,20 +224,12 @@ class Checkpoint:
         return Tensor(reading.shape, parts[0].dtype, load, tuple(parts) if joined else ())
 
 
-def _of_these_shapes(config: Config | None, found: Identified) -> Config | None:
-    """The configuration, where the tensors are of it: a config.json beside a file need not be the file's."""
-    if config is None:
-        return None
-    expected = [param for param in expected_params(config, found.contents) if param.name in found.readings]
-    return config if all(found.readings[param.name].shape == param.shape for param in expected) else None
-
-
 def _of_no_encoder(name: str) -> bool:
     return _OF_NO_ENCODER.fullmatch(name) is not None
 
 
 def _zero_biases(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Biases of 0 for q, k and v, where a file has none."""
+    """Biases of 0 for q, k and v, if a file has none."""
     weights = {
         name.removesuffix("weight") + "bias": t for name, t in tensors.items() if name.endswith("attn.qkv.weight")
     }
@@ -248,47 +250,15 @@ def _of_another_kind(checkpoint: Checkpoint, config: Config) -> str:
 def open_checkpoint(path: str | Path, dialect: str | None = None, prefix: str | None = None) -> Checkpoint:
     """Open a checkpoint of any known format. Nothing in it is run and no framework is needed.
 
-    dialect: what to take it for, where its spelling alone does not tell. prefix: what the names of the model begin with,
-    where the file holds several. Raises CheckpointProblem.
+    dialect: the one to read it in, if its spelling alone does not tell. prefix: what the names of the model begin with, if
+    the file holds several. Raises CheckpointProblem.
     """
     path = Path(path)
     kind, form = find_format(path)
     state = form.read(path)
     provenance = read_beside(path, state)
-    told = provenance.dialect if provenance else None
-    found = identify({n: t.shape for n, t in state.tensors.items()}, str(path), dialect, told, prefix)
-    options = {name: state.settings[name] for name in _OPTIONS if isinstance(state.settings.get(name), bool)}
-    extras = (*state.extras, *found.unused, *found.outside)
-    checkpoint = Checkpoint(
-        path, kind, found, state.tensors, extras, provenance, options=options, unknown=state.unknown
-    )
-    said: Config | None = None
-    function: dict[str, Any] = {}
-    text = None
-    of_timm = found.dialect.name in ("official", "timm") and found.contents != "mae"
-    if found.dialect.config_file or of_timm:
-        text = state.note.get(HF_CONFIG) or config_beside(path)
-    if text and of_timm:
-        said, text = _of_these_shapes(read_timm_config(text, found.contents), found), None
-    elif text:
-        said, function = read_config(text, found.contents, f"{path}: {HF_CONFIG}")
-        checkpoint = replace(checkpoint, no_qkv_bias=without_qkv_bias(text))
-    config = provenance.config if provenance else None
-    if provenance and config is not None:
-        function = dict(provenance.function)
-    if said is not None and config is not None:
-        require_same(said, config, found, str(path))
-    config = config or said
-    if config is None:
-        known = settings_of(found.dialect, found.contents)
-        shapes = {spec: reading.shape for spec, reading in found.readings.items()}
-        models = fitting_models(shapes, found.contents, known, found.dialect.derived)
-        if len(models) != 1:
-            return checkpoint
-        ((name, config),) = models.items()
-        if isinstance(config, MAEConfig) and found.contents == "mae":
-            config = replace(config, **options)
-        return replace(checkpoint, model=name_of(config, found.contents) or name, config=config)
-    require_plausible(config, found, str(path), HF_CONFIG if provenance is None else "provenance")
-    model = name_of(config, found.contents)
-    return replace(checkpoint, model=model, config=config, told=True, function=function, config_text=text)
+    shapes = {name: tensor.shape for name, tensor in state.tensors.items()}
+    identified = identify(shapes, str(path), dialect, provenance.dialect if provenance else None, prefix)
+    evidence = read_evidence(path, state, identified, provenance)
+    extras = (*state.extras, *identified.unused, *identified.outside)
+    return Checkpoint(path, kind, evidence, state.tensors, extras, provenance, state.unknown)

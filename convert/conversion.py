@@ -1,104 +1,99 @@
-"""One conversion, from the file that is given to the weights that are to be written: opened, chosen, changed, explained."""
+"""A checkpoint made ready for a model or a file: opened, resolved, selected, transformed; and written, with its provenance."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
-from typing import Any
 
 from ..backends.config import Config, MAEConfig
-from ..backends.presets import NAMED, model_config
-from .changes import Weights, notices, refuse_inexpressible
-from .checkpoint import Checkpoint, open_checkpoint
-from .choice import model_of, own_size
-from .dialects import DIALECTS, Contents, Dialect
+from ..backends.presets import NAMED
+from .checkpoint import Checkpoint, Loaded, open_checkpoint
+from .dialects import DIALECTS, Contents, Dialect, expected_params, settings_in
 from .dialects.dialect import EXACT, UNCONFIGURED
 from .formats import FORMATS
 from .hashing import UNKNOWN, Hashed, hash_tensors
-from .overflow import overflow_problem
+from .layouts import inverse
 from .parts import grouped, unwrapped
+from .problems import overflow_problem, report
 from .provenance import Provenance
-from .report import report
-from .said import COMPUTED
-from .shapes import settings_in
+from .resolve import COMPUTED, Wish, resolve, with_requested_head
 from .tensors import CheckpointProblem, Progress
+from .transform import WeightSet, notices, refuse_inexpressible
 from .writing import NotFiniteProblem, write_weights
 
-
-@dataclass(frozen=True)
-class Wish:
-    """What is to be made of a checkpoint. None leaves it as it is.
-
-    model: as --model takes it. source_dialect: the one to read. image_size: (height, width) in pixels. prefix: what the
-    names of the model begin with, where the file holds several.
-    """
-
-    model: str | None = None
-    source_dialect: str | None = None
-    encoder_only: bool = False
-    dtype: str | None = None
-    image_size: tuple[int, int] | None = None
-    num_classes: int | None = None
-    prefix: str | None = None
+__all__ = ["Prepared", "Wish", "convert", "prepare", "require_apart"]
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A checkpoint, the name of its model, and the weights that the wish makes of it; nothing is loaded yet."""
+    """A checkpoint, and the weights that a request makes of it; nothing is loaded yet."""
 
     checkpoint: Checkpoint
-    model: str
-    original: Weights
-    weights: Weights
-    asked: bool
+    model: str  # its name: as it was requested, else that of the preset, else "own model"
+    config: Config  # the model that the weights are for; a requested classifier, if they are the encoder that it is built on
+    original: WeightSet  # as they lie in the file
+    weights: WeightSet  # with all transformations
+    asked: bool  # whether the model was requested by name
+
+    @property
+    def changed(self) -> bool:
+        """Whether the transformations changed any tensor."""
+        return self.weights.tensors != self.original.tensors
+
+    def load(self) -> Loaded:
+        """The weights in memory, float32 by spec name, with their content hash. Raises CheckpointProblem as Checkpoint.load."""
+        return self.checkpoint.load_tensors(self.weights.config, self.weights.tensors, self.changed)
 
     def notices(self, target: Dialect, form: str) -> tuple[str, ...]:
-        """What the target's program would compute otherwise, and what was taken for granted about the source."""
-        found = [*notices(target, self.weights)]
+        """A sentence for each setting that the target's program computes differently, and each assumption about the source."""
+        sentences = [*notices(target, self.weights)]
         named = NAMED.get(self.model)
         if target.computes == EXACT and type(named) is type(self.weights.config):
             counted = settings_in(self.weights.contents).intersection(COMPUTED)
             settings = asdict(self.weights.config)
-            own = [f"{n}={v}" for n, v in settings.items() if n in counted and v != getattr(named, n)]
-            if own:
-                found.append(
-                    f"{self.model} is built otherwise by default: these weights are for {', '.join(own)}, which PolyMAE "
+            others = [f"{n}={v}" for n, v in settings.items() if n in counted and v != getattr(named, n)]
+            if others:
+                sentences.append(
+                    f"{self.model} is built otherwise by default: these weights are for {', '.join(others)}, which PolyMAE "
                     "reads from the provenance"
                 )
         if target.config_file and not FORMATS[form].FOLDER:
-            found.append(
+            sentences.append(
                 "a single file has no config.json: transformers computes with its defaults, eps 1e-12 among them"
             )
-        return (*found, *self._assumed())
+        return (*sentences, *self._assumed())
 
     def _assumed(self) -> list[str]:
-        checkpoint, config = self.checkpoint, self.weights.config
+        checkpoint, config, evidence = self.checkpoint, self.weights.config, self.checkpoint.evidence
         dialect = checkpoint.identified.dialect
-        found = []
-        if checkpoint.provenance is None and (said := dialect.notes.get(checkpoint.contents)):
-            found.append(said)
-        if dialect.config_file and checkpoint.config_text is None and checkpoint.provenance is None:
-            found.append(
+        sentences = []
+        if checkpoint.provenance is None and (note := dialect.notes.get(checkpoint.contents)):
+            sentences.append(note)
+        if dialect.config_file and evidence.config_text is None and checkpoint.provenance is None:
+            sentences.append(
                 f"there is no config.json beside {checkpoint.path.name}: taken for eps {config.norm_eps}, where transformers' "
                 "own default is 1e-12"
             )
-        if checkpoint.no_qkv_bias:
-            found.append(
+        if evidence.no_qkv_bias:
+            sentences.append(
                 "its program adds no bias to q, k and v (qkv_bias): they have biases of 0, which compute the same"
             )
-        if checkpoint.options and checkpoint.contents == "mae":
-            said = ", ".join(f"{name}={value}" for name, value in checkpoint.options.items())
-            found.append(f"{said}, as the options say that training saved in the file")
+        if evidence.options and checkpoint.contents == "mae":
+            options = ", ".join(f"{name}={value}" for name, value in evidence.options.items())
+            sentences.append(f"{options}, as the options say that training saved in the file")
         if checkpoint.unknown:
             listed = ", ".join(checkpoint.unknown[:4]) + (" and more" if len(checkpoint.unknown) > 4 else "")
-            found.append(f"beside the weights the file names what is not known here and was not looked up: {listed}")
+            sentences.append(
+                f"beside the weights the file names what is not known here and was not looked up: {listed}"
+            )
         if outside := checkpoint.identified.outside:
-            found.append(f"left out, since they lie outside of the model: {grouped(unwrapped(outside))}")
-        if not self.asked and not checkpoint.told:
-            found.append(self._heads())
-        return found
+            sentences.append(f"left out, since they lie outside of the model: {grouped(unwrapped(outside))}")
+        if not self.asked and evidence.declared is None:
+            sentences.append(self._heads())
+        return sentences
 
     def _heads(self) -> str:
         """No file shows how many heads there are."""
@@ -114,48 +109,77 @@ class Prepared:
             )
         return f"taken for {self.model}: {heads}, which no file shows; for others say -m '{self.model},num_heads=...'"
 
+    def mapping(self, target: Dialect) -> list[tuple[str, str, str, str]]:
+        """A row for each tensor: names in the file, name and shape in the spec, names in the target, and the rearrangement.
 
-def prepare(path: Path, wish: Wish) -> Prepared:
-    """Open a checkpoint and apply a wish to it. Raises CheckpointProblem, with every problem of the file at once."""
+        In the spec's order; a tensor in parts takes several rows, and a derived tensor has a dash in place of a name.
+        Layouts are patterns as einops has them. Tensors of the file that are left out come last.
+        """
+        rows = [("FROM", "SPEC", "TO", "")]
+        weights, readings = self.weights, self.checkpoint.identified.readings
+        spelling = target.spellings.get(weights.contents)
+        for param in expected_params(weights.config, weights.contents):
+            if param.name not in weights.tensors:
+                continue
+            reading = readings.get(param.name)
+            names, layout = spelling.spell(param) if spelling and param.name not in target.derived else ((), None)
+            done = [f"laid out {inverse(reading.layout)}"] if reading and reading.layout else []
+            done += ["joined"] if reading and len(reading.names) > 1 else []
+            done += [f"laid out {layout}"] if layout else []
+            done += ["cut in parts"] if len(names) > 1 else []
+            done += ["derived"] if reading is None else []
+            shape = "x".join(map(str, weights.tensors[param.name].shape))
+            sources = reading.names if reading else ("-",)
+            columns = (sources, [f"{param.name} {shape}"], names or ("-",), ["; ".join(done)])
+            rows += zip_longest(*columns, fillvalue="")
+        for spec, reading in readings.items():
+            if spec not in weights.tensors:
+                rows += [(name, spec, "-", "left out") for name in reading.names]
+        return rows
+
+
+def prepare(path: str | Path, wish: Wish) -> Prepared:
+    """Open a checkpoint, find its model, and make of its weights what is requested.
+
+    Raises CheckpointProblem, with every problem of the file at once, and ConfigError for an unusable model.
+    """
     checkpoint = open_checkpoint(path, wish.source_dialect, wish.prefix)
-    own: dict[str, Any] = {}
-    if wish.model is not None and wish.image_size is not None:  # the file may be of that size already
-        own = {"img_size": own_size(checkpoint, model_config(wish.model), wish.image_size)}
-    model, config = model_of(checkpoint, wish.model, own)
-    alone = wish.encoder_only or (wish.num_classes is not None and checkpoint.contents in ("mae", "encoder"))
-    # Without -m an encoder's file is taken for what it is; one asked for by name is expected to be whole.
-    alone = alone or (checkpoint.contents == "encoder" and wish.model is None)
-    original = selected(checkpoint, config, alone)
-    weights = original.without_decoder() if alone and checkpoint.contents == "mae" else original
+    resolved = resolve(checkpoint.evidence, wish)
+    weights = original = _selected(checkpoint, resolved.config, resolved.encoder_only)
+    config: Config | None = resolved.classifier
+    if wish.adapt and config is None:
+        config = with_requested_head(checkpoint.evidence, resolved.config, wish)
+    if resolved.encoder_only and checkpoint.contents == "mae":
+        weights = weights.without_decoder("without the decoder" if wish.adapt else "encoder only")
     if wish.num_classes is not None:
         weights = weights.with_classes(wish.num_classes)
     if wish.image_size is not None:
         weights = weights.with_image_size(wish.image_size)
+        config = None if config is None else replace(config, img_size=wish.image_size)
     if wish.dtype is not None:
         weights = weights.with_dtype(wish.dtype)
-    return Prepared(checkpoint, model, original, weights, wish.model is not None)
+    return Prepared(checkpoint, resolved.name, config or weights.config, original, weights, wish.model is not None)
 
 
-def selected(checkpoint: Checkpoint, config: Config, encoder_only: bool = False) -> Weights:
-    """The weights of a model in a checkpoint, with what they were trained for. Raises CheckpointProblem as `select`."""
-    dialect = checkpoint.identified.dialect
+def _selected(checkpoint: Checkpoint, config: Config, encoder_only: bool) -> WeightSet:
+    """The weights of a model in a checkpoint, with the settings that they were trained with. Raises as `select`."""
+    dialect, evidence = checkpoint.identified.dialect, checkpoint.evidence
     computed = {n: v for n, v in dialect.function(checkpoint.contents).items() if n in UNCONFIGURED}
-    function = {**({} if checkpoint.provenance else computed), **checkpoint.function}
+    function = {**({} if checkpoint.provenance else computed), **evidence.function}
     contents: Contents = "encoder" if encoder_only else checkpoint.contents
     chosen = checkpoint.select(config, encoder_only)
-    return Weights(config, contents, chosen, function=function, config_text=checkpoint.config_text)
+    return WeightSet(config, contents, chosen, function=function, config_text=evidence.config_text)
 
 
 def convert(prepared: Prepared, dialect: str, form: str, output: Path, progress: Progress | None = None) -> str:
-    """Write what was prepared, with its provenance, and return the content hash of what was written.
+    """Write prepared weights in a dialect and a format, with their provenance, and return their content hash.
 
-    Raises CheckpointProblem where the weights are not finite, or the provenance beside the source is of other weights.
+    Raises CheckpointProblem if the weights are not finite, or the provenance beside the source is of other weights.
     """
     checkpoint, weights, target = prepared.checkpoint, prepared.weights, DIALECTS[dialect]
     refuse_inexpressible(target, weights)
-    changed = weights.tensors != prepared.original.tensors
     whole = prepared.original.tensors.keys() >= checkpoint.identified.readings.keys()
-    before = hash_tensors(prepared.original.tensors, progress) if changed else None
+    before = hash_tensors(prepared.original.tensors, progress) if prepared.changed else None
     if checkpoint.provenance is not None and (before or not whole):
         checkpoint.require_own_provenance(before.content if before and whole else checkpoint.hash)
     known = checkpoint.provenance
@@ -184,18 +208,18 @@ def convert(prepared: Prepared, dialect: str, form: str, output: Path, progress:
     try:
         return write_weights(weights, target, form, output, about, progress)
     except NotFiniteProblem as problem:
-        found = problem.problems if before is None else before.not_finite
-        if not found:  # it was finite before it was rounded
-            asked = next(iter(weights.tensors.values())).dtype
+        problems = problem.problems if before is None else before.not_finite
+        if not problems:  # they were finite before they were rounded
+            dtype = next(iter(weights.tensors.values())).dtype
             read = {n: t for n, t in prepared.original.tensors.items() if n in weights.tensors}
-            raise overflow_problem(checkpoint.path, asked, read) from None
-        raise CheckpointProblem(report(checkpoint.path, list(found), None, None, weights.config), found) from None
+            raise overflow_problem(checkpoint.path, dtype, read) from None
+        raise CheckpointProblem(report(checkpoint.path, problems, None, None, weights.config), problems) from None
 
 
 def require_apart(source: Path, output: Path, form: str, lost: Sequence[str]) -> None:
-    """Raise CheckpointProblem where writing `output` would destroy a source of which something is lost.
+    """Raise CheckpointProblem if writing `output` would destroy a source that holds more than the output will.
 
-    lost: what of the source the output will not hold.
+    lost: that which the output will not hold, in words.
     """
     one, other = source.resolve(), output.resolve()
     if one == other and lost:

@@ -1,4 +1,4 @@
-"""Whether two checkpoints hold the same weights, and what the difference of each tensor is, in words."""
+"""Whether two checkpoints hold the same weights, and how each tensor differs, in words."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ import numpy as np
 
 from ..backends.config import Config
 from .checkpoint import Checkpoint, open_checkpoint
-from .choice import model_of
+from .diff_hints import permuted, transposed
 from .hashing import hash_tensors
-from .permutations import permuted, transposed
 from .tensors import Array, Tensor, cast, of_array
 
 ROUNDOFF = 2.0**-24  # the largest relative error of rounding to float32
@@ -24,19 +23,19 @@ _HALVES = ("float16", "bfloat16")
 
 @dataclass(frozen=True)
 class Difference:
-    """One tensor, by spec name. kind: one word or two, for machines; said: the sentence."""
+    """How one tensor differs."""
 
-    name: str
-    kind: str
-    said: str
+    name: str  # in the spec
+    kind: str  # one word or two, for machines
+    said: str  # the sentence
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """hashes: the content hash of each file's tensors; count: the tensors that either file holds."""
+    """How two files differ."""
 
-    hashes: tuple[str, str]
-    count: int
+    hashes: tuple[str, str]  # the content hash of each file's tensors
+    count: int  # of the tensors that either file holds
     differences: tuple[Difference, ...]
 
     @property
@@ -58,8 +57,8 @@ def compare_files(
 ) -> Comparison:
     """Compare two checkpoints of any format and dialect, tensor by tensor; one tensor of each is in memory at a time.
 
-    model: as --model takes it, for both; from_a, from_b: their dialects where the names do not tell. Raises
-    CheckpointProblem where one cannot be read.
+    model: as --model takes it, for both; from_a, from_b: their dialects, if the names do not tell. Raises
+    CheckpointProblem if one cannot be read.
     """
     first, second = (_opened(Path(path), dialect, model) for path, dialect in ((a, from_a), (b, from_b)))
     config = first[1] or second[1]
@@ -74,7 +73,7 @@ def compare_files(
 
 def _opened(path: Path, dialect: str | None, model: str | None) -> tuple[Checkpoint, Config | None]:
     checkpoint = open_checkpoint(path, dialect)
-    return checkpoint, model_of(checkpoint, model)[1] if model else checkpoint.config
+    return checkpoint, checkpoint.resolve(model).config if model else checkpoint.config
 
 
 def differences(a: Mapping[str, Tensor], b: Mapping[str, Tensor], config: Config | None = None) -> Iterator[Difference]:
@@ -94,7 +93,7 @@ def _what(tensor: Tensor) -> str:
 
 
 def describe(name: str, a: Tensor, b: Tensor, config: Config | None = None) -> Difference | None:
-    """How the tensor b differs from a; None where both have the same dtype, shape and bits. Loads both."""
+    """How the tensor b differs from a; None if both have the same dtype, shape and bits. Loads both."""
     first, second = a.load(), b.load()
     if a.dtype != b.dtype:
         return Difference(name, "dtype", f"{a.dtype} in A, {b.dtype} in B; {_other_dtype(a, b)}")
@@ -168,7 +167,7 @@ def _rounded(values: Array, half: str) -> Array:
 
 
 def _factor(x: Array, y: Array) -> float | None:
-    """The constant that x must be multiplied with to give y, within roundoff; None where there is none, or one value."""
+    """The constant factor from x to y, within roundoff; None without one, and for a single value."""
     at = int(np.argmax(np.abs(x)))
     largest = float(x.flat[at])
     if not largest or not np.any((x != 0) & (np.abs(x) != abs(largest))):
@@ -178,7 +177,7 @@ def _factor(x: Array, y: Array) -> float | None:
 
 
 def _shift(x: Array, y: Array, size: Array) -> float | None:
-    """The constant that must be added to x to give y, within roundoff; None where there is none, or one value."""
+    """The constant difference from x to y, within roundoff; None without one, and for a single value."""
     shift: Any = np.median(y - x)
     if x.size < 2 or not shift:
         return None

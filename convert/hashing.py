@@ -18,11 +18,11 @@ WORKERS = 2  # NumPy and BLAKE3 leave Python's lock
 
 @dataclass(frozen=True)
 class Hashed:
-    """tensors: the hash of each, by name; content: that of them all; not_finite: a sentence for each with NaN or Inf."""
+    """The hashes of tensors, as hexadecimal digits."""
 
-    content: str
-    tensors: Mapping[str, str]
-    not_finite: tuple[str, ...]
+    content: str  # of all of them
+    tensors: Mapping[str, str]  # of each, by name
+    not_finite: tuple[str, ...]  # a sentence for each tensor with NaN or infinite values
 
 
 UNKNOWN = Hashed("0" * 64, {}, ())  # as long as a real one
@@ -38,7 +38,7 @@ def hash_tensors(
 ) -> Hashed:
     """Hash tensors by spec name, in the spec's layout, and look for values that are not finite, in one pass.
 
-    finite: False leaves out the looking. workers: threads.
+    finite: False leaves out the search. workers: threads.
     BLAKE3 of each tensor's JSON line [name, dtype, shape] and little-endian bytes in C order; the content hash is that of
     the lines "name hash", sorted by name. Raises CheckpointProblem for a damaged file.
     """
@@ -80,7 +80,7 @@ def _blocks(array: Array) -> Iterator[Array]:
 
 
 def _suspect(chunk: Array, dtype: str) -> bool:
-    """Whether there may be values that are not finite. A float32 sum is finite only where all its terms are."""
+    """Whether there may be values that are not finite. A float32 sum is finite only if all its terms are."""
     if dtype in ("float32", "float64"):
         with np.errstate(all="ignore"):
             return not np.isfinite(chunk.sum())
@@ -88,7 +88,7 @@ def _suspect(chunk: Array, dtype: str) -> bool:
 
 
 def not_finite(name: str, dtype: str, array: Array) -> str:
-    """A sentence with the counts where an array has NaN or infinite values, else nothing."""
+    """A sentence with the counts of NaN and infinite values; "" if an array has none."""
     if dtype == "bfloat16":  # bits: an exponent of ones is infinite where the fraction is zero, else NaN
         special = (array & 0x7F80) == 0x7F80
         infinities = int((special & ((array & 0x7F) == 0)).sum())

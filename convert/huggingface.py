@@ -1,16 +1,18 @@
-"""The config.json of Hugging Face transformers: read into a configuration, and written for one."""
+"""The config.json of models on the Hugging Face Hub: that of transformers, read and written, and that of timm, read."""
 
 from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from reprlib import repr as shortened
 from typing import Any
 
-from ..backends.config import Config, MAEConfig, ViTConfig
-from .dialects import OF_CLASSIFIERS, Contents
+from ..backends.config import Config, ConfigError, MAEConfig, ViTConfig
+from ..backends.presets import PRESETS
+from .dialects import OF_CLASSIFIERS, Contents, encoder_config
 from .tensors import CheckpointProblem
 
 FILE = "config.json"
@@ -30,11 +32,14 @@ _KINDS: dict[Contents, tuple[str, str]] = {
     "classifier": ("vit", "ViTForImageClassification"),
 }
 
+_TIMM_ARGUMENTS = ("img_size", "patch_size", "in_chans", "embed_dim", "depth", "num_heads", "mlp_ratio")
+_TIMM_POOLING = {"token": "cls", "avg": "gap"}
+
 
 def read_config(text: str, contents: Contents, where: str) -> tuple[Config, dict[str, Any]]:
-    """The model that a config.json describes, and what its program computes otherwise than the spec ("gelu").
+    """The model that transformers' config.json describes, and its program's settings without a place in a configuration.
 
-    Keys that are not there have transformers' defaults. Raises CheckpointProblem for what no model here can be.
+    Missing keys have transformers' defaults. Raises CheckpointProblem for a model that cannot be expressed here.
     """
     try:
         said = json.loads(text)
@@ -76,6 +81,31 @@ def read_config(text: str, contents: Contents, where: str) -> tuple[Config, dict
         ) from None
 
 
+def read_timm_config(text: str, contents: Contents) -> Config | None:
+    """The model that timm's config.json describes by `architecture` and `model_args`; None if it is no ViT here.
+
+    The names of architectures are timm's: vit_base_patch16_224 is our vit_base_patch16 for images of 224 pixels.
+    """
+    try:
+        said = json.loads(text)
+        arguments = dict(said.get("model_args") or {})
+        name = re.fullmatch(r"(vit_\w+_patch\d+)_(\d+)\w*", str(said["architecture"]))
+        preset = PRESETS.get(name[1]) if name else None
+        if name is None or not isinstance(preset, ViTConfig):
+            return None
+        channels, *size = (said.get("pretrained_cfg") or said).get("input_size") or (3, int(name[2]), int(name[2]))
+        values: dict[str, Any] = {"img_size": tuple(size), "in_chans": channels, "norm_eps": 1e-6}
+        values |= {name: arguments[name] for name in _TIMM_ARGUMENTS if name in arguments}
+        values["img_size"] = tuple(values["img_size"]) if isinstance(values["img_size"], list) else values["img_size"]
+        config = replace(preset, **values)
+        if contents not in OF_CLASSIFIERS:
+            return encoder_config(config)
+        pooling = _TIMM_POOLING.get(said.get("global_pool", ""), config.pooling)
+        return replace(config, pooling=pooling, num_classes=said.get("num_classes") or config.num_classes)  # type: ignore[arg-type]
+    except (ValueError, TypeError, KeyError, AttributeError, ConfigError, RecursionError):
+        return None
+
+
 def without_qkv_bias(text: str) -> bool:
     """Whether a config.json says that q, k and v have no bias."""
     return json.loads(text).get("qkv_bias", True) is False
@@ -86,8 +116,8 @@ def write_config(
 ) -> str:
     """The config.json with which transformers builds this model and computes the same.
 
-    function: as convert.changes.Weights has it. before: the config.json that the weights came with, of which everything
-    is kept that does not contradict the model (labels, mask_ratio, dropout).
+    function: as WeightSet.function. before: the config.json that the weights came with; whatever in it does not contradict
+    the model is kept (labels, mask_ratio, dropout).
     """
     kind, architecture = _KINDS[contents]
     said: dict[str, Any] = {"initializer_range": 0.02, "attention_probs_dropout_prob": 0.0, "hidden_dropout_prob": 0.0}
@@ -111,7 +141,7 @@ def write_config(
 
 
 def _side(patch: Any) -> Any:
-    """The patch size, where it is given as height and width."""
+    """The patch size, also if it is given as height and width."""
     if not isinstance(patch, list):
         return patch
     if len(patch) != 2 or patch[0] != patch[1]:
@@ -120,7 +150,7 @@ def _side(patch: Any) -> Any:
 
 
 def _with_ratio_of_both(config: MAEConfig, hidden: Any) -> MAEConfig:
-    """With the mlp_ratio that gives the decoder's hidden width too, where there is one: widths are rounded down.
+    """With the mlp_ratio that gives the decoder's hidden width too, if one does: widths are rounded down.
 
     The least that gives a width is the ratio of one of the two, and the larger of them is the only one that can give both.
     """

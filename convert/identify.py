@@ -1,4 +1,4 @@
-"""Which dialect a set of tensor names and shapes is in, and where each of the spec's tensors lies in it."""
+"""The dialect of a set of tensor names and shapes, and the place of each of the spec's tensors in it."""
 
 from __future__ import annotations
 
@@ -9,12 +9,10 @@ from dataclasses import dataclass, field, replace
 from ..backends.spec import Shape
 from ..backends.spelling import Spelling
 from ..files.errors import option
-from .dialects import DIALECTS, Contents, Dialect, holds, known_params
+from .dialects import DIALECTS, Contents, Dialect, contents_of, holds, known_params
 from .dialects.dialect import MINDSPORE_TRAINING
 from .layouts import inverse, shape_after
 from .parts import Own, find_part, prefix_of, under, unwrapped
-from .relatives import relative
-from .shapes import contents_of
 from .tensors import CheckpointProblem
 
 Shapes = Mapping[str, Shape]
@@ -22,52 +20,56 @@ Shapes = Mapping[str, Shape]
 
 @dataclass(frozen=True)
 class Reading:
-    """Where one of the spec's tensors lies: the names of its parts, their layout, and its shape in the spec."""
+    """The place of one of the spec's tensors in a file."""
 
-    names: tuple[str, ...]
-    layout: str | None
-    shape: Shape
+    names: tuple[str, ...]  # of its parts, which are joined along the first axis
+    layout: str | None  # None: the spec's
+    shape: Shape  # in the spec
 
 
 @dataclass(frozen=True)
 class Identified:
-    """A file's names, understood.
-
-    readings: by spec name, in the spec's order; what the spec does not know comes last, under its own name. problems: a
-    sentence for each of the spec's tensors whose parts are not all there. unused: what the dialect is known to leave
-    over. outside: what lies in other parts of a larger model. strangers: of the readings, what no model here has. own: the
-    file's own names, by those without prefix and wrappers. prefix: what stands before every name.
-    """
+    """A file's tensors by spec name, and the dialect that spells them."""
 
     dialect: Dialect
     contents: Contents
+    # By spec name, in the spec's order. Tensors that the spec does not know come last, under their own names.
     readings: Mapping[str, Reading]
+    # By spec name: a sentence for each tensor of which the file lacks a part.
     problems: Mapping[str, str] = field(default_factory=dict)
-    unused: tuple[str, ...] = ()
-    outside: tuple[str, ...] = field(default=(), compare=False)
-    strangers: tuple[str, ...] = ()
-    own: Own = field(default_factory=dict, compare=False)
-    prefix: str = field(default="", compare=False)
+    unused: tuple[str, ...] = ()  # tensors that the dialect is known to leave over
+    outside: tuple[str, ...] = field(default=(), compare=False)  # tensors in other parts of a larger model
+    strangers: tuple[str, ...] = ()  # of the readings, those that no model here has
+    own: Own = field(default_factory=dict, compare=False)  # the file's names, by those without prefix and wrappers
+    prefix: str = field(default="", compare=False)  # what every name in the file begins with
+    where: str = field(default="", compare=False)  # the file, for messages
+    shapes: Shapes = field(default_factory=dict, compare=False)  # of all its tensors, by the file's names
+
+    @property
+    def spec_shapes(self) -> dict[str, Shape]:
+        """The shapes of the model's tensors by spec name."""
+        return {spec: reading.shape for spec, reading in self.readings.items()}
 
     @property
     def dropped(self) -> tuple[str, ...]:
-        """Of `unused`, the model's own tensors, without what training saves along with them."""
+        """Of `unused`, the model's own tensors, without those of the optimizer."""
         return tuple(name for name in self.unused if not re.fullmatch(MINDSPORE_TRAINING, name))
 
 
 def identify(
-    shapes: Shapes, where: str, dialect: str | None = None, told: str | None = None, prefix: str | None = None
+    shapes: Shapes, where: str, dialect: str | None = None, declared: str | None = None, prefix: str | None = None
 ) -> Identified:
     """The dialect of a file's tensors, and every tensor by its spec name.
 
-    dialect: the one to take; None finds out. told: the one that a provenance names, taken where no name shows it and it
-    fits. prefix: what the names of the model begin with, in a file that holds more; None finds out. Raises
-    CheckpointProblem, listing the candidates, where none fits, or where several do and would read the file differently.
+    where: the file, for messages. dialect: the one to take; None finds it. declared: the one that a provenance names, a
+    candidate even if no name shows it. prefix: what the names of the model begin with, in a file that holds more; None
+    finds it. Raises CheckpointProblem, listing the candidates, if none fits, or if several do and would read the file
+    differently.
     """
     own = unwrapped(shapes)
     if prefix is not None:
         own = under(own, prefix, where)
-    offered = [one for one in DIALECTS.values() if not one.explicit or one.name == told]
+    offered = [one for one in DIALECTS.values() if not one.explicit or one.name == declared]
     if dialect is not None:
         offered = [dialect_named(dialect)]
 
@@ -81,7 +83,7 @@ def identify(
     if mixed or not fitting:
         raise CheckpointProblem(_none_fits(mixed, shapes_of(own), where, dialect))
     found = [_translate(candidate, part, shapes_of(part), where) for candidate in fitting]
-    # Where what would tell them apart is missing, all of them read the file alike: then nothing is guessed.
+    # A file may lack the tensors that tell dialects apart. If all candidates read it alike, the first one is no guess.
     if any((other.contents, other.readings) != (found[0].contents, found[0].readings) for other in found[1:]):
         raise CheckpointProblem(
             f"{where} can be read in more than one dialect: {', '.join(d.name for d in fitting)}. Say which with "
@@ -89,34 +91,42 @@ def identify(
         )
     training = {name: None for name in rest if re.fullmatch(MINDSPORE_TRAINING, name)}
     outside = tuple(name for name in shapes if name not in inside and name not in training)
-    return replace(found[0], unused=(*found[0].unused, *training), outside=outside, own=part, prefix=prefix_of(part))
+    return replace(
+        found[0],
+        unused=(*found[0].unused, *training),
+        outside=outside,
+        own=part,
+        prefix=prefix_of(part),
+        where=where,
+        shapes=shapes,
+    )
 
 
 def dialect_named(name: str) -> Dialect:
-    """The row of this name. Raises CheckpointProblem for a name that is none."""
+    """The row of this name. Raises CheckpointProblem for an unknown name."""
     if name not in DIALECTS:
         raise CheckpointProblem(f"Unknown dialect {name!r}; there are {', '.join(DIALECTS)}.")
     return DIALECTS[name]
 
 
 def _shown_by(shapes: Shapes, offered: Iterable[Dialect]) -> tuple[list[Dialect], list[Dialect]]:
-    """The dialects that a file shows signs of, and of these the ones that nothing in it speaks against."""
+    """The dialects of which a file shows a sign, and those of them of which it shows no sign against."""
     shown = [dialect for dialect in offered if any(sign.found(shapes) for sign in dialect.shows)]
     fitting = [dialect for dialect in shown if not any(sign.found(shapes) for sign in dialect.never)]
     return shown, [dialect for dialect in fitting if dialect.explicit] or fitting
 
 
-def _none_fits(shown: list[Dialect], shapes: Shapes, where: str, asked: str | None) -> str:
+def _none_fits(shown: list[Dialect], shapes: Shapes, where: str, requested: str | None) -> str:
     against = [(one, [name for sign in one.never if (name := sign.found(shapes))]) for one in shown]
     begin = f"Its {len(shapes)} tensors begin with {', '.join(list(shapes)[:5])}"
-    if asked is not None:
+    if requested is not None:
         names = [name for _, found in against for name in found]
         why = (
             f"it holds {names[0]} {tuple(shapes[names[0]])}" if names else "no tensor in it has a name of that dialect"
         )
         return (
-            f"{where} is not in the {asked} dialect ({DIALECTS[asked].title}): {why}. {begin}; leave out {option('--from')}, and "
-            "the dialect is found."
+            f"{where} is not in the {requested} dialect ({DIALECTS[requested].title}): {why}. {begin}; leave out "
+            f"{option('--from')}, and the dialect is found."
         )
     if shown:
         reasons = (
@@ -170,7 +180,7 @@ def _translate(dialect: Dialect, own: Own, shapes: Shapes, where: str) -> Identi
 
 
 def _reading(names: tuple[str, ...], layout: str | None, shapes: list[Shape]) -> Shape | str:
-    """The spec shape of a tensor with these parts; a sentence where they do not make one."""
+    """The spec shape of a tensor with these parts; a sentence if they do not fit together."""
     if len(set(shapes)) > 1 or not all(shapes):
         listed = ", ".join(f"{name} {tuple(shape)}" for name, shape in zip(names, shapes))
         if len(names) > 1:
@@ -188,7 +198,7 @@ def spelled_names(
 ) -> dict[str, tuple[tuple[str, ...], str | None]]:
     """For each of the spec's tensors that such a file can hold: its names in the dialect, and its layout.
 
-    names: tells how deep the stacks are.
+    names: the file's, which show how deep the stacks are.
     """
     spelling = dialect.spellings[contents]
     leaves = known_params(*(_depth(names, spelling, stack) for stack in ("blocks", "decoder_blocks")))
@@ -201,3 +211,27 @@ def _depth(names: Mapping[str, object], spelling: Spelling, stack: str) -> int:
     start = re.escape(spelling.stacks.get(stack, stack))
     numbers = [int(match[1]) for name in names if (match := re.match(rf"{start}\.(\d{{1,6}})\.", name))]
     return max(1, min(max(numbers, default=0) + 1, len(names)))
+
+
+# Models of other projects: a pattern for the whole name of a tensor, its number of axes if that matters, and the model.
+_RELATIVES = (
+    (r"encoder_to_decoder\.weight", None, "pengzhiliang/MAE-pytorch: no class token, no bias of k, fixed positions of its own"),
+    (r".*patch_embed\.proj\.weight", 5, "a model for video (VideoMAE, MAE-ST): its patches have a length in time"),
+    (r"(.*\.)?(decoder_)?channel_embed", None, "SatMAE: groups of channels with embeddings of their own"),
+    (r".*\.relative_position_bias_table|.*\.q_bias", None, "BEiT or in its style: relative positions, no bias of k, LayerScale"),
+    (r"(.*\.)?(layers|stages)\.\d+\.(blocks|downsample)\..*", None, "a Swin or another model with stages"),
+    (r"(.*\.)?register_tokens|(.*\.)?ls1\.gamma", None, "DINOv2 or in its style: LayerScale, register tokens"),
+    (r"(.*\.)?gamma_1|(.*\.)?ls1\.gamma", None, "a model with LayerScale, as CaiT, BEiT or DINOv2"),
+    (r"encoder\.mask_token", None, "SimMIM: its mask tokens enter the encoder"),
+    (r"(.*\.)?(rope|freqs_cis|rotary)[\w.]*", None, "a model with rotary positions, as EVA-02"),
+    (r"(.*\.)?class_embedding|(.*\.)?positional_embedding", None, "CLIP: another order of its norms and no such decoder"),
+    (r"(.*\.)?rel_pos_[hw]", None, "SAM or ViTDet: windows and relative positions"),
+)  # fmt: skip
+
+
+def relative(shapes: Mapping[str, Shape]) -> str:
+    """A sentence that names the other project's model whose tensors these are; "" if they show none."""
+    for pattern, axes, model in _RELATIVES:
+        if any(axes in (None, len(shape)) and re.fullmatch(pattern, name) for name, shape in shapes.items()):
+            return f"By its names it is {model}; no model here computes so."
+    return ""

@@ -31,7 +31,7 @@ def sizes_of(config: Config, name: str) -> dict[str, int]:
 
 
 def to_layout(array: Array, layout: str, sizes: Sizes) -> Array:
-    """An array in the spec's layout, in this one; a view where that is possible."""
+    """An array in the spec's layout, in this one; a view if that is possible."""
     return rearrange(array, layout, **_needed(layout, sizes))
 
 

@@ -1,4 +1,4 @@
-"""Which part of a file's names is the model: wrappers come off, and so do the other parts of a larger model."""
+"""The part of a file's names that is the model: without wrappers, and without the other parts of a larger model."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from ..files.errors import option
 from .tensors import CheckpointProblem
 
 T = TypeVar("T")
-Own = Mapping[str, str]  # a name without what is before the model's: the file's own name
+Own = Mapping[str, str]  # the file's own names, by the names without prefix and wrappers
 
-# What DistributedDataParallel, torch.compile, FSDP and activation checkpointing put before and into names.
+# The wrappers that DistributedDataParallel, torch.compile, FSDP and activation checkpointing put before and into names.
 _WRAPPERS = re.compile(r"(?:(?<=\.)|^)(?:module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 _DEEPEST = 4
 # A decoder's own names, wherever its part lies.
@@ -23,13 +23,13 @@ _MOST_NAMED = 6
 
 
 def unwrapped(names: Collection[str]) -> dict[str, str]:
-    """The file's own names by what is left of them without wrappers; unchanged where two would become one."""
+    """The file's own names, by the same names without wrappers; unchanged if two would become one."""
     found = {_WRAPPERS.sub("", name): name for name in names}
     return found if len(found) == len(names) else {name: name for name in names}
 
 
 def under(own: Own, prefix: str, where: str) -> dict[str, str]:
-    """The names under a prefix that was asked for (--prefix). Raises CheckpointProblem where there are none."""
+    """The names under a requested prefix (--prefix). Raises CheckpointProblem if there are none."""
     start = f"{prefix.strip('.')}."
     for names in (own, {name: name for name in own.values()}):
         if inner := {name.removeprefix(start): names[name] for name in names if name.startswith(start)}:
@@ -41,10 +41,10 @@ def under(own: Own, prefix: str, where: str) -> dict[str, str]:
 
 
 def find_part(own: Own, fitting: Callable[[Own], list[T]], where: str) -> tuple[dict[str, str], list[T]]:
-    """The names of the part that is a model, and what fits it: the whole where that fits, else what lies highest.
+    """The names of the part that is a model, and what fits it: the whole if that fits, else the highest part that does.
 
-    fitting: what fits such names, nothing where they are of no model. An autoencoder's decoder may be another part
-    beside its encoder. Raises CheckpointProblem where several parts are models.
+    fitting: gives the fits of such names, none if they are of no model. An autoencoder's decoder may be another part
+    beside its encoder. Raises CheckpointProblem if several parts are models.
     """
     for depth in range(_DEEPEST + 1):
         parts: dict[str, dict[str, str]] = {}
@@ -66,13 +66,13 @@ def find_part(own: Own, fitting: Callable[[Own], list[T]], where: str) -> tuple[
 
 
 def _split(name: str, depth: int) -> tuple[str, str]:
-    """The first components of a name with the dot behind them, and the rest; no rest where there are too few."""
+    """The first components of a name with the dot behind them, and the rest; no rest if there are too few."""
     parts = name.split(".", depth)
     return (".".join([*parts[:depth], ""]), parts[depth]) if len(parts) > depth else ("", "")
 
 
 def _with_decoder(parts: Mapping[str, dict[str, str]], start: str) -> dict[str, str]:
-    """A part, with those beside it that are nothing but a decoder, where it has none itself."""
+    """A part; if it has no decoder, with those beside it that are nothing but a decoder."""
     inner = parts[start]
     if any(name.startswith(_DECODER) for name in inner):
         return inner
@@ -85,13 +85,13 @@ def _with_decoder(parts: Mapping[str, dict[str, str]], start: str) -> dict[str, 
 
 
 def prefix_of(own: Own) -> str:
-    """What stands before every name in the file; nothing where it differs."""
+    """What every name in the file begins with; "" if that differs."""
     starts = {there.removesuffix(name) if there.endswith(name) else "" for name, there in own.items()}
     return starts.pop() if len(starts) == 1 else ""
 
 
 def grouped(names: Collection[str]) -> str:
-    """Names by their first component, with how many there are, for people."""
+    """Names by their first component, with their count, for people."""
     counts = Counter(name.partition(".")[0] + ("." if "." in name else "") for name in names)
     listed = [f"{start} ({count} tensors)" if count > 1 else start for start, count in counts.most_common(_MOST_NAMED)]
     more = len(counts) - len(listed)

@@ -1,4 +1,4 @@
-"""Probe checkpoints: every element is its own number in the model, so that a conversion shows where each one went.
+"""Probe checkpoints: every element is its own number in the model, so that a conversion shows the new place of each.
 
 The number of an element is its place when the parameters of the whole model are laid one after the other, in the spec's
 order and each in C order. float32 holds whole numbers exactly up to 2^24; of a larger model there are two probes, of the
@@ -24,14 +24,12 @@ from ..backends.config import Config, MAEConfig
 from ..backends.initial import sinusoid_table
 from ..backends.presets import NAMED, model_config
 from ..backends.spec import Param, params
-from .changes import Weights
 from .checkpoint import open_checkpoint
-from .choice import model_of
-from .dialects import DIALECTS, Contents
+from .dialects import DIALECTS, Contents, expected_params
 from .difference import Difference, differences
 from .identify import dialect_named
-from .shapes import expected_params
 from .tensors import CheckpointProblem, Tensor
+from .transform import WeightSet
 from .writing import write_weights
 
 Part = Literal["low", "high"]
@@ -75,7 +73,7 @@ def parts_of(config: Config) -> tuple[Part, ...]:
 def usual_model(dialect: str, contents: Contents | None = None) -> tuple[Config, Contents]:
     """A small model that the dialect can express, and the contents asked for (else the first that it has).
 
-    Raises CheckpointProblem where the dialect has no such contents.
+    Raises CheckpointProblem if the dialect has no such contents.
     """
     row = dialect_named(dialect)
     kind: Contents = next(iter(row.spellings)) if contents is None else contents
@@ -90,11 +88,11 @@ def usual_model(dialect: str, contents: Contents | None = None) -> tuple[Config,
 
 def write_probe(
     dialect: str, form: str, path: Path, model: str | None = None, contents: Contents | None = None, part: Part = "low"
-) -> Weights:
+) -> WeightSet:
     """Write a probe as the dialect's own program would write a checkpoint, with nothing of ours in it or beside it.
 
-    model: as --model takes it, else a small one. Raises CheckpointProblem as write_weights, and for what does not go
-    together: a model and contents, or "high" of a model that needs no second part.
+    model: as --model takes it, else a small one. Raises CheckpointProblem as write_weights, for a model and
+    contents that do not go together, and for "high" of a model that needs no second part.
     """
     kind: Contents
     if model is None:
@@ -108,7 +106,7 @@ def write_probe(
         raise CheckpointProblem(
             f"This model has fewer than 2^24 elements: the part low tells them all apart, not {part}."
         )
-    weights = Weights(config, kind, probe_tensors(config, kind, part))
+    weights = WeightSet(config, kind, probe_tensors(config, kind, part))
     write_weights(weights, DIALECTS[dialect], form, path, None)
     return weights
 
@@ -116,12 +114,12 @@ def write_probe(
 def check(
     path: str | Path, model: str | None = None, dialect: str | None = None, part: Part = "low"
 ) -> tuple[int, list[Difference]]:
-    """How many elements a file that came from a probe holds, and every tensor that is not where it must be.
+    """How many elements a file that came from a probe holds, and every tensor that is in a wrong place.
 
-    model: the one that the probe was of, where the file does not tell. Raises CheckpointProblem where it cannot be read.
+    model: that of the probe, if the file does not tell. Raises CheckpointProblem if it cannot be read.
     """
     checkpoint = open_checkpoint(path, dialect)
-    config = model_of(checkpoint, model)[1]
+    config = checkpoint.resolve(model).config
     actual = checkpoint.tensors_of(config)
     expected = probe_tensors(config, checkpoint.contents, part)
     found = [
@@ -132,7 +130,7 @@ def check(
 
 
 def _whose(name: str, actual: Mapping[str, Tensor], config: Config, part: Part) -> str:
-    """Whose elements a tensor holds, where they are another's; with the high part alone that cannot be told."""
+    """The tensor whose elements a wrong tensor holds, in words; "" if they show none, as in the high part alone."""
     if name not in actual or actual[name].dtype != "float32" or part == "high":
         return ""
     values = actual[name].load()

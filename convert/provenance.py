@@ -1,4 +1,4 @@
-"""Where converted weights came from: JSON in the file where the format has room, else in a file beside it."""
+"""The origin of converted weights: JSON in the file if the format has room, else in a file beside it."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ _LONGEST = 1 << 20  # bytes
 
 @dataclass(frozen=True)
 class Provenance:
-    """hash: the content hash of the weights. dialect: how the file spells them. config, function: the model that the
-    weights are for, and what else its program computes (a dialect's settings without a place in the configuration).
-    source: name, size, format, dialect and content hash of what was converted. transformations: what was done to the
-    weights; notices: what the program that this file is for computes otherwise.
-    """
+    """A conversion's note of the weights that it wrote."""
 
-    hash: str
-    dialect: str
-    config: Config | None = None
-    function: Mapping[str, str] = field(default_factory=dict)
-    source: Mapping[str, Any] = field(default_factory=dict)
-    transformations: tuple[str, ...] = ()
-    notices: tuple[str, ...] = ()
+    hash: str  # the content hash of the weights
+    dialect: str  # of the file
+    config: Config | None = None  # the model that the weights are for
+    function: Mapping[str, str] = field(
+        default_factory=dict
+    )  # its program's settings without a place in a configuration
+    source: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # the original's name, size, format, dialect and content hash
+    transformations: tuple[str, ...] = ()  # a phrase for each
+    notices: tuple[str, ...] = ()  # a sentence for each setting that the program of this file computes differently
 
     def text(self) -> str:
         """As JSON; the same for the same weights, source and version of PolyMAE."""
@@ -54,14 +54,14 @@ class Provenance:
 
 
 def beside(path: Path) -> Path:
-    """Where the provenance of a file without room for it lies."""
+    """The path of the provenance of a file without room for it."""
     return path.with_name(f"{path.name}.{NOTE}.json")
 
 
 def read_beside(path: Path, state: State) -> Provenance | None:
-    """The provenance in a file or beside it; None where there is none. Raises CheckpointProblem where it is damaged."""
+    """The provenance in a file or beside it, None without one. Raises CheckpointProblem if it is damaged."""
     side = next((s for s in (beside(path), beside(path.resolve())) if s.is_file()), beside(path))
-    text, where = state.note.get(NOTE), str(path)
+    text, where = state.metadata.get(NOTE), str(path)
     try:
         if text is None:
             if not side.is_file():
@@ -105,8 +105,8 @@ def _parsed(text: str) -> Provenance:
 def replacing_beside(target: Path) -> Iterator[Callable[[str], None]]:
     """A function that puts a provenance beside a target, or takes it away ("").
 
-    For the time before the target itself is put in place: whoever is killed in between leaves a provenance that is
-    plainly of other weights, rather than weights that lost theirs. Where the block fails, what stood there is put back.
+    For the time before the target itself is put in place: a process that is killed in between leaves a provenance that is
+    plainly of other weights, rather than weights that lost theirs. If the block fails, the old provenance is put back.
     """
     side = beside(target)
     before = side.read_bytes() if side.is_file() else b""

@@ -1,4 +1,4 @@
-"""What can be written for whom: the dialect and the formats of each target, and which format a path asks for."""
+"""The targets of conversions: the dialect and the formats of each, and the format that a path means."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from .tensors import CheckpointProblem
 
 @dataclass(frozen=True)
 class Target:
-    """Whose files these are: the dialect, and the formats that its own loader reads, the first being the default."""
+    """A framework or library that has files of its own."""
 
     dialect: str
-    formats: tuple[str, ...]
+    formats: tuple[str, ...]  # that its own loader reads, the default one first
 
 
 TARGETS = {
@@ -39,22 +39,22 @@ def target_of(framework: str) -> Target:
 
 
 def default_ending(framework: str, form: str | None = None) -> str:
-    """How a framework's files end; nothing for a folder. Raises CheckpointProblem for an unknown format."""
+    """The ending of a framework's files; "" for a folder. Raises CheckpointProblem for an unknown format."""
     return FORMATS[require_format(form or target_of(framework).formats[0])].ENDINGS[0]
 
 
 def require_format(form: str) -> str:
-    """The name of a format itself. Raises CheckpointProblem for one that is none."""
+    """The name itself of a format. Raises CheckpointProblem for an unknown one."""
     if form not in FORMATS:
         raise CheckpointProblem(f"Unknown format {form!r}; there are {', '.join(FORMATS)}.")
     return form
 
 
-def format_for(framework: str, path: Path, asked: str | None = None) -> str:
-    """Which format a path asks for, or `asked`. Raises CheckpointProblem for an ending that promises another one."""
-    offered = (require_format(asked),) if asked is not None else target_of(framework).formats
+def format_for(framework: str, path: Path, requested: str | None = None) -> str:
+    """The format that a path means, or the requested one. Raises CheckpointProblem for an ending of another format."""
+    offered = (require_format(requested),) if requested is not None else target_of(framework).formats
     ending = path.suffix.lower()
-    # Of an existing folder it is said where it would be written.
+    # An existing folder has its own message, where it would be written.
     if not ending and not FORMATS[offered[0]].FOLDER and not path.is_dir():
         usual = " or ".join(FORMATS[offered[0]].ENDINGS)
         raise CheckpointProblem(f"{path} has no ending, by which loaders know a file; name one that ends in {usual}.")
@@ -66,7 +66,7 @@ def format_for(framework: str, path: Path, asked: str | None = None) -> str:
     # MindSpore's loader insists on the ending; the others take any, but not one that promises another format.
     if ending in taken or "mindspore" in offered:
         raise CheckpointProblem(
-            f"{path} does not end as {asked or framework} files do: "
+            f"{path} does not end as {requested or framework} files do: "
             f"{' or '.join(wanted) or 'a folder, without such an ending'}."
         )
     return offered[0]

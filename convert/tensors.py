@@ -1,4 +1,4 @@
-"""A checkpoint's tensors, described without being loaded, and the files they lie in, memory-mapped."""
+"""A checkpoint's tensors, described without being loaded, and their files, memory-mapped."""
 
 from __future__ import annotations
 
@@ -38,16 +38,12 @@ class CheckpointProblem(Problem, ValueError):
 
 @dataclass(frozen=True)
 class Tensor:
-    """One stored tensor. `load()` gives a read-only array over the mapped file, no copy where the layout allows.
-
-    dtype: a key of DTYPES; bfloat16 loads as uint16 bits. load() raises CheckpointProblem for a damaged file.
-    parts: where the tensor lies in the file in parts along its first axis, these, which need no copy.
-    """
+    """One stored tensor. `load()` gives a read-only array over the mapped file, without a copy if the layout allows it."""
 
     shape: Shape
-    dtype: str
-    load: Callable[[], Array]
-    parts: tuple[Tensor, ...] = ()
+    dtype: str  # a key of DTYPES; bfloat16 loads as uint16 bits
+    load: Callable[[], Array]  # raises CheckpointProblem for a damaged file
+    parts: tuple[Tensor, ...] = ()  # if the file holds it in pieces along its first axis: these, which need no copy
 
     @property
     def nbytes(self) -> int:
@@ -56,22 +52,20 @@ class Tensor:
 
 @dataclass(frozen=True)
 class State:
-    """What a file holds, or is to hold: tensors by the names in the file, and what lies beside them.
-
-    extras: the names of everything else in it. under: the name under which the tensors lie, as "model" in a .pth (a
-    folder format: the folder in it); None where they lie at the top. note: short texts by name, where the format has
-    room for them (a format's HAS_ROOM); empty elsewhere. late: gives the note again, each text as long as before, once
-    every tensor has been loaded: a hash of them is known only then. settings: what training saved of its options, as
-    `args`: numbers, texts and truth values by name. unknown: names of classes in the file that are not known here.
-    """
+    """A file's state dict, read or to be written: tensors by the file's names, and the facts beside them."""
 
     tensors: Mapping[str, Tensor]
-    extras: tuple[str, ...] = ()
-    under: str | None = None
-    note: Mapping[str, str] = field(default_factory=dict)
-    late: Callable[[], Mapping[str, str]] | None = None
+    extras: tuple[str, ...] = ()  # the names of everything else in the file
+    # The key that holds the tensors, as "model" in a .pth; in a folder format, the folder that holds them. None: no wrapper.
+    wrapper: str | None = None
+    # Short texts by name, if the format has room for them (its HAS_ROOM).
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    # Gives the final metadata, each text as long as before. Writers call it after they have loaded every tensor, since only
+    # then the tensors' hash is known.
+    finalize: Callable[[], Mapping[str, str]] | None = None
+    # The options that training saved in the file, as `args`: numbers, texts and truth values by name.
     settings: Mapping[str, Any] = field(default_factory=dict)
-    unknown: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()  # names of classes in the file that PolyMAE does not know
 
 
 def of_array(array: Array) -> Tensor:
@@ -80,7 +74,7 @@ def of_array(array: Array) -> Tensor:
 
 
 def cast(tensor: Tensor, dtype: str) -> Tensor:
-    """The tensor in another floating dtype, rounded to nearest, ties to even; itself where it has that dtype."""
+    """The tensor in another floating dtype, rounded to nearest, ties to even; itself if it has that dtype."""
     if tensor.dtype == dtype:
         return tensor
     return replace(tensor, dtype=dtype, parts=(), load=lambda: _narrowed(_widened(tensor.load(), tensor.dtype), dtype))
@@ -93,7 +87,7 @@ def _widened(array: Array, dtype: str) -> Array:
 
 def _narrowed(array: Array, dtype: str) -> Array:
     if dtype != "bfloat16":
-        with np.errstate(over="ignore"):  # what does not fit becomes infinite, and is refused where it is hashed
+        with np.errstate(over="ignore"):  # values that do not fit become infinite, and hashing refuses them
             return array.astype(dtype)
     bits = _to_odd(array).view(np.uint32)
     rounded = (bits + (0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
@@ -101,7 +95,7 @@ def _narrowed(array: Array, dtype: str) -> Array:
 
 
 def _to_odd(array: Array) -> Array:
-    """In float32, where what it cannot hold becomes the odd one of its two neighbours: rounding again then is exact."""
+    """In float32; a value between two of its numbers becomes the odd one of them, so that rounding again is exact."""
     with np.errstate(over="ignore"):
         single = array.astype(np.float32)
     if array.dtype != np.float64:
@@ -118,7 +112,7 @@ _MADV_POPULATE_READ = 22  # Linux 5.14; not yet in Python's mmap
 
 
 def map_file(path: Path) -> memoryview:
-    """A read-only view of a whole file, memory-mapped. Raises CheckpointProblem where it cannot be read."""
+    """A read-only view of a whole file, memory-mapped. Raises CheckpointProblem if it cannot be read."""
     try:
         with path.open("rb") as file:
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
@@ -147,7 +141,7 @@ def from_bytes(view: memoryview, dtype: str, shape: Shape, big_endian: bool = Fa
 
 
 def to_bytes(array: Array) -> memoryview:
-    """An array's little-endian bytes in C order (a view where they already lie so)."""
+    """An array's little-endian bytes in C order (a view if they already lie so)."""
     little = array.dtype.newbyteorder("<")
     if array.ndim == 2 and array.strides[0] < array.strides[1]:
         array = _untransposed(array)

@@ -15,26 +15,25 @@ from ..backends.spec import differences
 from ..backends.spelling import Arrays
 from ..files.atomic import flush, replacing, start_flush
 from . import layouts
-from .changes import Weights, as_computed, refuse_inexpressible
 from .checkpoint import open_checkpoint
-from .dialects import DIALECTS, OF_CLASSIFIERS, Contents, Dialect
+from .dialects import DIALECTS, OF_CLASSIFIERS, Contents, Dialect, expected_params
 from .formats import FOLDERS, FORMATS
 from .hashing import UNKNOWN, Hashed, hash_tensors
 from .huggingface import FILE as HF_CONFIG
 from .huggingface import write_config
 from .provenance import NOTE, Provenance, replacing_beside
-from .shapes import expected_params
 from .targets import format_for, target_of
 from .tensors import Array, CheckpointProblem, Progress, State, Tensor, of_array
+from .transform import WeightSet, as_computed, refuse_inexpressible
 
-# Raised whenever the same weights would be written otherwise (a layout, a name, a note that loaders read): what the cache
-# holds of older versions is then made again.
+# Raised whenever the same weights are written differently (a layout, a name, metadata that loaders read): files of older
+# versions in the cache are then made again.
 CONVERTER_VERSION = 1
 _FLUSHED_AT_ONCE = 1 << 27  # bytes; smaller portions did not help
 
 
 class NotFiniteProblem(CheckpointProblem):
-    """Weights that were to be written have NaN or infinite values."""
+    """The weights to be written have NaN or infinite values."""
 
 
 def write_checkpoint(
@@ -42,8 +41,8 @@ def write_checkpoint(
 ) -> str:
     """Write weights, by spec name, as the framework's own loader reads them, and return their content hash.
 
-    weights: all of a model's parameters or exactly its encoder's, of one floating dtype. torch writes .safetensors where
-    the path ends so. The file is read back and compared before it takes the place of an older one.
+    weights: all of a model's parameters or exactly its encoder's, of one floating dtype. torch writes .safetensors if the
+    path ends so. The file is read back and compared before it takes the place of an older one.
     Raises CheckpointProblem; then, as after Ctrl-C, what stood at `path` is untouched and nothing else is left.
     """
     target = target_of(framework)
@@ -57,7 +56,7 @@ def official_checkpoint(path: str | Path, config: Config, weights: Arrays) -> st
 
 
 def write_weights(
-    weights: Weights,
+    weights: WeightSet,
     dialect: Dialect,
     form: str,
     path: Path,
@@ -66,8 +65,8 @@ def write_weights(
 ) -> str:
     """Write weights in a dialect and a format, and return their content hash.
 
-    about: gives the provenance, which is stored in the file or beside it, once the weights are hashed. progress is told of
-    three times their bytes: hashed, written, read back. Raises CheckpointProblem as write_checkpoint.
+    about: gives the provenance, which is stored in the file or beside it, once the weights are hashed. progress counts their
+    bytes three times: hashed, written, read back. Raises CheckpointProblem as write_checkpoint.
     """
     refuse_inexpressible(dialect, weights)
     target = Path(os.path.realpath(path))  # through symbolic links, as writing to the file itself would go
@@ -81,7 +80,7 @@ def write_weights(
 
     try:
         with replacing_beside(target) as put_beside, replacing(target) as new, ThreadPoolExecutor(1) as beside_writing:
-            # Hashing takes as long as writing and leaves Python's lock. What is not finite shows at its end.
+            # Hashing takes as long as writing and leaves Python's lock. Values that are not finite show at its end.
             hashing = beside_writing.submit(hash_tensors, weights.tensors, step, workers=1)
             state = State(
                 spelled(weights, dialect), (), _under(dialect, form), texts(UNKNOWN), lambda: texts(_finite(hashing))
@@ -103,7 +102,7 @@ def write_weights(
 
 
 def _flushing(path: Path, step: Progress) -> Progress:
-    """`step`, which also has the disk begin with every 128 MB that are written."""
+    """As `step`, and starts a flush to disk after every 128 MB."""
     waiting = 0
 
     def written(done: int) -> None:
@@ -128,10 +127,10 @@ def _not_the_models(found: Sequence[str]) -> str:
     return f"These weights are not the model's ({len(found)} problems):\n  " + "\n  ".join(found)
 
 
-def spelled(weights: Weights, dialect: Dialect) -> dict[str, Tensor]:
+def spelled(weights: WeightSet, dialect: Dialect) -> dict[str, Tensor]:
     """The tensors by the dialect's names and in its layouts, in the spec's order, not loaded.
 
-    Raises CheckpointProblem where the dialect derives a tensor and would derive another one.
+    Raises CheckpointProblem if the dialect's program derives a tensor and would derive another one.
     """
     found: dict[str, Tensor] = {}
     spelling = dialect.spellings[weights.contents]
@@ -168,7 +167,7 @@ def _under(dialect: Dialect, form: str) -> str | None:
     return {"pth": dialect.wrapper, "oneflow": dialect.folder}.get(form)
 
 
-def _fixed_texts(weights: Weights, dialect: Dialect, form: str) -> dict[str, str]:
+def _fixed_texts(weights: WeightSet, dialect: Dialect, form: str) -> dict[str, str]:
     texts = dict(dialect.metadata) if form == "safetensors" else {}
     if dialect.config_file and form == "shards":
         dtype = next(iter(weights.tensors.values())).dtype
@@ -177,8 +176,8 @@ def _fixed_texts(weights: Weights, dialect: Dialect, form: str) -> dict[str, str
     return texts
 
 
-def _compare(new: Path, path: Path, dialect: Dialect, weights: Weights, hashed: Hashed, step: Progress) -> None:
-    """Read what was written as any checkpoint is read, and compare the hash of every tensor."""
+def _compare(new: Path, path: Path, dialect: Dialect, weights: WeightSet, hashed: Hashed, step: Progress) -> None:
+    """Read the new file back as any checkpoint is read, and compare the hash of every tensor."""
     try:
         actual = hash_tensors(open_checkpoint(new, dialect.name).tensors_of(weights.config), step, finite=False).tensors
     except EinopsError as problem:
@@ -190,7 +189,7 @@ def _compare(new: Path, path: Path, dialect: Dialect, weights: Weights, hashed: 
         )
 
 
-def _checked(config: Config, weights: Arrays) -> Weights:
+def _checked(config: Config, weights: Arrays) -> WeightSet:
     actual = {name: tuple(array.shape) for name, array in weights.items()}
     both: tuple[Contents, ...] = ("mae", "encoder") if isinstance(config, MAEConfig) else OF_CLASSIFIERS
     kinds: dict[Contents, Mapping[str, tuple[int, ...]]] = {
@@ -201,7 +200,7 @@ def _checked(config: Config, weights: Arrays) -> Weights:
     found += [f"dtype: {n} is {a.dtype}, expected float32" for n, a in weights.items() if a.dtype.kind != "f"]
     if found or contents is None:
         raise CheckpointProblem(_not_the_models(found), tuple(found))
-    return Weights(config, contents, {name: of_array(array) for name, array in weights.items()})
+    return WeightSet(config, contents, {name: of_array(array) for name, array in weights.items()})
 
 
 def _check_target(target: Path, form: str) -> None:

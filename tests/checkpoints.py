@@ -37,7 +37,7 @@ def raw_pth(path, arrays):
     """A .pth of any names, shapes and values, with no check."""
     path.parent.mkdir(exist_ok=True)
     tensors = {n: Tensor(a.shape, a.dtype.name, partial(np.asarray, a)) for n, a in arrays.items()}
-    pth.write(path, State(tensors, under="model"), lambda done: None)
+    pth.write(path, State(tensors, wrapper="model"), lambda done: None)
     return path
 
 

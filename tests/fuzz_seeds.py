@@ -23,12 +23,12 @@ import numpy as np
 
 from polymae.backends.config import MAEConfig
 from polymae.backends.initial import initial_weights
-from polymae.convert.changes import Weights
 from polymae.convert.dialects import DIALECTS
 from polymae.convert.formats import FORMATS, shards
 from polymae.convert.provenance import Provenance, beside
 from polymae.convert.targets import TARGETS
 from polymae.convert.tensors import DTYPES, State, Tensor
+from polymae.convert.transform import WeightSet
 from polymae.convert.writing import write_weights
 
 CONFIG = MAEConfig(
@@ -48,14 +48,14 @@ class Seed(NamedTuple):
     is_folder: bool = False
 
 
-def state(dtypes: tuple[str, ...] = ("float32",), count: int | None = None, under: str | None = "model") -> State:
+def state(dtypes: tuple[str, ...] = ("float32",), count: int | None = None, wrapper: str | None = "model") -> State:
     """The first tensors of a tiny model, taking the dtypes in turn."""
     tensors = {}
     for i, (name, array) in enumerate(list(initial_weights(CONFIG, seed=1).items())[:count]):
         dtype = dtypes[i % len(dtypes)]
         changed = (array * 50).astype(DTYPES[dtype])
         tensors[name] = Tensor(array.shape, dtype, lambda changed=changed: changed)
-    return State(tensors, under=under)
+    return State(tensors, wrapper=wrapper)
 
 
 def seeds(kind: str, folder: Path) -> list[Seed]:
@@ -72,7 +72,7 @@ def _written(path: Path, name: str, what: State) -> Path:
 def _converted(path: Path, target: str) -> Path:
     """The tiny model as convert_weights writes it, with its provenance in it or beside it."""
     row = TARGETS[target]
-    weights = Weights(CONFIG, "mae", state().tensors)
+    weights = WeightSet(CONFIG, "mae", state().tensors)
     about = partial(Provenance, dialect=row.dialect, config=CONFIG)
     write_weights(weights, DIALECTS[row.dialect], row.formats[0], path, lambda hashed: about(hashed.content))
     return path

@@ -8,13 +8,13 @@ import numpy as np
 from by_hand import FLYEGLE_UNUSED, STEPS, by_hand, gray_mask_token
 
 from polymae.backends.config import MAEConfig, ViTConfig
-from polymae.convert.changes import Weights, refuse_inexpressible
 from polymae.convert.conversion import Wish, convert, prepare
 from polymae.convert.dialects import DIALECTS
 from polymae.convert.formats import FORMATS
 from polymae.convert.probe import probe_tensors
-from polymae.convert.said import COMPUTED
+from polymae.convert.resolve import COMPUTED
 from polymae.convert.tensors import CheckpointProblem
+from polymae.convert.transform import WeightSet, refuse_inexpressible
 from polymae.convert.writing import spelled, write_weights
 
 WRITTEN = tuple(FORMATS)
@@ -60,7 +60,7 @@ CASES = {
 def probe(case):
     """The probe of a case, as weights by spec name."""
     config, contents = CASES[case]
-    return Weights(config, contents, probe_tensors(config, contents))
+    return WeightSet(config, contents, probe_tensors(config, contents))
 
 
 def refusal(dialect, weights):

@@ -11,13 +11,13 @@ from polymae.convert.tensors import DTYPES, State, Tensor, to_bytes
 SHAPES = {"matrix": (5, 7), "scalar": (), "empty": (0, 3), "one": (1, 1, 1), "large": (70, 33)}
 
 
-def state_of(arrays, under=None, note=None):
+def state_of(arrays, wrapper=None, metadata=None):
     """A State of arrays in memory; one of uint16 called bfloat16... is of that dtype."""
     tensors = {}
     for name, array in arrays.items():
         dtype = "bfloat16" if name.startswith("bfloat16") else array.dtype.name
         tensors[name] = Tensor(array.shape, dtype, lambda array=array: array)
-    return State(tensors, under=under, note=note or {})
+    return State(tensors, wrapper=wrapper, metadata=metadata or {})
 
 
 def every_kind(dtypes=tuple(DTYPES), seed=0):

@@ -14,12 +14,12 @@ from polymae.backends.config import ConfigError, MAEConfig, ViTConfig
 from polymae.backends.presets import model_config
 from polymae.cli import main as polymae
 from polymae.cli.convert_weights import main as convert
-from polymae.convert.changes import Weights, refuse_inexpressible
 from polymae.convert.checkpoint import open_checkpoint
 from polymae.convert.dialects import DIALECTS
 from polymae.convert.huggingface import read_config
 from polymae.convert.probe import probe_tensors, write_probe
 from polymae.convert.tensors import CheckpointProblem, cast, of_array
+from polymae.convert.transform import WeightSet, refuse_inexpressible
 
 DIGITS = "1" + "0" * 400
 BUG = "This should not happen"
@@ -195,7 +195,7 @@ def test_images_that_a_program_cannot_take():
         for dialect in ("official", "libai", "mindcv", "mindformers-0.8", "mindformers-0.3"):
             for odd, message in (({"in_chans": 4}, four), ({"img_size": (16, 20)}, wide)):
                 changed = type(config)(**{**(mae if contents != "classifier" else vit), **odd})
-                weights = Weights(changed, contents, probe_tensors(changed, contents))
+                weights = WeightSet(changed, contents, probe_tensors(changed, contents))
                 if dialect == "official" and contents != "mae":  # there nothing but the loss needs them
                     refuse_inexpressible(DIALECTS[dialect], weights)
                     continue

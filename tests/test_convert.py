@@ -59,7 +59,7 @@ def test_classifiers_of_both_poolings(pooling, classes, tmp_path, capsys):
 
 
 def test_every_preset_is_known_by_its_shapes():
-    from polymae.convert.shapes import fitting_models
+    from polymae.convert.resolve import fitting_models
 
     for name, config in PRESETS.items():
         shapes = {param.name: param.shape for param in params(config)}

@@ -10,10 +10,10 @@ from checkpoints import CONFIG, ENCODER, MODEL, WEIGHTS, raw_pth
 from polymae.backends.initial import initial_weights
 from polymae.backends.presets import model_config
 from polymae.cli import main as polymae
-from polymae.convert.changes import Weights
 from polymae.convert.dialects import DIALECTS
 from polymae.convert.difference import describe
 from polymae.convert.tensors import Tensor, cast, of_array
+from polymae.convert.transform import WeightSet
 from polymae.convert.writing import write_weights
 
 RNG = np.random.default_rng(3)
@@ -127,7 +127,7 @@ def test_missing_ones_and_many(whole, tmp_path, capsys):
 
 
 def test_the_same_weights_in_any_dialect_and_format(whole, tmp_path, capsys):
-    weights = Weights(CONFIG, "mae", {name: of_array(array) for name, array in WEIGHTS.items()})
+    weights = WeightSet(CONFIG, "mae", {name: of_array(array) for name, array in WEIGHTS.items()})
     cases = [
         ("megengine", "megengine", "b.pkl"),
         ("libai", "oneflow", "b"),
@@ -156,7 +156,7 @@ def test_what_cannot_be_compared(whole, tmp_path, capsys):
     config = model_config("mae_vit_test_patch8", depth=1)
     path = tmp_path / "own.npz"
     tensors = {name: of_array(array) for name, array in initial_weights(config).items()}
-    write_weights(Weights(config, "mae", tensors), DIALECTS["libai"], "npz", path, None)
+    write_weights(WeightSet(config, "mae", tensors), DIALECTS["libai"], "npz", path, None)
     assert polymae(["diff", str(path), str(path)]) == 2
     assert "say with -m what it is" in capsys.readouterr().err
 

@@ -291,7 +291,8 @@ def test_timm_says_in_its_config_which_encoder_it_is(tmp_path: Path) -> None:
             "model_args": {"img_size": 32, "patch_size": 8, "embed_dim": 48, "depth": 3, "num_heads": 6}}  # fmt: skip
     (tmp_path / "config.json").write_text(json.dumps(said))
     found = open_checkpoint(tmp_path)
-    assert (found.told, found.config.num_heads, found.config.img_size) == (True, 6, (32, 32))
+    assert found.evidence.declared == found.config
+    assert (found.config.num_heads, found.config.img_size) == (6, (32, 32))
     for nonsense in (
         "[]",
         '{"architecture": "resnet50"}',

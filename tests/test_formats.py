@@ -56,7 +56,7 @@ def test_what_a_format_cannot_express_is_refused_by_name(form, tmp_path):
 @pytest.mark.parametrize("form", WRITTEN)
 def test_the_note_is_kept_where_there_is_room(form, tmp_path):
     note = {"polymae": '{"hash": "ä"}', "format": "ms"}
-    found = read(save(form, tmp_path, note=note)).note
+    found = read(save(form, tmp_path, metadata=note)).metadata
     assert dict(found) == (note if FORMATS[form].HAS_ROOM else {})
 
 
@@ -64,13 +64,13 @@ def test_the_note_is_kept_where_there_is_room(form, tmp_path):
 def test_tensors_under_a_key(form, under, tmp_path):
     for key in (under, None):
         (tmp_path / str(key)).mkdir()
-        found = read(save(form, tmp_path / str(key), under=key))
-        assert (found.under, bits(found.tensors)) == (key, bits(state_of(FLOATS).tensors))
+        found = read(save(form, tmp_path / str(key), wrapper=key))
+        assert (found.wrapper, bits(found.tensors)) == (key, bits(state_of(FLOATS).tensors))
 
 
 def test_torch_before_1_6(tmp_path):
     found = read(write_legacy(tmp_path / "w.pth", state_of(FLOATS)))
-    assert (found.under, found.extras) == ("model", ("epoch",))
+    assert (found.wrapper, found.extras) == ("model", ("epoch",))
     assert bits(found.tensors) == bits(state_of(FLOATS).tensors)
 
 

@@ -18,15 +18,15 @@ STATE = state_of(ARRAYS)
 
 def test_oneflow_notes_libai_folders_and_leftovers(tmp_path):
     note = {"polymae": "{}", "hash": "ä" * 64}
-    libai = write("oneflow", tmp_path / "model_final", state_of(ARRAYS, under="model", note=note))
+    libai = write("oneflow", tmp_path / "model_final", state_of(ARRAYS, wrapper="model", metadata=note))
     assert oneflow.replaceable(libai)
     (libai / "lr_scheduler").mkdir()
     (libai / "model" / "tensor_99").mkdir()  # of an earlier save
     found = read(libai)
-    assert (found.under, found.extras, found.note) == ("model", ("lr_scheduler",), note)
+    assert (found.wrapper, found.extras, found.metadata) == ("model", ("lr_scheduler",), note)
     assert bits(found.tensors) == bits(STATE.tensors)
     inside = read(libai / "model")
-    assert (inside.under, inside.extras, bits(inside.tensors)) == (None, (), bits(STATE.tensors))
+    assert (inside.wrapper, inside.extras, bits(inside.tensors)) == (None, (), bits(STATE.tensors))
     (libai / "lr_scheduler" / "pickled_data").touch()
     assert not oneflow.replaceable(libai)
     with pytest.raises(Problem, match="Did you mean .*model_final"):
@@ -76,8 +76,10 @@ def test_oneflow_paths_stay_inside_the_folder(tmp_path):
 
 def test_shards_stay_inside_the_folder_and_agree_with_their_index(tmp_path):
     path = tmp_path / "f"
-    shards.write(path, state_of(ARRAYS, note={"config.json": '{"a": 1}', "hash": "x"}), lambda done: None, shard_size=1)
-    assert dict(read(path).note) == {"format": "pt", "config.json": '{"a": 1}', "hash": "x"}
+    shards.write(
+        path, state_of(ARRAYS, metadata={"config.json": '{"a": 1}', "hash": "x"}), lambda done: None, shard_size=1
+    )
+    assert dict(read(path).metadata) == {"format": "pt", "config.json": '{"a": 1}', "hash": "x"}
     assert shards.replaceable(path)
     index = path / "model.safetensors.index.json"
     good = json.loads(index.read_text())
@@ -128,7 +130,7 @@ folder = pathlib.Path({str(tmp_path)!r})
 for size in ("1GB", "50KB"):
     model.save_pretrained(folder / size, max_shard_size=size)
     state = shards.read(folder / size)
-    assert len(state.tensors) == len(model.state_dict()) and "ViTMAE" in state.note["config.json"]
+    assert len(state.tensors) == len(model.state_dict()) and "ViTMAE" in state.metadata["config.json"]
     for shard_size in (10**9, 50_000):
         ours = folder / f"{{size}}-{{shard_size}}"
         shards.write(ours, state, lambda done: None, shard_size=shard_size)

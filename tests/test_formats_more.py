@@ -30,7 +30,7 @@ torch.save({{"model": state, **beside}}, {str(tmp_path / "s.pth")!r}, _use_new_z
     run_in("torch", script)
     found = read(tmp_path / "s.pth")
     assert find_format(tmp_path / "s.pth")[0] == ("pth" if zipped else "pth_legacy")
-    assert (found.under, found.extras) == ("model", ("optimizer", "epoch", "scaler", "args"))
+    assert (found.wrapper, found.extras) == ("model", ("optimizer", "epoch", "scaler", "args"))
     base = np.arange(60, dtype=np.float32).reshape(6, 10)
     upper = (base.view(np.uint32) >> 16).astype(np.uint16)  # small whole numbers are exact in bfloat16
     expected = {"whole": base, "a": base.T, "b": base[1:4, 2:9:3], "c": base[:2], "d": np.float32(2), "e": base[:0]}
@@ -61,7 +61,7 @@ megengine.save({{"model": {{"t": t, "p": p}}, "epoch": 3, "best": numpy.float64(
 """
     run_in("megengine", script)
     found = read(tmp_path / "w.pkl")
-    assert (found.under, found.extras) == ("model", ("epoch", "best"))
+    assert (found.wrapper, found.extras) == ("model", ("epoch", "best"))
     np.testing.assert_array_equal(found.tensors["t"].load(), np.arange(6).reshape(2, 3))
     np.testing.assert_array_equal(found.tensors["p"].load(), np.ones(2))
 

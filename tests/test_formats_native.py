@@ -76,7 +76,7 @@ def native(request, tmp_path_factory):
     """The format, the state in our file, what the framework's loader finds in it, and the files it saves of that."""
     form = request.param
     folder = tmp_path_factory.mktemp(form)
-    state = state_of(every_kind(HELD[form]), under="model" if form == "pth" else None)
+    state = state_of(every_kind(HELD[form]), wrapper="model" if form == "pth" else None)
     ours = write(form, folder / FILES[form], state)
     script = f"import numpy\nours, theirs = {str(ours)!r}, {str(folder / 'theirs')!r}{NATIVE[form]}"
     script += "shown = {n + ' ' + dtypes[n]: numpy.ascontiguousarray(a).reshape(a.shape) for n, a in arrays.items()}\n"

@@ -17,7 +17,6 @@ from guard import in_child
 
 from polymae import convert
 from polymae.backends.initial import initial_weights
-from polymae.convert.changes import Weights
 from polymae.convert.checkpoint import open_checkpoint
 from polymae.convert.dialects import DIALECTS
 from polymae.convert.formats import FORMATS
@@ -25,6 +24,7 @@ from polymae.convert.hashing import content_hash
 from polymae.convert.provenance import Provenance, beside, read_beside
 from polymae.convert.targets import TARGETS
 from polymae.convert.tensors import CheckpointProblem, State, of_array
+from polymae.convert.transform import WeightSet
 from polymae.convert.writing import write_weights
 
 OURS = str(Path(convert.__file__).parent)
@@ -44,7 +44,7 @@ def form(request):
 
 def write(form, target, digest):
     tensors = {name: of_array(array) for name, array in BY_HASH[digest].items()}
-    weights, about = Weights(CONFIG, "mae", tensors), lambda hashed: Provenance(hashed.content, WRITTEN[form])
+    weights, about = WeightSet(CONFIG, "mae", tensors), lambda hashed: Provenance(hashed.content, WRITTEN[form])
     assert write_weights(weights, DIALECTS[WRITTEN[form]], form, target, about) == digest
 
 

@@ -173,5 +173,5 @@ def test_provenance_that_lies(config, tmp_path):
     said = json.loads(Provenance("0" * 64, "polymae", CONFIG).text())
     said["config"].update(config)
     path = tmp_path / "w.safetensors"
-    FORMATS["safetensors"].write(path, replace(state(), note={"polymae": json.dumps(said)}), lambda done: None)
+    FORMATS["safetensors"].write(path, replace(state(), metadata={"polymae": json.dumps(said)}), lambda done: None)
     assert_refused(path, "provenance|does not fit")

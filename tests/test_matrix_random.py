@@ -16,15 +16,14 @@ from polymae.backends.config import ConfigError, MAEConfig, ViTConfig
 from polymae.backends.initial import sinusoid_table
 from polymae.cli import main as polymae
 from polymae.cli.convert_weights import main as convert
-from polymae.convert.changes import Weights
 from polymae.convert.checkpoint import open_checkpoint
-from polymae.convert.dialects import DIALECTS
+from polymae.convert.dialects import DIALECTS, expected_params
 from polymae.convert.formats import FORMATS
 from polymae.convert.hashing import hash_tensors
 from polymae.convert.huggingface import read_config, write_config
 from polymae.convert.probe import write_probe
-from polymae.convert.shapes import expected_params
 from polymae.convert.tensors import cast, of_array
+from polymae.convert.transform import WeightSet
 
 HOLDS_BFLOAT16 = ("pth", "safetensors", "shards", "mindspore")
 
@@ -72,7 +71,7 @@ def random_weights(config, contents, dtype, seed):
         if param.name == "mask_token" and getattr(config, "head", "") == "conv":
             array = array[..., np.arange(param.shape[2]) // config.num_patches]
         tensors[param.name] = cast(of_array(array), dtype)
-    return Weights(config, contents, tensors)
+    return WeightSet(config, contents, tensors)
 
 
 def there_and_back(config, contents, dtype, seed, a, form, between):

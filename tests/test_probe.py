@@ -13,10 +13,10 @@ from polymae.backends.presets import model_config
 from polymae.backends.spec import params
 from polymae.cli import main as polymae
 from polymae.cli.convert_weights import main as convert
-from polymae.convert.changes import Weights
 from polymae.convert.dialects import DIALECTS
 from polymae.convert.probe import check, first_numbers, parts_of, probe_tensors, write_probe
 from polymae.convert.tensors import of_array
+from polymae.convert.transform import WeightSet
 from polymae.convert.writing import write_weights
 
 KINDS = [(dialect.name, kind) for dialect in DIALECTS.values() for kind in dialect.spellings]
@@ -124,7 +124,7 @@ def test_a_wrong_place_is_described(tmp_path, capsys):
     swapped = {**tensors, "norm.weight": tensors["norm.bias"]}
     swapped["decoder_pred.weight"] = of_array(tensors["decoder_pred.weight"].load()[::-1].copy())
     swapped["pos_embed"] = of_array(tensors["pos_embed"].load() + np.float32(0.5))
-    write_weights(Weights(config, "mae", swapped), DIALECTS["libai"], "npz", tmp_path / "w.npz", None)
+    write_weights(WeightSet(config, "mae", swapped), DIALECTS["libai"], "npz", tmp_path / "w.npz", None)
     assert polymae(["probe", "--check", str(tmp_path / "w.npz")]) == 1
     out = capsys.readouterr().out
     assert out.startswith("3 tensors are not as they must be")

@@ -15,7 +15,6 @@ from polymae.cli.convert_weights import main as convert
 from polymae.compare.limits.metrics import error
 from polymae.compare.limits.tolerance import scalar_limit, tensor_limit
 from polymae.convert.checkpoint import open_checkpoint
-from polymae.convert.choice import model_of
 from polymae.convert.writing import official_checkpoint
 
 EXACT = ("mask", "ids_restore")
@@ -52,7 +51,7 @@ def over_the_limit(found: Arrays, other: Other, weights: Arrays) -> dict[str, fl
 def opened(other: Other, path) -> Arrays:
     """The weights of a file as the converter reads them. Hugging Face's config.json says what the model is."""
     checkpoint = open_checkpoint(path)
-    _, config = model_of(checkpoint, None if checkpoint.dialect.startswith("huggingface") else other.model)
+    config = checkpoint.resolve(None if checkpoint.dialect.startswith("huggingface") else other.model).config
     assert config == other.config
     return checkpoint.weights(config, other.encoder_only)
 
@@ -160,4 +159,4 @@ def test_every_way_of_saving_holds_the_same(name, how, theirs, tmp_path):
         again /= "pytorch_model.bin"
     checkpoint = open_checkpoint(again)
     assert checkpoint.hash == open_checkpoint(path).hash
-    assert model_of(checkpoint)[1] == OTHERS[name].config
+    assert checkpoint.resolve().config == OTHERS[name].config

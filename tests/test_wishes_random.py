@@ -14,7 +14,7 @@ from polymae.convert.checkpoint import open_checkpoint
 from polymae.convert.conversion import Wish, convert, prepare
 from polymae.convert.dialects import DIALECTS
 from polymae.convert.hashing import hash_tensors
-from polymae.convert.said import unlike
+from polymae.convert.resolve import unlike
 
 DTYPES = ["float32", "float16", "bfloat16"]
 

@@ -18,7 +18,6 @@ from ...backends.presets import model_config
 from ...backends.runtime import Runtime, load_backend
 from ...backends.spelling import Arrays
 from ...convert.checkpoint import content_hash, open_checkpoint
-from ...convert.choice import model_of
 from ...convert.targets import is_native
 from ...files.errors import Problem
 from ..levels import expected, recorded
@@ -39,7 +38,7 @@ def _unspoilt(runtime: Runtime, model: Any) -> None:
 def chosen_config(weights: Path | None, model: str | None, norm_pix_loss: bool = False) -> Config:
     """The model that `--model` names, or else the preset whose shapes are those of the file."""
     if weights is not None:
-        _, config = model_of(open_checkpoint(weights), model)
+        config = open_checkpoint(weights).resolve(model).config
     elif model is not None:
         config = model_config(model)
     else:
@@ -119,7 +118,7 @@ def _model(run: Run, runtime: Runtime, config: Config) -> tuple[Any, str]:
         initial: Arrays = initial_weights(config, run.seed)
         return runtime.build(config, initial, run.device, run.dtype), content_hash(initial)
     checkpoint = open_checkpoint(run.weights)
-    weights = checkpoint.weights(config)
+    weights, source = checkpoint.load(config)
     if is_native(checkpoint, run.framework) and run.dtype == "float32":
         # The framework's own loader, which is what its users will call, has to fill every value of the model.
         nothing = {name: np.broadcast_to(np.float32(np.nan), array.shape) for name, array in weights.items()}
@@ -127,7 +126,7 @@ def _model(run: Run, runtime: Runtime, config: Config) -> tuple[Any, str]:
         runtime.load_file(model, run.weights)
     else:
         model = runtime.build(config, weights, run.device, run.dtype)
-    return model, content_hash(weights)
+    return model, source
 
 
 def _order(run: Run) -> Any:

@@ -1,4 +1,4 @@
-"""The spellings of the spec that exist in the world: one row of data each, found through the table DIALECTS.
+"""The spellings of the spec that exist in the world: one row of data each, in the table DIALECTS.
 
 A dialect says how its names and layouts differ from the spec's, which kinds of file it has, by which tensors a file of
 it is known, and with which settings its program computes. Only the way from the spec is written; every row is checked
@@ -11,7 +11,8 @@ from collections.abc import Iterable
 
 from ...backends.config import MAEConfig, ViTConfig
 from ...backends.spec import Param, params
-from .dialect import KINDS, OF_CLASSIFIERS, Contents, Dialect, Sign
+from .contents import KINDS, OF_CLASSIFIERS, Contents, contents_of, encoder_config, expected_params, settings_in
+from .dialect import Dialect, Sign
 from .flyegle import FLYEGLE
 from .huggingface import HUGGINGFACE, HUGGINGFACE_SAVED_BY_5, HUGGINGFACE_V5
 from .libai import LIBAI, LIBAI_CLS
@@ -20,9 +21,12 @@ from .mindformers import MINDFORMERS_03, MINDFORMERS_03_TRAINED, MINDFORMERS_08
 from .mmpretrain import MMPRETRAIN
 from .native import MEGENGINE, MINDSPORE, OFFICIAL, POLYMAE, TIMM
 
-__all__ = ["DIALECTS", "KINDS", "OF_CLASSIFIERS", "Contents", "Dialect", "Sign", "known_params"]
+__all__ = [
+    "DIALECTS", "KINDS", "OF_CLASSIFIERS", "Contents", "Dialect", "Sign", "contents_of", "encoder_config", "expected_params",
+    "known_params", "settings_in",
+]  # fmt: skip
 
-# The order matters where two read a file alike: then the first names it.
+# The order matters: if two dialects read a file alike, the first one names it.
 DIALECTS: dict[str, Dialect] = {
     dialect.name: dialect
     for dialect in (
@@ -48,7 +52,7 @@ def known_params(depth: int, decoder_depth: int) -> tuple[Param, ...]:
 
 
 def check_one_to_one(dialects: Iterable[Dialect], leaves: Iterable[Param]) -> None:
-    """Raise ValueError, naming the leaf, where two leaves of a kind of file would get one name, or one gets none."""
+    """Raise ValueError, naming the leaf, if two leaves of a kind of file get one name, or one gets none."""
     leaves = tuple(leaves)
     for dialect in dialects:
         for contents, spelling in dialect.spellings.items():

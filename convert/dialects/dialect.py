@@ -1,108 +1,93 @@
-"""What a dialect is."""
+"""A dialect: how a framework or project spells the spec, as data."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from ...backends.config import Config
 from ...backends.spec import Shape
 from ...backends.spelling import Spelling
 from ..tensors import Tensor
+from .contents import Contents
 
-Contents = Literal["mae", "encoder", "classifier", "headless", "probe"]
-# The kinds of file, for people. A linear probe is a classifier whose head normalises what it is given.
-KINDS: dict[Contents, str] = {
-    "mae": "autoencoder",
-    "encoder": "encoder alone",
-    "classifier": "classifier",
-    "headless": "classifier without a head",
-    "probe": "linear probe",
-}
-OF_CLASSIFIERS: tuple[Contents, ...] = ("classifier", "headless", "probe")
 Shapes = Mapping[str, Shape]
 Tensors = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
 class Sign:
-    """A tensor that tells dialects apart: a pattern for its whole name and, where it matters, its number of axes."""
+    """A tensor that tells dialects apart: a pattern for its whole name and, if it matters, its number of axes."""
 
     name: str
     axes: int | None = None
 
     def found(self, shapes: Shapes) -> str | None:
-        """The first tensor that shows this sign."""
+        """The name of the first tensor that shows this sign; None if none does."""
         for name, shape in shapes.items():
             if self.axes in (None, len(shape)) and re.fullmatch(self.name, name):
                 return name
         return None
 
 
-# Settings that only an autoencoder computes with, or that are another thing in a classifier.
+# Settings that only an autoencoder computes with, or that mean something else in a classifier.
 _OF_AUTOENCODERS = ("masking", "loss_over", "train_positions", "variance")
 
 
 @dataclass(frozen=True)
 class Dialect:
-    """One row. A file is in it where one of `shows` is there and none of `never` is.
-
-    title: for people. spellings: by kind of file. computes: the settings its program always computes with, where it
-    has no choice (computes_in: others in one kind of file); one_eps: all its norms have that of the blocks. allows:
-    the values that it can express of a setting which decides about parameters (allows_in: others in one kind of file).
-    derived: the spec's tensors that its files do not hold, made by `derive` from what they do hold; `supply` does the
-    reverse, raising CheckpointProblem where it cannot. sources: what its files hold for `derive` alone. unused: what
-    they hold beside the weights, dropped by name. config_file: whether a config.json in the same folder says what the
-    model is. metadata: what a .safetensors of it says of itself. wrapper: under which name a .pth of it keeps the
-    tensors; folder: in which folder inside a OneFlow folder. explicit: no file shows it, it must be asked for. notes:
-    what to say of a file of it, by kind, unless its provenance tells more.
-    """
+    """One row. A file is in a dialect if it shows one of the signs `shows` and none of the signs `never`."""
 
     name: str
-    title: str
-    spellings: Mapping[Contents, Spelling]
+    title: str  # for people
+    spellings: Mapping[Contents, Spelling]  # for each kind of file that the dialect has
     shows: tuple[Sign, ...]
     never: tuple[Sign, ...] = ()
+    # The settings that its program always computes with, and those of one kind of file alone.
     computes: Mapping[str, Any] = field(default_factory=dict)
     computes_in: Mapping[Contents, Mapping[str, Any]] = field(default_factory=dict)
+    # The values that it can express, of settings that decide about parameters; again for one kind of file alone.
     allows: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     allows_in: Mapping[Contents, Mapping[str, tuple[Any, ...]]] = field(default_factory=dict)
-    derived: frozenset[str] = frozenset()
+    derived: frozenset[str] = frozenset()  # spec names of tensors that its files do not hold
+    # Makes the derived tensors from the file's own, for these shapes by spec name.
     derive: Callable[[Tensors, Shapes], dict[str, Tensor]] | None = None
+    # Makes the tensors that its files hold beside the spelled ones. Raises CheckpointProblem if it cannot.
     supply: Callable[[Config, Tensors], dict[str, Tensor]] | None = None
-    sources: str = ""
-    unused: str = ""
-    config_file: bool = False
-    metadata: Mapping[str, str] = field(default_factory=dict)
-    wrapper: str | None = None
-    folder: str | None = None
-    one_eps: bool = False
-    explicit: bool = False
+    sources: str = ""  # pattern: tensors that its files hold for `derive` alone
+    unused: str = ""  # pattern: tensors in its files that are no weights; they are dropped by name
+    config_file: bool = False  # whether a config.json in the same folder describes the model
+    metadata: Mapping[str, str] = field(default_factory=dict)  # of its .safetensors files
+    wrapper: str | None = None  # the key that holds the tensors in its .pth files
+    folder: str | None = None  # the folder that holds the tensors inside its OneFlow folders
+    one_eps: bool = False  # whether all its norms have the eps of the norms inside the blocks
+    explicit: bool = False  # no file shows it: a user or a provenance has to name it
+    # A sentence for people who read such a file without a provenance, by kind of file.
     notes: Mapping[Contents, str] = field(default_factory=dict)
 
     def function(self, contents: Contents) -> dict[str, Any]:
-        """The settings that its program has no choice about, in this kind of file."""
+        """The settings that its program always computes with, in this kind of file."""
         common = {n: value for n, value in self.computes.items() if contents == "mae" or n not in _OF_AUTOENCODERS}
         return {**common, **self.computes_in.get(contents, {})}
 
 
-# What only our own spelling can say of a model's parameters.
+# The usual values of settings that only our own spelling can express otherwise.
 OFFICIAL_PARTS: Mapping[str, tuple[Any, ...]] = {
     "head": ("linear",), "decoder_norm": (True,), "pooling": ("gap", "cls")
 }  # fmt: skip
-# Where a program cuts its images into patches with 3 channels and one side.
+# Of programs that cut square images with 3 channels into patches.
 PLAIN_IMAGES: Mapping[str, tuple[Any, ...]] = {"square": (True,), "in_chans": (3,)}
-# How the official program and those that follow it compute.
+# The settings that the official program, and those that follow it, compute with.
 OFFICIAL_NUMERICS: Mapping[str, Any] = {
     "norm_eps": 1e-6, "block_norm_eps": 1e-6, "masking": "shuffled", "loss_over": "removed",
     "train_positions": False, "gelu": "erf", "variance": "unbiased", "precision": "float32",
 }  # fmt: skip
 EXACT: Mapping[str, Any] = {"gelu": "erf", "variance": "unbiased", "precision": "float32"}
-# What a program computes that has no place in a configuration.
+# The settings of a program that a configuration has no place for.
 UNCONFIGURED = tuple(EXACT)
-# What training saves along with the weights in MindSpore: the optimizer's state, named after the parameters.
+# The state of MindSpore's optimizers, which training saves beside the weights and names after the parameters.
 MINDSPORE_TRAINING = (
     r"(adam_[mv]|moments?[12v]?|accum|stat|exp_avg(_sq)?)\..*"
     r"|(learning_rate|lr|global_step|beta[12]_power|scale_sense|loss_scale|current_iterator_step|last_overflow_iterator_step"

@@ -23,7 +23,7 @@ _GRAY = "Decoder.unmask_embed.proj"
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # In its files, but without any influence on its output.
 _UNUSED = r"Decoder\.cls_token|Decoder\.patch_embed\.proj\.(weight|bias)|(Decoder\.)?norm\.(weight|bias)"
-_MOST_PATCHES = 1 << 16  # what a lying file can have us make
+_MOST_PATCHES = 1 << 16  # a lying file can ask for as many
 _COMPUTES = {"norm_eps": 1e-5, "block_norm_eps": 1e-5, "positions": "1d", **EXACT}
 
 _AUTOENCODER = Spelling(

@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ...backends.spelling import Names, Spelling
-from .dialect import OFFICIAL_NUMERICS, OFFICIAL_PARTS, Contents, Dialect, Sign
+from .contents import Contents
+from .dialect import OFFICIAL_NUMERICS, OFFICIAL_PARTS, Dialect, Sign
 
 _OUTER = {
     "cls_token": "vit.embeddings.cls_token",

@@ -9,13 +9,13 @@ import numpy as np
 from ...backends.config import Config
 from ...backends.spelling import NATIVE, Spelling
 from ..tensors import Tensor, of_array
+from .contents import Contents
 from .dialect import (
     EXACT,
     MINDSPORE_TRAINING,
     OFFICIAL_NUMERICS,
     OFFICIAL_PARTS,
     PLAIN_IMAGES,
-    Contents,
     Dialect,
     Sign,
     Tensors,

@@ -27,7 +27,7 @@ class Format(Protocol):
 
     @property
     def HAS_ROOM(self) -> bool:
-        """Whether it keeps a State's note."""
+        """Whether it keeps a State's metadata."""
 
     def matches(self, start: Any, /) -> bool:
         """Whether a file with these first bytes (a folder format: this folder) is of this format."""

@@ -1,4 +1,4 @@
-"""What every format checks of a tensor: before trusting what a file says of it, and before writing it."""
+"""The checks of every format: before a file's description of a tensor is trusted, and before one is written."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _MOST_BYTES = 2**60  # beyond what NumPy can count; no file comes near
 
 
 def bytes_needed(shape: Any, dtype: str) -> int | None:
-    """How many bytes a tensor of this shape takes; None where that is no shape (whatever type a file gave it)."""
+    """How many bytes a tensor of this shape takes; None if that is no shape (whatever type a file gave it)."""
     if not isinstance(shape, (tuple, list)) or len(shape) > _MOST_DIMENSIONS:
         return None
     # bool is an int to Python, and no size; sizes beside a 0 are bounded too, for NumPy multiplies them
@@ -36,7 +36,7 @@ def bytes_needed(shape: Any, dtype: str) -> int | None:
 
 @contextmanager
 def readable(path: Path) -> Iterator[None]:
-    """Within this context, what the system refuses to read of a folder becomes a CheckpointProblem."""
+    """Within this context, an OSError for a folder becomes a CheckpointProblem."""
     try:
         yield
     except OSError as problem:
@@ -49,7 +49,7 @@ def shown(name: str) -> str:
 
 
 def proper_name(name: Any, where: str) -> str:
-    """The name itself. Raises CheckpointProblem for what can be no tensor's name: not text, too long, unprintable."""
+    """The name itself. Raises CheckpointProblem for an impossible name: not text, too long, unprintable."""
     if not isinstance(name, str) or not 0 < len(name) <= 500 or not name.isprintable():
         raise CheckpointProblem(
             f"{where} is damaged: a tensor in it is called {ascii(name)[:100] if isinstance(name, str) else 'nothing'}, "
@@ -79,27 +79,27 @@ def bounded_json(path: Path, where: str) -> dict[str, Any]:
     return found
 
 
-def not_supported(where: str, what: str) -> CheckpointProblem:
-    """What is raised for a sound tensor of a kind that no model here has. where: file and tensor; what: what it is."""
+def not_supported(where: str, kind: str) -> CheckpointProblem:
+    """The problem of a sound tensor of a kind that no model here has. where: file and tensor."""
     return CheckpointProblem(
-        f"{where} is {what}, which is not read here; nothing is wrong with the file. Save it as plain bfloat16 or float32 "
+        f"{where} is {kind}, which is not read here; nothing is wrong with the file. Save it as plain bfloat16 or float32 "
         "first, with the library that wrote it."
     )
 
 
 def stored_bytes(name: str, tensor: Tensor) -> memoryview:
-    """Load a tensor: its little-endian bytes in C order, not copied where they already lie so."""
+    """Load a tensor: its little-endian bytes in C order, not copied if they already lie so."""
     array = tensor.load()
     if array.shape != tensor.shape or array.dtype.newbyteorder("<") != np.dtype(DTYPES[tensor.dtype]):
         raise ValueError(f"{name} loads as {array.dtype} {array.shape}, not as {tensor.dtype} {tensor.shape}")
     return to_bytes(array)
 
 
-def require_dtypes(state: State, known: Collection[str], what: str) -> None:
+def require_dtypes(state: State, known: Collection[str], form: str) -> None:
     """Raise CheckpointProblem for the first tensor of a dtype that a format has no way to express."""
     for name, tensor in state.tensors.items():
         if tensor.dtype not in known:
             raise CheckpointProblem(
-                f"{what} cannot hold {tensor.dtype} ({name}); it holds {', '.join(known)}. Convert to one of these "
+                f"{form} cannot hold {tensor.dtype} ({name}); it holds {', '.join(known)}. Convert to one of these "
                 "(--dtype float32), or write .safetensors, which holds every dtype."
             )

@@ -14,7 +14,7 @@ from .numpy_arrays import KNOWN, array_tensor
 from .pickle_names import Names
 from .pickle_reader import read_pickle
 from .pickle_values import Global, Record
-from .state import find_state
+from .state_dict import find_state
 
 NAME, ENDINGS, FOLDER, HAS_ROOM = "MegEngine .pkl", (".pkl",), False, False
 
@@ -52,8 +52,8 @@ def write(path: Path, state: State, progress: Progress) -> None:
     )
     with path.open("xb") as file:
         file.write(pickle.protocol(4))
-        if state.under is not None:
-            file.write(pickle.EMPTY_DICT + pickle.text(state.under))
+        if state.wrapper is not None:
+            file.write(pickle.EMPTY_DICT + pickle.text(state.wrapper))
         file.write(pickle.ORDERED_DICT)
         for name, tensor in state.tensors.items():
             file.write(pickle.text(name) + empty + pickle.REDUCE + pickle.MARK)
@@ -62,7 +62,7 @@ def write(path: Path, state: State, progress: Progress) -> None:
             file.write(stored_bytes(name, tensor))
             file.write(b"t" + pickle.BUILD + pickle.SETITEM)
             progress(tensor.nbytes)
-        if state.under is not None:
+        if state.wrapper is not None:
             file.write(pickle.SETITEM)
         file.write(pickle.STOP)
 

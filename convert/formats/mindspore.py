@@ -105,7 +105,7 @@ class _Messages:
         return _damaged(self.path, why)
 
     def values(self, data: memoryview) -> Iterator[tuple[str, _Value | None]]:
-        """Each value's tag and tensor; None for what is no tensor."""
+        """Each value's tag and tensor; None for another value."""
         for number, message in self.each(data):
             if number != 1 or isinstance(message, int):
                 raise self.damaged(f"it has a field {number} where only values are expected")
@@ -162,7 +162,7 @@ class _Messages:
                 raise self.damaged(f"it has a field of unknown kind {key & 7}")
 
     def varint(self, data: memoryview, at: int) -> tuple[int, int]:
-        """The number at a place, and where it ends."""
+        """The number at a place, and the place of its end."""
         value = 0
         for shift in range(0, 70, 7):
             if at >= len(data):
@@ -183,7 +183,7 @@ class _Messages:
         return found
 
     def text(self, data: memoryview) -> str:
-        """A short text. Raises CheckpointProblem for what is none."""
+        """A short text. Raises CheckpointProblem for anything else."""
         try:
             return str(data[:4096], "utf-8")
         except UnicodeDecodeError:

@@ -23,7 +23,7 @@ KNOWN = frozenset(
 
 
 def array_tensor(name: str, value: Any, where: str) -> Tensor | None:
-    """The tensor that a record stands for, None for what is no array. Raises CheckpointProblem."""
+    """The tensor that a record stands for, None for another object. Raises CheckpointProblem."""
     if not isinstance(value, Record) or value.of not in (*_RECONSTRUCT, *_FROM_BUFFER):
         return None
     damaged = CheckpointProblem(f"{where} is damaged: the record of array {name} makes no sense.")
@@ -67,7 +67,7 @@ def _dtype(kind: Any) -> tuple[str, bool]:
 
 
 def _stored(data: Any) -> tuple[int, Callable[[], memoryview]] | None:
-    """How many bytes an array has, and how to get them; None for what are no bytes."""
+    """How many bytes an array has, and how to get them; None for an object that is no bytes."""
     if isinstance(data, (bytes, memoryview)):
         return len(data), lambda: memoryview(data)
     if not isinstance(data, Record):

@@ -20,7 +20,7 @@ from .numpy_arrays import KNOWN
 from .pickle_names import Names
 from .pickle_reader import read_pickle
 from .pickle_values import Record
-from .state import as_mapping, find_state
+from .state_dict import as_mapping, find_state
 
 NAME, ENDINGS, FOLDER, HAS_ROOM = "OneFlow folder", ("",), True, True
 
@@ -52,12 +52,12 @@ def read(path: Path) -> State:
 
 def _read(path: Path) -> State:
     extras: list[str] = []
-    folder, under = path, None
+    folder, wrapper = path, None
     if not any((path / file).is_file() for file in (PICKLE, _DONE)):
-        folder, under = path / MODEL, MODEL
+        folder, wrapper = path / MODEL, MODEL
         extras = sorted(shown(beside.name) for beside in path.iterdir() if beside.name != MODEL)
     state = _pickled(folder) if (folder / PICKLE).is_file() else _one_folder_each(folder)
-    return replace(state, extras=(*extras, *state.extras), under=under, note=_note(folder))
+    return replace(state, extras=(*extras, *state.extras), wrapper=wrapper, metadata=_metadata(folder))
 
 
 def _pickled(folder: Path) -> State:
@@ -99,7 +99,7 @@ def _one_folder_each(folder: Path) -> State:
 
 
 def _inside(folder: Path, name: str) -> Path:
-    """A file of the folder. Raises CheckpointProblem where a symbolic link leads out of it, and for no file."""
+    """A file of the folder. Raises CheckpointProblem for a symbolic link out of it, and without a file."""
     found = Path(os.path.realpath(folder / name))
     if not found.is_file() or not found.is_relative_to(os.path.realpath(folder)):
         raise CheckpointProblem(
@@ -133,7 +133,7 @@ def _tensor(folder: Path, inside: str, name: str) -> Tensor:
     return Tensor(shape, dtype, load)
 
 
-def _note(folder: Path) -> dict[str, str]:
+def _metadata(folder: Path) -> dict[str, str]:
     if not (folder / NOTE).exists():
         return {}
     found = bounded_json(_inside(folder, NOTE), str(folder))
@@ -150,8 +150,8 @@ def write(path: Path, state: State, progress: Progress) -> None:
     """
     require_dtypes(state, _LOADABLE.values(), NAME)
     path.mkdir()
-    if state.under is not None:
-        path = path / state.under
+    if state.wrapper is not None:
+        path = path / state.wrapper
         path.mkdir()
     parts = [pickle.protocol(4), pickle.EMPTY_DICT, pickle.MARK, pickle.text("protocol_version"), pickle.integer(1)]
     parts += [pickle.text("data"), pickle.ORDERED_DICT, pickle.MARK]
@@ -168,9 +168,9 @@ def write(path: Path, state: State, progress: Progress) -> None:
         ]  # fmt: skip
         progress(tensor.nbytes)
     (path / PICKLE).write_bytes(b"".join([*parts, pickle.SETITEMS, pickle.SETITEMS, pickle.STOP]))
-    note = state.late() if state.late else state.note
-    if note:
-        (path / NOTE).write_text(json.dumps(dict(note), indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    metadata = state.finalize() if state.finalize else state.metadata
+    if metadata:
+        (path / NOTE).write_text(json.dumps(dict(metadata), indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def replaceable(path: Path) -> bool:

@@ -21,7 +21,7 @@ _BUILTINS = (
     "bool", "bytearray", "bytes", "complex", "dict", "float", "frozenset", "int", "list", "object", "range", "set", "slice",
     "str", "tuple",
 )  # fmt: skip
-# Of Python's own library: what holds values, and what pickle builds plain objects with.
+# The names in Python's own library that hold values, or that pickle builds plain objects with.
 _HOLDS_VALUES = frozenset(
     [f"{module}.{name}" for module in ("builtins", "__builtin__") for name in _BUILTINS]
     + ["__builtin__.unicode", "__builtin__.long", "_codecs.encode", "argparse.Namespace", "types.SimpleNamespace"]
@@ -31,7 +31,7 @@ _HOLDS_VALUES = frozenset(
     + ["decimal.Decimal", "fractions.Fraction", "uuid.UUID", "functools.partial", "random.Random"]
     + ["copyreg._reconstructor", "copy_reg._reconstructor"]
 )
-# Of other packages: what loads, compiles or fetches where a pickle calls it.
+# The names in other packages that load, compile or fetch if a pickle calls them.
 _RUNS = (
     "torch.hub", "torch.load", "torch.serialization", "torch.storage._load_from_bytes", "torch.package", "torch.jit",
     "torch.fx.graph_module", "torch._dynamo", "torch._inductor", "torch.distributed.rpc", "torch.utils.bottleneck",
@@ -57,7 +57,7 @@ class Names:
         return tuple(self._unknown)
 
     def meet(self, found: Global, where: str) -> None:
-        """Note a name. Raises CheckpointProblem for one that runs code where a framework loads the file."""
+        """Note a name. Raises CheckpointProblem for one that runs code when a framework loads the file."""
         if str(found) in self.known or str(found) in _HOLDS_VALUES:
             return
         if _runs_code(found):

@@ -2,26 +2,26 @@
 
 It interprets the opcodes itself and builds plain values and inert records: no class is looked up, no function is
 called, whatever the pickle says. Names that run code in a framework's own loader are refused all the same
-(pickle_names.py). Opcodes: PEP 307, PEP 3154, PEP 574 and Python's
-pickletools.
+(pickle_names.py). Opcodes: PEP 307, PEP 3154, PEP 574 and Python's pickletools.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 from ..tensors import CheckpointProblem
 from .pickle_names import Names
-from .pickle_opcodes import HANDLERS
 from .pickle_values import Global, LongText, Persistent, Record
 
-# One byte of pickle can ask for an object of 64 and more: this bounds what a hostile file can make us allocate, and
-# how long it can take. A huge model's training file needs about 85,000.
+# One byte of pickle can ask for an object of 64 and more. This bounds the memory and the time that a hostile file can take.
+# A huge model's training file needs about 85,000.
 MAX_OPCODES = 1_000_000
 _SHORT_BYTES = 128
 _LONG_TEXT = 4096  # bytes; longer texts are data, kept as they lie in the file
+_U1, _U2, _U4, _U8 = (struct.Struct(layout) for layout in ("<B", "<H", "<I", "<Q"))
+_I4, _F8 = struct.Struct("<i"), struct.Struct(">d")
 
 
 def read_pickle(data: memoryview, names: Names, where: str, references: list[Persistent] | None = None) -> Any:
@@ -41,7 +41,7 @@ def read_first_pickle(
     data: memoryview, start: int, names: Names, where: str, references: list[Persistent] | None = None,
     most: int = MAX_OPCODES,
 ) -> tuple[Any, int]:  # fmt: skip
-    """The value in a pickle that begins at byte `start`, and where it ends. Otherwise as read_pickle."""
+    """The value in a pickle that begins at byte `start`, and the place of its end. Otherwise as read_pickle."""
     reader = Reader(data, start, names, where, references)
     return reader.run(most), reader.at
 
@@ -56,7 +56,7 @@ class Reader:
         self.memo: dict[int, Any] = {}
 
     def run(self, most: int) -> Any:
-        data, handlers = self.data, HANDLERS
+        data, handlers = self.data, _HANDLERS
         for _ in range(most):
             if self.at >= len(data):
                 raise self.damaged("it ends too early")
@@ -197,3 +197,54 @@ class Reader:
         found = Persistent(self.pop())
         self.references.append(found)
         self.push(found)
+
+
+# What each opcode does to the reader; one that is not here is refused.
+_HANDLERS: dict[int, Callable[[Reader], Any]] = {
+    0x80: lambda r: r.take(1),  # PROTO: a later one's opcodes are refused one by one
+    0x95: lambda r: r.take(8),  # FRAME: a hint for streams
+    ord("("): lambda r: r.mark(),
+    ord("0"): lambda r: r.pop(),
+    ord("1"): lambda r: r.pop_mark(),
+    ord("N"): lambda r: r.push(None),
+    0x88: lambda r: r.push(True),
+    0x89: lambda r: r.push(False),
+    ord("K"): lambda r: r.push(r.number(_U1)),
+    ord("M"): lambda r: r.push(r.number(_U2)),
+    ord("J"): lambda r: r.push(r.number(_I4)),
+    0x8A: lambda r: r.integer(_U1),  # LONG1
+    ord("G"): lambda r: r.push(r.number(_F8)),
+    0x8C: lambda r: r.text(_U1),  # SHORT_BINUNICODE
+    ord("X"): lambda r: r.text(_U4),
+    0x8D: lambda r: r.text(_U8),  # BINUNICODE8
+    ord("U"): lambda r: r.old_text(_U1),
+    ord("C"): lambda r: r.data_bytes(_U1),
+    ord("B"): lambda r: r.data_bytes(_U4),
+    0x8E: lambda r: r.data_bytes(_U8),  # BINBYTES8
+    0x96: lambda r: r.data_bytes(_U8),  # BYTEARRAY8
+    ord("}"): lambda r: r.push({}),
+    ord("]"): lambda r: r.push([]),
+    ord(")"): lambda r: r.push(()),
+    ord("t"): lambda r: r.push(tuple(r.pop_mark())),
+    0x85: lambda r: r.push(r.pop_tuple(1)),
+    0x86: lambda r: r.push(r.pop_tuple(2)),
+    0x87: lambda r: r.push(r.pop_tuple(3)),
+    ord("a"): lambda r: r.extend([r.pop()]),
+    ord("e"): lambda r: r.extend(r.pop_mark()),
+    ord("s"): lambda r: r.fill(r.pop_tuple(2)),
+    ord("u"): lambda r: r.fill(r.pop_mark()),
+    0x8F: lambda r: r.push([]),  # EMPTY_SET: kept as a list, nothing looks inside
+    0x90: lambda r: r.extend(r.pop_mark()),  # ADDITEMS
+    0x91: lambda r: r.push(tuple(r.pop_mark())),  # FROZENSET
+    ord("h"): lambda r: r.get(r.number(_U1)),
+    ord("j"): lambda r: r.get(r.number(_U4)),
+    ord("q"): lambda r: r.put(r.number(_U1)),
+    ord("r"): lambda r: r.put(r.number(_U4)),
+    0x94: lambda r: r.put(len(r.memo)),  # MEMOIZE
+    ord("c"): lambda r: r.find(r.line(), r.line()),
+    0x93: lambda r: r.find(*r.pop_tuple(2)),  # STACK_GLOBAL
+    ord("R"): lambda r: r.call(),
+    0x81: lambda r: r.call(),  # NEWOBJ
+    ord("b"): lambda r: r.build(),
+    ord("Q"): lambda r: r.refer(),
+}

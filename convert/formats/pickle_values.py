@@ -1,4 +1,4 @@
-"""What the pickle reader builds in place of objects: inert records of what the pickle asked for."""
+"""The inert records that the pickle reader builds in place of the objects that a pickle asks for."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Global(NamedTuple):
 
 @dataclass(eq=False, repr=False, slots=True)
 class Record:
-    """What a pickle would have built by calling `of` with `args`, then filling it: kept, not done."""
+    """The call `of(*args)` that a pickle asks for, and the values that it would fill the result with. It is not made."""
 
     of: Global
     args: tuple[Any, ...]

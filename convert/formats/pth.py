@@ -1,4 +1,4 @@
-"""PyTorch's .pth: a zip of one pickle, which says what there is, and one uncompressed entry for each storage."""
+"""PyTorch's .pth: a zip of one pickle, which lists the tensors, and one uncompressed entry for each storage."""
 
 from __future__ import annotations
 
@@ -14,9 +14,8 @@ from .checks import stored_bytes
 from .pickle_names import Names
 from .pickle_reader import read_pickle
 from .pickle_values import Persistent
-from .state import find_state
-from .torch_tensors import KNOWN, Place, rebuild, storage_dtype
-from .torch_writer import pickled
+from .state_dict import find_state
+from .torch_tensors import KNOWN, Place, pickled, rebuild, storage_dtype
 from .zips import Archive, add
 
 NAME, ENDINGS, FOLDER, HAS_ROOM = "PyTorch .pth", (".pth", ".pt", ".bin"), False, False

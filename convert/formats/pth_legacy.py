@@ -19,9 +19,8 @@ from .checks import require_dtypes, stored_bytes
 from .pickle_names import Names
 from .pickle_reader import MAX_OPCODES, read_first_pickle
 from .pickle_values import Persistent
-from .state import find_state
-from .torch_tensors import KNOWN, Place, rebuild, storage_dtype
-from .torch_writer import TYPED, pickled
+from .state_dict import find_state
+from .torch_tensors import KNOWN, TYPED, Place, pickled, rebuild, storage_dtype
 
 NAME, ENDINGS, FOLDER, HAS_ROOM = "PyTorch .pth (before 1.6)", (".pth", ".pt", ".bin"), False, False
 

@@ -35,7 +35,7 @@ def matches(head: bytes) -> bool:
 
 
 def read(path: Path) -> State:
-    """The tensors of a file, lazily; its metadata is the note. Raises CheckpointProblem."""
+    """The tensors of a file, lazily, and the file's metadata. Raises CheckpointProblem."""
     data = map_file(path)
 
     def damaged(why: str) -> CheckpointProblem:
@@ -50,8 +50,8 @@ def read(path: Path) -> State:
         raise damaged(f"its header is not JSON ({problem})") from None
     if not isinstance(header, dict):
         raise damaged("its header is not a JSON object")
-    note = header.pop(_METADATA, {})
-    if not isinstance(note, dict) or not all(isinstance(text, str) for text in note.values()):
+    metadata = header.pop(_METADATA, {})
+    if not isinstance(metadata, dict) or not all(isinstance(text, str) for text in metadata.values()):
         raise damaged("its metadata are not texts")
     bounded_count(len(header), str(path))
     places = [_place(proper_name(name, str(path)), entry, str(path), damaged) for name, entry in header.items()]
@@ -66,7 +66,8 @@ def read(path: Path) -> State:
         raise damaged(f"its tensors end at byte {at:,} of {len(body):,}")
     if not places:
         raise CheckpointProblem(f"{path} holds no tensors; is it the right file?")
-    return State({name: _tensor(shape, dtype, body[begin:end]) for name, shape, dtype, begin, end in places}, note=note)
+    tensors = {name: _tensor(shape, dtype, body[begin:end]) for name, shape, dtype, begin, end in places}
+    return State(tensors, metadata=metadata)
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -77,7 +78,7 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _place(name: str, entry: Any, where: str, damaged: _Damaged) -> tuple[str, tuple[int, ...], str, int, int]:
-    """A tensor's name, shape and dtype, and where in the data it lies."""
+    """A tensor's name, shape and dtype, and the begin and end of its bytes in the data."""
     try:
         spelled, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
         if type(begin) is not int or type(end) is not int or not isinstance(spelled, str):
@@ -99,28 +100,28 @@ def _tensor(shape: tuple[int, ...], dtype: str, data: memoryview) -> Tensor:
 
 
 def write(path: Path, state: State, progress: Progress) -> None:
-    """Write tensors, and the note as metadata. `path` is made and must not exist.
+    """Write tensors and metadata. `path` is made and must not exist.
 
     They stand in the given order, those of wide dtypes first, so that each is aligned, as readers in place need it.
     """
     ordered = sorted(state.tensors.items(), key=lambda item: -np.dtype(DTYPES[item[1].dtype]).itemsize)
     with path.open("xb") as file:
-        opening = _opening(ordered, state.note)
+        opening = _opening(ordered, state.metadata)
         file.write(opening)
         for name, tensor in ordered:
             file.write(stored_bytes(name, tensor))
             progress(tensor.nbytes)
-        if state.late:
+        if state.finalize:
             file.seek(0)
-            settled = _opening(ordered, state.late())
+            settled = _opening(ordered, state.finalize())
             if len(settled) != len(opening):
-                raise ValueError(f"the note of {path} changed its length")
+                raise ValueError(f"the metadata of {path} changed their length")
             file.write(settled)
 
 
-def _opening(ordered: list[tuple[str, Tensor]], note: Mapping[str, str]) -> bytes:
+def _opening(ordered: list[tuple[str, Tensor]], metadata: Mapping[str, str]) -> bytes:
     """Everything that stands before the tensors' bytes."""
-    header: dict[str, Any] = {_METADATA: {"format": "pt", **note}}  # transformers asks for "format"
+    header: dict[str, Any] = {_METADATA: {"format": "pt", **metadata}}  # transformers asks for "format"
     offset = 0
     for name, tensor in ordered:
         place = [offset, offset + tensor.nbytes]

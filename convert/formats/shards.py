@@ -59,10 +59,10 @@ def _read(path: Path) -> State:
         )
     else:
         state = _read_shards(folder, _inside(folder, index.name))
-    note = dict(state.note)
+    metadata = dict(state.metadata)
     if (folder / CONFIG).exists():
-        note[CONFIG] = _text(_inside(folder, CONFIG))
-    return State(state.tensors, state.extras, note=note)
+        metadata[CONFIG] = _text(_inside(folder, CONFIG))
+    return State(state.tensors, state.extras, metadata=metadata)
 
 
 def _inside(folder: Path, name: str) -> Path:
@@ -96,10 +96,10 @@ def _read_shards(folder: Path, index: Path) -> State:
     if not isinstance(listed, dict) or not listed or not all(isinstance(name, str) for name in listed.values()):
         raise CheckpointProblem(f"{index} is damaged: it maps no tensors to files. Download or copy it again.")
     tensors: dict[str, Tensor] = {}
-    note: Mapping[str, str] = {}
+    metadata: Mapping[str, str] = {}
     for name in sorted(set(listed.values())):
         state = safetensors.read(_inside(folder, name))
-        note = note or state.note
+        metadata = metadata or state.metadata
         for tensor in state.tensors:
             if listed.get(tensor) != name or tensor in tensors:
                 other = shown(str(listed.get(tensor, "no file")))
@@ -111,25 +111,25 @@ def _read_shards(folder: Path, index: Path) -> State:
     if missing:
         where = shown(listed[missing[0]]) if missing[0] in listed else "its file"
         raise CheckpointProblem(f"{folder} is damaged: {missing[0]} is not in {where}, where the index has it.")
-    return State(tensors, note=note)
+    return State(tensors, metadata=metadata)
 
 
 def write(path: Path, state: State, progress: Progress, shard_size: int = SHARD_SIZE) -> None:
     """Write a folder that transformers' from_pretrained reads. `path` is made and must not exist.
 
-    The note's "config.json" becomes that file, the rest every file's metadata. shard_size: bytes; a larger model is
-    split into files of at most this size (a larger tensor has one of its own).
+    The text "config.json" of the metadata becomes that file; every .safetensors file gets the rest. shard_size: bytes; a
+    larger model is split into files of at most this size, and a larger tensor has a file of its own.
     """
     path.mkdir()
-    note, settle = _metadata(state.note), state.late
-    late = None if settle is None else lambda: _metadata(settle())
-    if CONFIG in state.note:
-        (path / CONFIG).write_text(state.note[CONFIG], encoding="utf-8")
+    metadata, settle = _without_config(state.metadata), state.finalize
+    finalize = None if settle is None else lambda: _without_config(settle())
+    if CONFIG in state.metadata:
+        (path / CONFIG).write_text(state.metadata[CONFIG], encoding="utf-8")
     shards = list(_split(state.tensors, shard_size))
     listed: dict[str, Any] = {}
     for i, shard in enumerate(shards):
         name = WHOLE if len(shards) == 1 else f"model-{i + 1:05d}-of-{len(shards):05d}.safetensors"
-        safetensors.write(path / name, State(shard, note=note, late=late), progress)
+        safetensors.write(path / name, State(shard, metadata=metadata, finalize=finalize), progress)
         listed |= dict.fromkeys(shard, name)
     if len(shards) > 1:
         size = sum(tensor.nbytes for tensor in state.tensors.values())
@@ -137,8 +137,8 @@ def write(path: Path, state: State, progress: Progress, shard_size: int = SHARD_
         (path / _INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 
-def _metadata(note: Mapping[str, str]) -> dict[str, str]:
-    return {name: text for name, text in note.items() if name != CONFIG}
+def _without_config(metadata: Mapping[str, str]) -> dict[str, str]:
+    return {name: text for name, text in metadata.items() if name != CONFIG}
 
 
 def _split(tensors: Mapping[str, Tensor], shard_size: int) -> Iterator[dict[str, Tensor]]:

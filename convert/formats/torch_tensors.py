@@ -1,4 +1,4 @@
-"""Torch's pickled tensors, as both of its file formats have them: a storage, and where in it the tensor lies."""
+"""Torch's pickled tensors, as both of its file formats have them: a storage, and the tensor's place in it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from ..tensors import DTYPES, Array, CheckpointProblem, Tensor, from_bytes
+from ..tensors import DTYPES, Array, CheckpointProblem, State, Tensor, from_bytes
+from . import pickle_writer as pickle
 from .checks import bytes_needed, not_supported
 from .pickle_values import Global, Persistent, Record
 
@@ -18,18 +19,19 @@ STORAGES = {
     "LongStorage": "int64", "IntStorage": "int32", "ShortStorage": "int16", "CharStorage": "int8",
     "ByteStorage": "uint8", "BoolStorage": "bool",
 }  # fmt: skip
+TYPED = {dtype: name for name, dtype in STORAGES.items()}
 UNTYPED = Global("torch.storage", "UntypedStorage")
 OLDEST, TENSOR, TENSOR_OF_BYTES = (Global("torch._utils", f"_rebuild_tensor{v}") for v in ("", "_v2", "_v3"))
 _AROUND_A_TENSOR = [Global("torch._utils", f"_rebuild_parameter{rest}") for rest in ("", "_with_state")]
 _OF_A_TYPE = [Global("torch._tensor", f"_rebuild_from_type{version}") for version in ("", "_v2")]
-# Functions of torch._utils that build what is no plain tensor.
+# Functions of torch._utils that build other tensors than plain ones.
 _OTHER_KINDS = {
     "_rebuild_qtensor": "quantized", "_rebuild_sparse_tensor": "sparse", "_rebuild_sparse_csr_tensor": "sparse",
     "_rebuild_nested_tensor": "a nested tensor", "_rebuild_wrapper_subclass": "a tensor of another library",
     "_rebuild_meta_tensor_no_storage": "on the device meta, without values",
     "_rebuild_device_tensor_from_numpy": "of another device", "_rebuild_xla_tensor": "of another device",
 }  # fmt: skip
-# What torch itself saves: tensors, and the scalars and arrays of NumPy in what training scripts save beside them.
+# The names in files of torch itself: tensors, and NumPy's scalars and arrays, which training scripts save beside them.
 KNOWN = frozenset(
     [f"torch.{name}" for name in (*STORAGES, *DTYPES, "Tensor", "Size", "device", "UntypedStorage")]
     + list(map(str, (UNTYPED, OLDEST, TENSOR, TENSOR_OF_BYTES, *_AROUND_A_TENSOR, *_OF_A_TYPE)))
@@ -67,7 +69,7 @@ class NotSupported(TypeError):
 def rebuild(
     name: str, value: Any, find: Callable[[Persistent], Place], where: str, broken: Callable[[str], CheckpointProblem]
 ) -> Tensor | None:
-    """The tensor that a record stands for, None for what is no tensor. `find` raises TypeError for no storage.
+    """The tensor that a record stands for, None for another object. `find` raises TypeError for no storage.
 
     where: the file. Raises CheckpointProblem, for what is damaged the one that `broken` makes of a sentence.
     """
@@ -132,3 +134,32 @@ def _view(
         return np.lib.stride_tricks.as_strided(flat[offset:], shape, steps, writeable=False)
 
     return load
+
+
+def pickled(state: State, views: bool = False) -> bytes:
+    """The pickle of an OrderedDict of tensors, alone or in a dict; each tensor names its storage by a number.
+
+    views: whether each storage also names the storage that it is a part of: none.
+    """
+    parts = [pickle.protocol(2)]
+    if state.wrapper is not None:
+        parts += [pickle.EMPTY_DICT, pickle.text(state.wrapper)]
+    parts += [pickle.ORDERED_DICT, pickle.MARK]
+    for i, (name, tensor) in enumerate(state.tensors.items()):
+        strides = [math.prod(tensor.shape[axis + 1 :]) for axis in range(len(tensor.shape))]
+        # A dtype younger than torch's typed storages stands beside a storage of bytes.
+        typed = TYPED.get(tensor.dtype)
+        count = math.prod(tensor.shape) if typed else tensor.nbytes
+        storage_type = pickle.name("torch", typed) if typed else pickle.name(*UNTYPED)
+        storage = [pickle.text("storage"), storage_type, pickle.text(str(i)), pickle.text("cpu"), pickle.integer(count)]
+        storage += [pickle.NONE] if views else []
+        arguments = [pickle.items(storage) + pickle.PERSISTENT, pickle.integer(0), pickle.integers(tensor.shape)]
+        arguments += [pickle.integers(strides), pickle.FALSE, pickle.ORDERED_DICT]
+        if not typed:
+            arguments.append(pickle.name("torch", tensor.dtype))
+        function = pickle.name(*(TENSOR if typed else TENSOR_OF_BYTES))
+        parts += [pickle.text(name), function, pickle.items(arguments), pickle.REDUCE]
+    parts.append(pickle.SETITEMS)
+    if state.wrapper is not None:
+        parts.append(pickle.SETITEM)
+    return b"".join([*parts, pickle.STOP])

@@ -15,7 +15,7 @@ from .checks import MOST_TENSORS, bounded_count, shown
 _HEADER = 30  # bytes in front of an entry's name
 _ALIGNMENT = 64  # bytes, as torch.save and numpy.save: lets the values be used in place
 _LONGEST_DIRECTORY = 250 * MOST_TENSORS  # bytes
-# Weights hardly compress. What would grow beyond this is a file made to fill the memory.
+# Weights hardly compress. A file that grows beyond this was made to fill the memory.
 _SMALL, _MOST_GROWTH = 64 * 1024 * 1024, 16
 
 
@@ -29,7 +29,7 @@ class _Bounded(io.FileIO):
 
 
 class Archive:
-    """An opened zip archive. Raises CheckpointProblem for a damaged one, here and where an entry is read."""
+    """An opened zip archive. Raises CheckpointProblem for a damaged one, here and when an entry is read."""
 
     def __init__(self, path: Path, what: str):
         self.path, self.what, self.data = path, what, map_file(path)
@@ -63,7 +63,7 @@ class Archive:
         return CheckpointProblem(f"{self.path} is a damaged {self.what} file: {why}. Download or copy it again.")
 
     def entry(self, name: str, deflated: bool = False, start: int | None = None) -> memoryview:
-        """An entry's bytes: in place, or inflated where that is allowed. start: only so many, with no checksum."""
+        """An entry's bytes: in place, or inflated if that is allowed. start: only so many, with no checksum."""
         info = self.entries.get(name)
         if info is None:
             raise self.damaged(f"its entry {name} is missing")

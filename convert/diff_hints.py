@@ -1,4 +1,4 @@
-"""Whether one array is another in a different order, and which order that is, in words."""
+"""Whether one array holds the values of another in a different order, and which order, in words."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MOST_AXES = 5
 
 
 def transposed(a: Array, b: Array) -> str:
-    """Which order of a's axes gives exactly b, in words; nothing where none does. Axes of size 1 count as none."""
+    """The order of a's axes that gives exactly b, in words; "" without one. Axes of size 1 do not count."""
     moving = [axis for axis, size in enumerate(a.shape) if size > 1]
     if len(moving) < 2 or len(moving) > _MOST_AXES:
         return ""
@@ -31,10 +31,10 @@ def transposed(a: Array, b: Array) -> str:
 
 
 def permuted(a: Array, b: Array, config: Config | None, name: str) -> str:
-    """How b is a with its rows (or columns, or slices along another axis) in another order, in words, else nothing.
+    """The order of a's rows (or columns, or slices along another axis) that gives b, in words; "" without one.
 
-    a, b: of one shape. config and name: the model, and the tensor's name in the spec, where they are known: they say how
-    many heads and pixels there are.
+    a, b: of one shape. config and name: the model, if it is known, and the tensor's name in the spec. They tell the number
+    of heads and pixels.
     """
     for axis, size in enumerate(a.shape):
         if size < 2:
@@ -47,7 +47,7 @@ def permuted(a: Array, b: Array, config: Config | None, name: str) -> str:
 
 
 def _called(array: Array, axis: int) -> str:
-    """What the slices along an axis are called."""
+    """The word for the slices along an axis."""
     first = sum(size > 1 for size in array.shape[:axis]) == 0
     if first:
         return "values" if sum(size > 1 for size in array.shape) == 1 else "rows"
@@ -63,7 +63,7 @@ def _named(a: Array, b: Array, config: Config | None, name: str) -> str:
 
 
 def _orders(length: int, config: Config | None, name: str) -> Iterator[tuple[str, NDArray[np.intp]]]:
-    """The orders that happen in the field: q, k and v, heads, pixels. Row i of the result is row order[i] of the source."""
+    """The usual orders: of q, k and v, heads, pixels. Row i of the result is row order[i] of the source."""
     rows = np.arange(length)
     yield "reversed", rows[::-1]
     if ".qkv." in name and length % 3 == 0:

@@ -1,4 +1,4 @@
-"""Finding the weights in an unpickled file: a state dict, alone or beside what training saves with it."""
+"""Finding the state dict in an unpickled file, alone or beside the rest of a training's state."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from .pickle_values import Global, Record
 
 ORDERED_DICT = Global("collections", "OrderedDict")
 _NAMESPACES = (Global("argparse", "Namespace"), Global("types", "SimpleNamespace"))
-# Under which key training scripts keep the state dict: the official one and Lightning, PyTorch's tutorial, DeepSpeed.
+# The keys of state dicts in training scripts: the official one and Lightning, PyTorch's tutorial, DeepSpeed.
 WRAPPERS = ("model", "state_dict", "model_state_dict", "module")
-# Under which they keep what is no model, or another model's average of it.
+# Parts of the keys of everything that is no model, or an average of it.
 _NO_MODEL = ("optim", "sched", "scaler", "ema", "rng", "callbacks", "loops")
-# Under which they keep their options.
+# The keys of their options.
 _SETTINGS = ("args", "config", "hyper_parameters")
 _PADDLE = "StructuredToParameterName@@"  # a key that paddle.save adds
-_MOST_DICTS = 1000  # that are looked into, at each depth
+_MOST_DICTS = 1000  # to be searched, at each depth
 _DEEPEST = 3  # keys above a state dict: {"app": {"model": ...}}
 # Tensors may share their bytes (tied weights, expanded ones), but not so that a small file becomes a large model.
 _MOST_SHARING = 16
@@ -37,10 +37,10 @@ def as_mapping(value: Any) -> dict[Any, Any] | None:
 def find_state(
     value: Any, to_tensor: ToTensor, where: str, size: Callable[[], int], unknown: tuple[str, ...] = ()
 ) -> State:
-    """The tensors in an unpickled value, and the names of what lies beside them.
+    """The tensors in an unpickled value, and the names of everything beside them.
 
-    to_tensor gives None for what is not a tensor. size: gives the bytes stored, asked last. unknown: names of classes in
-    the file. Several state dicts become one, each under its key. Raises CheckpointProblem where there is none.
+    to_tensor: gives None for a value that is no tensor. size: gives the number of stored bytes, and is called last. unknown:
+    names of classes in the file. Several state dicts become one, each under its key. Raises CheckpointProblem without one.
     """
     outer = as_mapping(value)
     if outer is None:
@@ -76,12 +76,12 @@ def find_state(
         raise CheckpointProblem(
             f"{where} is no honest checkpoint: its tensors share their bytes so that {size():,} bytes would become {needed:,}."
         )
-    under = ".".join(next(iter(found))) if len(found) == 1 else None
-    return State(tensors, tuple(extras), under=under, settings=_settings(outer), unknown=unknown)
+    wrapper = ".".join(next(iter(found))) if len(found) == 1 else None
+    return State(tensors, tuple(extras), wrapper=wrapper, settings=_settings(outer), unknown=unknown)
 
 
 def _state_dicts(outer: dict[Any, Any], to_tensor: ToTensor) -> dict[tuple[str, ...], dict[Any, Any]]:
-    """The state dicts inside a dict, by the keys that lead to them; none where the dict is one itself."""
+    """The state dicts inside a dict, by the keys that lead to them; none if the dict is one itself."""
     counts: dict[int, int] = {}  # a dict may be there a thousand times
 
     def count(mapping: dict[Any, Any]) -> int:
@@ -112,7 +112,7 @@ def _inner(
 
 
 def _count(mapping: Mapping[Any, Any], to_tensor: ToTensor) -> int:
-    """How many tensors lie in a dict; a damaged one is told where it is read."""
+    """How many tensors lie in a dict. A damaged one counts; its error is raised when it is read."""
     count = 0
     for name, value in mapping.items():
         try:
@@ -143,7 +143,7 @@ def _refuse_emptied(tensors: Mapping[str, Tensor], where: str) -> None:
 
 
 def _settings(outer: dict[Any, Any]) -> dict[str, Any]:
-    """The options that a training script saved, as far as they are plain values."""
+    """The options that a training script saved, if they are plain values."""
     found: dict[str, Any] = {}
     for key in _SETTINGS:
         value = outer.get(key)
