@@ -87,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
     from ..compare.reporting.files import read_report, require_places, write_files
     from ..compare.reporting.terminal import print_report
     from ..compare.verdict import Comparison
-    from ..hub.sources import local
+    from ..hub.resolve import local
 
     if args.traces:
         _refuse(args, RECORDING, "--traces judges what was recorded before")

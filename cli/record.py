@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
     from ..backends.interpreters import interpreter
     from ..compare.recording.record import Run, record
     from ..compare.recording.worker import record_in_process
-    from ..hub.sources import local
+    from ..hub.resolve import local
 
     args.weights = args.weights and local(args.weights)
     levels = chosen(args.level, LEVELS, "level")

@@ -16,8 +16,8 @@ from ..files.errors import Problem
 from .choices import actions_of
 
 if TYPE_CHECKING:
-    from ..hub.sources import Source
-    from ..hub.stored import Cached
+    from ..hub.inventory import Cached
+    from ..hub.resolve import Source
 
 _NAME = "a name or file name of `polymae weights list`, a URL, or a Hugging Face id (owner/name)"
 _WIDTH = 118  # columns of what is printed under the table
@@ -54,10 +54,10 @@ def run(args: argparse.Namespace) -> int:
 
 def _list(args: argparse.Namespace) -> int:
     from ..files.urls import shown
-    from ..hub.records import home
+    from ..hub.inventory import cached
+    from ..hub.receipts import home
     from ..hub.registry import published
-    from ..hub.sources import Source
-    from ..hub.stored import cached
+    from ..hub.resolve import Source
 
     here = cached()
     rows: list[dict[str, Any]] = []
@@ -122,8 +122,8 @@ def _download(args: argparse.Namespace) -> int:
 
 
 def _verify(args: argparse.Namespace) -> int:
-    from ..hub.records import home
-    from ..hub.stored import verify
+    from ..hub.inventory import verify
+    from ..hub.receipts import home
 
     chosen = _chosen(args.names)
     rows, status = [], 0
@@ -151,8 +151,8 @@ def _verify(args: argparse.Namespace) -> int:
 
 
 def _clear(args: argparse.Namespace) -> int:
-    from ..hub.records import home
-    from ..hub.stored import clear, original
+    from ..hub.inventory import clear, original
+    from ..hub.receipts import home
 
     if not (args.names or args.converted or args.all) or (args.names and args.all):
         raise Problem("Say what to remove: names, --converted (only what was converted), or --all.")
@@ -169,7 +169,7 @@ def _clear(args: argparse.Namespace) -> int:
 def _chosen(names: Sequence[str]) -> list[Cached]:
     """What of the cache is meant, with what was converted from it. Raises Problem for a name of which nothing is there."""
     from ..files.urls import shown
-    from ..hub.stored import cached, original, owner
+    from ..hub.inventory import cached, original, owner
 
     here = cached()
     if not names:
@@ -188,7 +188,7 @@ def _meant(name: str) -> Source:
     """What can be downloaded under a name. Raises Problem, with the nearest names, for nothing."""
     from ..files.urls import shown
     from ..hub.registry import nearest, published
-    from ..hub.sources import remote
+    from ..hub.resolve import remote
 
     source = remote(name) or (None if Path(name).exists() else remote(f"hf://{name}"))
     if source is not None:
@@ -208,7 +208,7 @@ def _as_native(path: Path, framework: str | None) -> Path:
         return path
     from ..convert.checkpoint import open_checkpoint
     from ..convert.targets import is_native
-    from ..hub.cache import native
+    from ..hub.fetch import native
 
     found = native(path, framework)
     if framework != "numpy" and not is_native(open_checkpoint(found), framework):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from ..convert.targets import TARGETS, default_ending, is_native
 from ..convert.writing import CONVERTER_VERSION
 from ..files.errors import Problem
-from .records import CacheProblem, content_of, digests_of, home, read_record, say, unlike, writable
+from .receipts import CacheProblem, content_of, digests_of, home, read_record, say, unlike, writable
 from .registry import published
 
 if TYPE_CHECKING:

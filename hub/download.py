@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from ..backends.installing import install_line
 from ..files.atomic import alone, hidden_beside
 from ..files.urls import BY_HAND, DownloadProblem, is_address, offline, shown
-from .partial import Partial, left_by_the_last
+from .part_file import Partial, left_by_the_last
 from .progress import Display, amount
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from contextlib import suppress
 
-from .records import home, say, write_json
+from .receipts import home, say, write_json
 from .registry import Published
 
 # What a licence means for who downloads.

@@ -15,7 +15,7 @@ from ..files.errors import Problem
 
 if TYPE_CHECKING:
     from .fitting import Fitted
-    from .sources import Source
+    from .resolve import Source
 
 Size = int | tuple[int, int]
 
@@ -65,7 +65,7 @@ def load(
         return runtime.build(config, initial_weights(config, seed), device, dtype)
     from .converted import explaining
     from .fitting import fit
-    from .sources import source_of
+    from .resolve import source_of
 
     source = source_of(chosen, name, config)
     row = source.of_row

@@ -21,7 +21,7 @@ import requests
 import urllib3
 
 from ..files.urls import DownloadProblem, shown
-from .partial import sendable
+from .part_file import sendable
 
 BACK_OFF = 0.5  # seconds before the second repeat; twice as many before every further one
 REPEATS = 4  # of a request that is answered by one of the statuses below

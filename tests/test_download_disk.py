@@ -14,7 +14,7 @@ from server import unused_port, web_server  # noqa: F401  (fixture)
 
 from polymae.hub import download as module
 from polymae.hub.download import download
-from polymae.hub.partial import Partial
+from polymae.hub.part_file import Partial
 
 pytestmark = pytest.mark.usefixtures("quick")
 

@@ -14,9 +14,9 @@ from polymae.convert.checkpoint import content_hash
 from polymae.convert.writing import official_checkpoint
 from polymae.files.errors import Problem
 from polymae.hub import download
-from polymae.hub.cache import fetch, fetch_url, kept
-from polymae.hub.records import home, read_record, record_path
-from polymae.hub.stored import cached
+from polymae.hub.fetch import fetch, fetch_url, kept
+from polymae.hub.inventory import cached
+from polymae.hub.receipts import home, read_record, record_path
 
 HTML = b"<!DOCTYPE html><title>Log in to the network</title>"
 

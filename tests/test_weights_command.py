@@ -13,9 +13,9 @@ from server import web_server  # noqa: F401  (fixture)
 
 from polymae.convert.checkpoint import content_hash, open_checkpoint
 from polymae.files.atomic import alone
-from polymae.hub import stored
-from polymae.hub.records import record_path
-from polymae.hub.stored import cached
+from polymae.hub import inventory
+from polymae.hub.inventory import cached
+from polymae.hub.receipts import record_path
 
 OFFICIAL = "mae_visualize_vit_base"
 
@@ -196,7 +196,7 @@ def test_clear_removes_what_is_meant_and_nothing_else(weights, shelf, tmp_path):
 
 def test_clear_leaves_what_another_process_is_writing(weights, shelf, monkeypatch):
     weights("download", WHOLE)
-    monkeypatch.setattr(stored, "_PATIENCE", 0.1)
+    monkeypatch.setattr(inventory, "_PATIENCE", 0.1)
     with alone(shelf.path()):
         status, out, err = weights("clear", "--all")
     assert (status, out) == (2, "")

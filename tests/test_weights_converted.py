@@ -19,9 +19,9 @@ from polymae.convert.provenance import beside
 from polymae.convert.targets import is_native
 from polymae.convert.writing import write_checkpoint
 from polymae.hub import converted
-from polymae.hub.cache import fetch, native
-from polymae.hub.records import record_path
-from polymae.hub.stored import cached, clear, verify
+from polymae.hub.fetch import fetch, native
+from polymae.hub.inventory import cached, clear, verify
+from polymae.hub.receipts import record_path
 
 HTML = b"<!DOCTYPE html><title>Log in to the network</title>"
 

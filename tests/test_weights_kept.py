@@ -17,12 +17,12 @@ from polymae.backends.initial import initial_weights
 from polymae.convert.checkpoint import open_checkpoint
 from polymae.convert.writing import official_checkpoint
 from polymae.files.errors import Problem
-from polymae.hub import cache
-from polymae.hub.cache import explaining, fetch, fetch_url, native
-from polymae.hub.partial import Partial
-from polymae.hub.records import place, read_record, record_path
-from polymae.hub.sources import remote
-from polymae.hub.stored import cached, verify
+from polymae.hub import fetch as fetching
+from polymae.hub.fetch import explaining, fetch, fetch_url, native
+from polymae.hub.inventory import cached, verify
+from polymae.hub.part_file import Partial
+from polymae.hub.receipts import place, read_record, record_path
+from polymae.hub.resolve import remote
 
 
 def refused(work, *words):
@@ -69,7 +69,7 @@ def test_no_moment_has_a_file_with_the_record_of_another(shelf, stop, monkeypatc
         raise SystemExit
 
     with monkeypatch.context() as patched:
-        patched.setattr(*((Partial, "put_in_place") if stop == "place" else (cache, "write_record")), killed)
+        patched.setattr(*((Partial, "put_in_place") if stop == "place" else (fetching, "write_record")), killed)
         with pytest.raises(SystemExit):
             fetch(row)
     record = read_record(path)

@@ -10,9 +10,9 @@ from registered import ALONE, WHOLE, shelf_of_weights  # noqa: F401  (fixture)
 from server import web_server  # noqa: F401  (fixture)
 
 from polymae.cli import main
+from polymae.files import urls
 from polymae.files.errors import Problem
-from polymae.hub import addresses
-from polymae.hub.cache import fetch_url
+from polymae.hub.fetch import fetch_url
 
 
 def commands(there, nowhere, away):
@@ -74,10 +74,8 @@ def test_no_command_tells_a_secret(shelf, capfd, monkeypatch):
     ],
 )  # fmt: skip
 def test_how_an_address_is_shown(url, shown):
-    assert addresses.shown(url) == shown
-    assert addresses.scrubbed(f"GET '{url}' failed") == (
-        f"GET '{shown}' failed" if "://" in url else f"GET '{url}' failed"
-    )
+    assert urls.shown(url) == shown
+    assert urls.scrubbed(f"GET '{url}' failed") == (f"GET '{shown}' failed" if "://" in url else f"GET '{url}' failed")
 
 
 @pytest.mark.parametrize("url", ["ftp://me:hush@host/x.pth?tok=hush", "http://me:hush@[host/x.pth?tok=hush"])

@@ -8,7 +8,7 @@ import pytest
 from registered import ALONE, WHOLE, shelf_of_weights, weights_command  # noqa: F401  (fixtures)
 from server import web_server  # noqa: F401  (fixture)
 
-from polymae.hub.stored import cached
+from polymae.hub.inventory import cached
 
 
 def test_what_is_said_of_a_damaged_file_and_of_an_unfinished_one(weights, shelf):

@@ -14,9 +14,9 @@ from ..files.atomic import alone, remove
 from ..files.errors import Problem
 from ..files.urls import shown
 from .converted import NAME
-from .records import ENDING, CacheProblem, Record, home, measured, place, read_record, record_path, size_of, unlike
+from .receipts import ENDING, CacheProblem, Record, home, measured, place, read_record, record_path, size_of, unlike
 from .registry import nearest, published
-from .sources import remote
+from .resolve import remote
 
 _DIGITS = re.compile(r"[0-9a-f]{12}")  # the folder of a URL, or of a file outside
 _HIDDEN = re.compile(r"\.(.+)\.polymae-(part|lock|new|old)(?:-[0-9a-f]+)?(?:\.json)?", re.DOTALL)

@@ -15,7 +15,7 @@ from ..files.urls import BY_HAND, below, is_address, offline, shown
 from .converted import explaining, native
 from .huggingface import fetch_huggingface
 from .licences import show_licence
-from .records import (
+from .receipts import (
     CacheProblem,
     Record,
     digests_of,

@@ -38,30 +38,30 @@ class Source:
         """
         if self.path is not None:
             return self.path
-        from . import cache  # only who downloads needs what it imports
+        from . import fetch  # only who downloads needs what it imports
 
         if self.row is not None:
-            original = cache.fetch(self.row)
+            original = fetch.fetch(self.row)
         else:
-            original = cache.fetch_huggingface(self.huggingface) if self.huggingface else cache.fetch_url(self.url)
-        return cache.native(original, framework) if framework and not self.huggingface else original
+            original = fetch.fetch_huggingface(self.huggingface) if self.huggingface else fetch.fetch_url(self.url)
+        return fetch.native(original, framework) if framework and not self.huggingface else original
 
     def kept(self) -> Path | None:
         """What is to be downloaded where it is here already, else None. No network."""
-        from . import cache
+        from . import fetch
 
         if not self.huggingface:
-            return cache.kept(self.row or self.url)
+            return fetch.kept(self.row or self.url)
         try:
-            return cache.fetch_huggingface(self.huggingface, offline=True)
+            return fetch.fetch_huggingface(self.huggingface, offline=True)
         except Problem:
             return None
 
     def why_not(self) -> str:
         """Why what is here is not used, as a sentence; "" where nothing is, or nothing is wrong with it."""
-        from . import cache
+        from . import fetch
 
-        return "" if self.huggingface else cache.why_not(self.row or self.url)
+        return "" if self.huggingface else fetch.why_not(self.row or self.url)
 
     @property
     def of_row(self) -> Published | None:
