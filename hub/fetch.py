@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 from ..backends.presets import model_config
 from ..files.errors import Problem
 from ..files.urls import BY_HAND, below, is_address, offline, shown
-from .converted import explaining, native
 from .huggingface import fetch_huggingface
 from .licences import show_licence
+from .native import explaining, native
 from .receipts import (
     CacheProblem,
     Record,

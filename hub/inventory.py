@@ -13,7 +13,7 @@ from ..convert.provenance import NOTE
 from ..files.atomic import alone, remove
 from ..files.errors import Problem
 from ..files.urls import shown
-from .converted import NAME
+from .native import NAME
 from .receipts import ENDING, CacheProblem, Record, home, measured, place, read_record, record_path, size_of, unlike
 from .registry import nearest, published
 from .resolve import remote

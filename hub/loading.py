@@ -63,8 +63,8 @@ def load(
     chosen = _one_of(pretrained, weights)
     if chosen is False:
         return runtime.build(config, initial_weights(config, seed), device, dtype)
-    from .converted import explaining
     from .fitting import fit
+    from .native import explaining
     from .resolve import source_of
 
     source = source_of(chosen, name, config)

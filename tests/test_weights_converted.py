@@ -18,7 +18,7 @@ from polymae.convert.conversion import Wish, convert, prepare
 from polymae.convert.provenance import beside
 from polymae.convert.targets import is_native
 from polymae.convert.writing import write_checkpoint
-from polymae.hub import converted
+from polymae.hub import native as converted
 from polymae.hub.fetch import fetch, native
 from polymae.hub.inventory import cached, clear, verify
 from polymae.hub.receipts import record_path
