@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     action = actions_of(parser, "weights")
     listing = action("list", _list, "list every published checkpoint, and what is kept on this machine")
     listing.add_argument("--json", action="store_true", help="machine-readable output with everything that is known")
-    path = action("path", _path, "print where weights that were downloaded lie, and nothing else on stdout")
+    path = action("path", _path, "print where downloaded weights lie, and nothing else on stdout")
     path.add_argument("name", help=_NAME)
     download = action("download", _download, "download weights where they are not kept yet, and print where they lie")
     download.add_argument("names", metavar="name", nargs="+", help=_NAME)
@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser_of_files.add_argument(
             "--framework",
             choices=FRAMEWORKS,
-            help="as this framework's own file: where it is none, it is converted, once",
+            help="as this framework's own loader reads them: if need be, they are converted (convert_weights), once",
         )
     verify = action("verify", _verify, "look through what is kept, print its full digests, and say what differs")
     verify.add_argument("names", metavar="name", nargs="*", help="as for path; without one: everything")
@@ -78,7 +78,7 @@ def _list(args: argparse.Namespace) -> int:
     if here:
         print(f"\nIn {home()}, {_megabytes(sum(one.bytes for one in here))}:")
         for one in here:
-            print(f"{_megabytes(one.bytes):>12}  {one.what}: {one.name}")
+            print(f"{_megabytes(one.bytes):>12}  {one.description}: {one.name}")
     return 0
 
 
@@ -135,7 +135,7 @@ def _verify(args: argparse.Namespace) -> int:
         rows.append({**_facts(found.cached), "problems": list(found.problems), "measured": measured})
         if not args.json:
             right = "WRONG" if found.problems else "right" if found.measured else "-----"
-            print(f"{found.cached.path}\n    {right}  {found.cached.what}, {found.cached.name}")
+            print(f"{found.cached.path}\n    {right}  {found.cached.description}, {found.cached.name}")
             for name, value in measured.items():
                 if value:
                     print(f"    {name:<7}{value}")
@@ -169,7 +169,7 @@ def _clear(args: argparse.Namespace) -> int:
 def _chosen(names: Sequence[str]) -> list[Cached]:
     """What of the cache is meant, with what was converted from it. Raises Problem for a name of which nothing is there."""
     from ..files.urls import shown
-    from ..hub.inventory import cached, original, owner
+    from ..hub.inventory import cached, original
 
     here = cached()
     if not names:
@@ -177,10 +177,10 @@ def _chosen(names: Sequence[str]) -> list[Cached]:
     chosen = []
     for name in names:
         place = original(name)
-        found = [one for one in here if owner(one.path) == place]
-        if not found:
+        belonging = [one for one in here if one.original == place]
+        if not belonging:
             raise Problem(f"Nothing is kept of {shown(name)}: polymae weights download {shown(name)}")
-        chosen += found
+        chosen += belonging
     return chosen
 
 
@@ -203,19 +203,12 @@ def _meant(name: str) -> Source:
 
 
 def _as_native(path: Path, framework: str | None) -> Path:
-    """As a framework's own file. Raises Problem where there is none: its loader would not read the original."""
+    """The file that the framework's own loader reads, converted if need be. Raises Problem if it cannot be converted."""
     if framework is None:
         return path
-    from ..convert.checkpoint import open_checkpoint
-    from ..convert.targets import is_native
-    from ..hub.fetch import native
+    from ..hub.native import native_file
 
-    found = native(path, framework)
-    if framework != "numpy" and not is_native(open_checkpoint(found), framework):
-        raise Problem(
-            f"{found} could not be converted for {framework} in the cache: convert_weights {framework} -c {found} -o <place>"
-        )
-    return found
+    return native_file(path, framework)
 
 
 def _facts(one: Cached) -> dict[str, Any]:
@@ -225,7 +218,7 @@ def _facts(one: Cached) -> dict[str, Any]:
         "name": one.name,
         "framework": one.framework or None,
         "bytes": one.bytes,
-        "record": asdict(one.record) if one.record else None,
+        "record": asdict(one.receipt) if one.receipt else None,
     }
 
 

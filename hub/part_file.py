@@ -1,4 +1,4 @@
-"""The part of a download that has come: a hidden file beside the target, and what is needed to go on from it."""
+"""The part of a download that has come: a hidden file beside the target, and a note with which the next process goes on."""
 
 from __future__ import annotations
 
@@ -12,21 +12,20 @@ from typing import BinaryIO
 from ..files.atomic import flush, flush_folder, hidden_beside, remove
 from .progress import amount
 
-# Appending: what a killed process wrote stays. A link that somebody put there is not followed.
+# Appending: the bytes that a killed process wrote stay. A link that somebody put there is not followed.
 _FLAGS = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 @dataclass
-class Partial:
-    """What has come of one URL. length: bytes so far; total: bytes in all, None if unknown; validator: the server's name
-    for this version of the file (its ETag or date), "" if it gave none, with which it can be told whether it changed."""
+class PartFile:
+    """The bytes of one URL that have come."""
 
     path: Path  # .w.pth.polymae-part
-    said: Path  # .w.pth.polymae-part.json
+    note: Path  # .w.pth.polymae-part.json
     url: str
-    length: int = 0
-    total: int | None = None
-    validator: str = ""
+    length: int = 0  # bytes so far
+    total: int | None = None  # bytes in all; None if unknown
+    validator: str = ""  # the server's name for this version of the file (its ETag or date); "" if it gave none
 
     @property
     def complete(self) -> bool:
@@ -35,7 +34,7 @@ class Partial:
 
     @property
     def resumable(self) -> bool:
-        """Whether it is of use later: without the server's name for it nobody knows what the rest belongs to."""
+        """Whether it is of use later: without a validator nobody knows whether the rest belongs to it."""
         return self.length > 0 and (self.complete or bool(self.validator))
 
     @property
@@ -43,63 +42,60 @@ class Partial:
         """How much of it is there, rounded down so that only a whole one has 100 %."""
         return f"{100 * self.length // self.total} %" if self.total else amount(self.length)
 
-    def promise(self, name: str, ranges: bool) -> str:
-        """What to say of a part that is left; ranges: whether the server is known to send the rest, else it may be no use."""
-        if not self.resumable or not (self.complete or ranges):
-            return ""
-        return f"{self.share} of {name} are kept: the next time goes on from there."
+    def promise(self) -> str:
+        """A sentence about a part that stays."""
+        return f"{self.share} of it are kept: the next time goes on from there, if the server can send the rest."
 
     def begin(self, total: int | None, validator: str) -> None:
-        """Be ready for what a server sends: to go on, or, where nothing has come yet, to start."""
+        """Prepare for the bytes that a server sends."""
         self.total, self.validator = total, validator
-        if not self.length:  # said before the first byte is there: what a killed process leaves can be gone on with
+        if not self.length:  # written before the first byte comes: the part of a killed process has its note
             remove(self.path)
-            remove(self.said)
-            said = {"url": self.url, "validator": self.validator, "size": self.total}
-            with os.fdopen(os.open(self.said, _FLAGS, 0o666), "w", encoding="utf-8") as file:
-                json.dump(said, file)
+            remove(self.note)
+            note = {"url": self.url, "validator": self.validator, "size": self.total}
+            with os.fdopen(os.open(self.note, _FLAGS, 0o666), "w", encoding="utf-8") as file:
+                json.dump(note, file)
 
     def opened(self) -> BinaryIO:
-        """The file to append to, unbuffered: every byte that came is in it, whatever happens to this process."""
+        """The file to append to, unbuffered: every byte that came is in it, if this process is killed."""
         return os.fdopen(os.open(self.path, _FLAGS, 0o666), "wb", buffering=0)
 
     def discard(self) -> None:
         """Throw it away."""
         remove(self.path)
-        remove(self.said)
+        remove(self.note)
         self.length, self.total, self.validator = 0, None, ""
 
     def put_in_place(self, target: Path) -> None:
-        """Be the target, on the disk."""
+        """Become the target, on the disk."""
         flush(self.path)
         self.path.replace(target)
         flush_folder(target.parent)
-        remove(self.said)
+        remove(self.note)
 
 
-def left_by_the_last(target: Path, url: str, size: int | None = None, own: str = "") -> Partial:
-    """What an earlier process left of this URL beside the target; else an empty one. size: bytes in all, where known.
+def left_by_the_last(target: Path, url: str, own: str = "") -> PartFile:
+    """The part of this URL that an earlier process left beside the target; else an empty one.
 
-    own: part of its name, where the file system has no locks, so that two processes do not write to one file.
+    own: a piece of its name if the file system has no locks, so that two processes do not write to one file.
     """
-    part = Partial(hidden_beside(target, f"part{own}"), hidden_beside(target, f"part{own}.json"), url)
+    part = PartFile(hidden_beside(target, f"part{own}"), hidden_beside(target, f"part{own}.json"), url)
     try:
-        found = part.path.lstat()
-        said = json.loads(part.said.read_bytes())
-        known = {"url": url, "validator": str(said["validator"]), "size": said["size"]}
-        whole = said["size"]
-        fits = whole is None or (type(whole) is int and found.st_size <= whole and size in (None, whole))
-        if not stat.S_ISREG(found.st_mode) or said != known or not fits or not sendable(known["validator"]):
+        there = part.path.lstat()
+        note = json.loads(part.note.read_bytes())
+        total, validator = note["size"], note["validator"]
+        fits = total is None or (type(total) is int and there.st_size <= total)
+        if not stat.S_ISREG(there.st_mode) or note["url"] != url or not fits or not sendable(validator):
             raise ValueError("of another address, or damaged")
-    except (FileNotFoundError, IsADirectoryError, ValueError, TypeError, KeyError, RecursionError):
+    except (FileNotFoundError, IsADirectoryError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         part.discard()
         return part
-    part.length, part.total, part.validator = found.st_size, whole, known["validator"]
+    part.length, part.total, part.validator = there.st_size, total, validator
     if not part.resumable:
         part.discard()
     return part
 
 
 def sendable(validator: str) -> bool:
-    """Whether a header can hold it, so that a damaged one is never asked for."""
+    """Whether a header can hold it: a damaged one is never sent."""
     return validator.isascii() and validator.isprintable() and validator == validator.strip()

@@ -1,8 +1,7 @@
-"""Where downloaded weights lie, and the record beside each file: where it came from, and what it was then.
+"""Where downloaded weights lie, and the receipt beside each file: where it came from, and what it was then.
 
 <home>/weights/<file> for the official files, <home>/weights/<first digits of the URL's SHA-256>/<file> for every other
-URL, so that files of one name are never in each other's way; beside each <file>.source.json. What was converted lies beside
-its original, or in <home>/converted/<digits>/ where the original lies outside.
+URL, so that files of one name are never in each other's way; the receipt is <file>.source.json.
 """
 
 from __future__ import annotations
@@ -12,7 +11,8 @@ import json
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -20,7 +20,7 @@ from urllib.parse import unquote, urlsplit
 
 from ..files.errors import Problem
 from ..files.urls import is_address, same_file, shown
-from .registry import Published
+from .registry import Published, published
 
 if TYPE_CHECKING:
     from ..convert.checkpoint import Checkpoint
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 HOME = "POLYMAE_HOME"
 ENDING = ".source.json"
 OFFICIAL = "official"  # the source in the registry whose files need no folder of their own
-_LONGEST = 1 << 16  # bytes of a record
+_LONGEST = 1 << 16  # bytes of a receipt
 _CHUNK = 1 << 22
 
 
@@ -37,24 +37,26 @@ class CacheProblem(Problem):
 
 
 @dataclass(frozen=True)
-class Record:
-    """What was downloaded. url: from where, without passwords and queries. name: in the registry, or "".
+class Receipt:
+    """What was downloaded."""
 
-    bytes, md5, sha256: of the file. hash: the content hash of its weights, or "" where the file does not tell its model.
-    """
-
-    url: str
+    url: str  # without passwords and queries
     bytes: int
     md5: str
     sha256: str
-    hash: str
-    name: str = ""
+    hash: str  # of the weights (`polymae inspect`); "" if the file does not tell its model
+    name: str = ""  # in the registry
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """Of the file, by algorithm."""
+        return {"md5": self.md5, "sha256": self.sha256}
 
 
 def home() -> Path:
     """The folder of everything that is kept: $POLYMAE_HOME, else $XDG_CACHE_HOME/polymae, else ~/.cache/polymae.
 
-    It need not exist. Raises CacheProblem where there is no home folder, or something else of its name.
+    It need not exist. Raises CacheProblem if the user has no home folder, or if the path is not that of a folder.
     """
     try:
         shared = Path(os.environ.get("XDG_CACHE_HOME") or "-")
@@ -69,16 +71,15 @@ def home() -> Path:
     return found
 
 
-def place(what: Published | str) -> Path:
+def place(weights: Published | str) -> Path:
     """Where the file of a published checkpoint, or of a URL, lies or would lie. Raises CacheProblem for no web address."""
-    if isinstance(what, Published):
-        if what.source == OFFICIAL:
-            return home() / "weights" / what.file
-        what = what.url
-    if not is_address(what):
-        raise CacheProblem(f"{shown(what)!r} is no web address; one begins with http:// or https://.")
-    name = re.sub(r"[^\w.+-]", "_", PurePosixPath(unquote(urlsplit(what).path)).name).lstrip(".") or "checkpoint"
-    return home() / "weights" / hashlib.sha256(same_file(what).encode()).hexdigest()[:12] / name[-150:]
+    if isinstance(weights, Published) and weights.source == OFFICIAL:
+        return home() / "weights" / weights.file
+    url = weights.url if isinstance(weights, Published) else weights
+    if not is_address(url):
+        raise CacheProblem(f"{shown(url)!r} is no web address; one begins with http:// or https://.")
+    name = re.sub(r"[^\w.+-]", "_", PurePosixPath(unquote(urlsplit(url).path)).name).lstrip(".") or "checkpoint"
+    return home() / "weights" / hashlib.sha256(same_file(url).encode()).hexdigest()[:12] / name[-150:]
 
 
 def say(sentence: str) -> None:
@@ -86,56 +87,46 @@ def say(sentence: str) -> None:
     print(sentence, file=sys.stderr, flush=True)
 
 
-def writable(folder: Path) -> bool:
-    """Whether a folder can be written to, or made; nothing is made."""
-    while not os.path.lexists(folder) and folder != folder.parent:
-        folder = folder.parent
-    return folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
-
-
-def record_path(path: Path) -> Path:
-    """Where the record of a downloaded file lies."""
+def receipt_path(path: Path) -> Path:
+    """Where the receipt of a downloaded file lies."""
     return path.with_name(path.name + ENDING)
 
 
-def read_record(path: Path) -> Record | None:
-    """The record of a downloaded file; None where there is none, or a damaged one."""
+def read_receipt(path: Path) -> Receipt | None:
+    """The receipt of a downloaded file; None if there is none, or a damaged one."""
     try:
-        with record_path(path).open("rb") as file:
-            said = json.loads(file.read(_LONGEST))
-        record = Record(**said)
+        with receipt_path(path).open("rb") as file:
+            receipt = Receipt(**json.loads(file.read(_LONGEST)))
     except (OSError, ValueError, TypeError, RecursionError):
         return None
-    texts = (record.url, record.md5, record.sha256, record.hash, record.name)
-    sound = type(record.bytes) is int and all(isinstance(text, str) for text in texts)
-    return record if sound and len(record.md5) == 32 and len(record.sha256) == 64 else None
+    texts = (receipt.url, receipt.md5, receipt.sha256, receipt.hash, receipt.name)
+    sound = type(receipt.bytes) is int and all(isinstance(text, str) for text in texts)
+    return receipt if sound and len(receipt.md5) == 32 and len(receipt.sha256) == 64 else None
 
 
-def write_record(path: Path, record: Record) -> None:
-    """Put a record beside a downloaded file, at once. Raises OSError."""
-    write_json(record_path(path), asdict(record))
+def write_receipt(path: Path, receipt: Receipt) -> None:
+    """Put a receipt beside a downloaded file, in one step. Raises OSError."""
+    write_json(receipt_path(path), asdict(receipt))
 
 
-def write_json(path: Path, said: object) -> None:
-    """Write a small file at once. Raises OSError."""
+def write_json(path: Path, content: object) -> None:
+    """Write a small file in one step. Raises OSError."""
     from ..files.atomic import replacing
 
     with replacing(path) as new:
-        new.write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
+        new.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
-def measured(path: Path, url: str, name: str = "") -> tuple[Record, Checkpoint]:
-    """Look through a whole file: its record, and the checkpoint that it is. A folder has no digests.
+def measured(path: Path, url: str, name: str = "") -> tuple[Receipt, Checkpoint]:
+    """Read a whole file: its receipt, and the checkpoint that it is. A folder has no digests.
 
-    Raises Problem where it is no checkpoint, is damaged or holds values that are not finite.
+    Raises Problem if it is no checkpoint, is damaged or holds values that are not finite.
     """
     from ..convert.checkpoint import open_checkpoint
 
     checkpoint = open_checkpoint(path)
-    digests = {} if path.is_dir() else digests_of(path)
-    found = (digests.get("md5", ""), digests.get("sha256", ""), content_of(checkpoint))
-    record = Record(url, size_of(path), *found, name)
-    return record, checkpoint
+    digests = {"md5": "", "sha256": ""} if path.is_dir() else digests_of(path)
+    return Receipt(url, size_of(path), **digests, hash=content_of(checkpoint), name=name), checkpoint
 
 
 def size_of(path: Path) -> int:
@@ -147,18 +138,18 @@ def size_of(path: Path) -> int:
 
 def digests_of(path: Path) -> dict[str, str]:
     """MD5 and SHA-256 of a file, in one pass, as hexadecimal digits."""
-    found = {"md5": hashlib.md5(usedforsecurity=False), "sha256": hashlib.sha256()}
+    digests = {"md5": hashlib.md5(usedforsecurity=False), "sha256": hashlib.sha256()}
     with path.open("rb", buffering=0) as file:
         while chunk := file.read(_CHUNK):
-            for digest in found.values():
+            for digest in digests.values():
                 digest.update(chunk)
-    return {name: digest.hexdigest() for name, digest in found.items()}
+    return {name: digest.hexdigest() for name, digest in digests.items()}
 
 
 def content_of(checkpoint: Checkpoint) -> str:
-    """The content hash of all weights of a checkpoint; "" where it depends on a model that the file does not tell.
+    """The content hash of all weights of a checkpoint; "" if it depends on a model that the file does not tell.
 
-    Raises CheckpointProblem where a tensor cannot be read, or is not finite.
+    Raises CheckpointProblem if a tensor cannot be read, or is not finite.
     """
     from ..convert.hashing import hash_tensors
     from ..convert.tensors import CheckpointProblem
@@ -175,9 +166,31 @@ def content_of(checkpoint: Checkpoint) -> str:
 
 
 def unlike(digests: Mapping[str, str], expected: Mapping[str, str]) -> str:
-    """Which digest begins otherwise than was published: "md5 <found>, expected <digits>"; "" where none does."""
+    """Which digest begins otherwise than expected: "md5 <actual>, expected <digits>"; "" if all agree."""
     for algorithm, digits in expected.items():
-        found = digests.get(algorithm, "")
-        if not found.startswith(digits.lower()):
-            return f"{algorithm} {found}, expected {digits}{'...' if len(digits) < len(found) else ''}"
+        actual = digests.get(algorithm, "")
+        if not actual.startswith(digits.lower()):
+            return f"{algorithm} {actual}, expected {digits}{'...' if len(digits) < len(actual) else ''}"
     return ""
+
+
+@contextmanager
+def explaining(path: Path) -> Iterator[None]:
+    """While it lasts, a Problem with a kept file says what to do, if that file was damaged after its download.
+
+    Raises CacheProblem then; any other Problem, and one with any other file, goes on as it is.
+    """
+    try:
+        yield
+    except Problem:
+        receipt = read_receipt(path)
+        if receipt is None or not path.is_file():
+            raise
+        difference = unlike(digests_of(path), receipt.digests)
+        if not difference:
+            raise
+        name = receipt.name if receipt.name in published() else path
+        raise CacheProblem(
+            f"{path} was damaged after it had been downloaded ({difference}). Type `polymae weights clear {name}`, then try "
+            "again: it is downloaded anew."
+        ) from None

@@ -28,7 +28,7 @@ FETCH = """
 import sys
 from polymae.files.errors import Problem
 from polymae.convert.checkpoint import open_checkpoint
-from polymae.hub.fetch import fetch_huggingface
+from polymae.hub.huggingface import fetch_huggingface
 try:
     folder = fetch_huggingface(sys.argv[1])
     print(*sorted(path.name for path in folder.iterdir()))
