@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     from ..compare.report.baseline import against
     from ..compare.report.files import read_report, require_places, write_files
     from ..compare.report.terminal import print_report
-    from ..hub.sources import local
+    from ..hub.resolve import local
 
     given = given_options(args, Comparison)
     if args.traces and (flags := recording_flags(args, Comparison)):

@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
     from ..convert.identify import dialect_named
     from ..convert.targets import TARGETS as ROWS
     from ..convert.targets import format_for, require_format
-    from ..hub.sources import local
+    from ..hub.resolve import local
 
     if "-" in (*args.checkpoint, args.output):
         raise Problem(

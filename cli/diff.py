@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print what differs; return 0 for the same weights and 1 for different ones."""
     from ..convert.difference import compare_files
-    from ..hub.sources import local
+    from ..hub.resolve import local
 
     found = compare_files(local(args.a), local(args.b), args.model, args.source, args.from_b)
     if args.json:

@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     from ..convert.formats import FORMATS
     from ..convert.hashing import hash_tensors
     from ..convert.problems import oddities
-    from ..hub.sources import local
+    from ..hub.resolve import local
 
     checkpoint = open_checkpoint(local(args.file), args.dialect, args.prefix)
     problems = [*oddities(checkpoint.identified), *checkpoint.identified.problems.values()]

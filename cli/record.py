@@ -24,7 +24,7 @@ def run(args: argparse.Namespace) -> int:
     from ..backends.interpreters import interpreter
     from ..compare.record.child import record_in_process
     from ..compare.record.record import record
-    from ..hub.sources import local
+    from ..hub.resolve import local
 
     given = given_options(args, Run)
     if "weights" in given:

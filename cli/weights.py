@@ -16,8 +16,8 @@ from ..files.errors import Problem
 from .choices import actions_of
 
 if TYPE_CHECKING:
-    from ..hub.sources import Source
-    from ..hub.stored import Cached
+    from ..hub.inventory import Cached
+    from ..hub.resolve import Source
 
 _NAME = "a name or file name of `polymae weights list`, a URL, or a Hugging Face id (owner/name)"
 _WIDTH = 118  # columns of what is printed under the table
@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     action = actions_of(parser, "weights")
     listing = action("list", _list, "list every published checkpoint, and what is kept on this machine")
     listing.add_argument("--json", action="store_true", help="machine-readable output with everything that is known")
-    path = action("path", _path, "print where weights that were downloaded lie, and nothing else on stdout")
+    path = action("path", _path, "print where downloaded weights lie, and nothing else on stdout")
     path.add_argument("name", help=_NAME)
     download = action("download", _download, "download weights where they are not kept yet, and print where they lie")
     download.add_argument("names", metavar="name", nargs="+", help=_NAME)
@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser_of_files.add_argument(
             "--framework",
             choices=FRAMEWORKS,
-            help="as this framework's own file: where it is none, it is converted, once",
+            help="as this framework's own loader reads them: if need be, they are converted (convert_weights), once",
         )
     verify = action("verify", _verify, "look through what is kept, print its full digests, and say what differs")
     verify.add_argument("names", metavar="name", nargs="*", help="as for path; without one: everything")
@@ -54,10 +54,10 @@ def run(args: argparse.Namespace) -> int:
 
 def _list(args: argparse.Namespace) -> int:
     from ..files.urls import shown
-    from ..hub.records import home
+    from ..hub.inventory import cached
+    from ..hub.receipts import home
     from ..hub.registry import published
-    from ..hub.sources import Source
-    from ..hub.stored import cached
+    from ..hub.resolve import Source
 
     here = cached()
     rows: list[dict[str, Any]] = []
@@ -78,7 +78,7 @@ def _list(args: argparse.Namespace) -> int:
     if here:
         print(f"\nIn {home()}, {_megabytes(sum(one.bytes for one in here))}:")
         for one in here:
-            print(f"{_megabytes(one.bytes):>12}  {one.what}: {one.name}")
+            print(f"{_megabytes(one.bytes):>12}  {one.description}: {one.name}")
     return 0
 
 
@@ -122,8 +122,8 @@ def _download(args: argparse.Namespace) -> int:
 
 
 def _verify(args: argparse.Namespace) -> int:
-    from ..hub.records import home
-    from ..hub.stored import verify
+    from ..hub.inventory import verify
+    from ..hub.receipts import home
 
     chosen = _chosen(args.names)
     rows, status = [], 0
@@ -135,7 +135,7 @@ def _verify(args: argparse.Namespace) -> int:
         rows.append({**_facts(found.cached), "problems": list(found.problems), "measured": measured})
         if not args.json:
             right = "WRONG" if found.problems else "right" if found.measured else "-----"
-            print(f"{found.cached.path}\n    {right}  {found.cached.what}, {found.cached.name}")
+            print(f"{found.cached.path}\n    {right}  {found.cached.description}, {found.cached.name}")
             for name, value in measured.items():
                 if value:
                     print(f"    {name:<7}{value}")
@@ -151,8 +151,8 @@ def _verify(args: argparse.Namespace) -> int:
 
 
 def _clear(args: argparse.Namespace) -> int:
-    from ..hub.records import home
-    from ..hub.stored import clear, original
+    from ..hub.inventory import clear, original
+    from ..hub.receipts import home
 
     if not (args.names or args.converted or args.all) or (args.names and args.all):
         raise Problem("Say what to remove: names, --converted (only what was converted), or --all.")
@@ -169,7 +169,7 @@ def _clear(args: argparse.Namespace) -> int:
 def _chosen(names: Sequence[str]) -> list[Cached]:
     """What of the cache is meant, with what was converted from it. Raises Problem for a name of which nothing is there."""
     from ..files.urls import shown
-    from ..hub.stored import cached, original, owner
+    from ..hub.inventory import cached, original
 
     here = cached()
     if not names:
@@ -177,10 +177,10 @@ def _chosen(names: Sequence[str]) -> list[Cached]:
     chosen = []
     for name in names:
         place = original(name)
-        found = [one for one in here if owner(one.path) == place]
-        if not found:
+        belonging = [one for one in here if one.original == place]
+        if not belonging:
             raise Problem(f"Nothing is kept of {shown(name)}: polymae weights download {shown(name)}")
-        chosen += found
+        chosen += belonging
     return chosen
 
 
@@ -188,7 +188,7 @@ def _meant(name: str) -> Source:
     """What can be downloaded under a name. Raises Problem, with the nearest names, for nothing."""
     from ..files.urls import shown
     from ..hub.registry import nearest, published
-    from ..hub.sources import remote
+    from ..hub.resolve import remote
 
     source = remote(name) or (None if Path(name).exists() else remote(f"hf://{name}"))
     if source is not None:
@@ -203,19 +203,12 @@ def _meant(name: str) -> Source:
 
 
 def _as_native(path: Path, framework: str | None) -> Path:
-    """As a framework's own file. Raises Problem where there is none: its loader would not read the original."""
+    """The file that the framework's own loader reads, converted if need be. Raises Problem if it cannot be converted."""
     if framework is None:
         return path
-    from ..convert.checkpoint import open_checkpoint
-    from ..convert.targets import is_native
-    from ..hub.cache import native
+    from ..hub.native import native_file
 
-    found = native(path, framework)
-    if framework != "numpy" and not is_native(open_checkpoint(found), framework):
-        raise Problem(
-            f"{found} could not be converted for {framework} in the cache: convert_weights {framework} -c {found} -o <place>"
-        )
-    return found
+    return native_file(path, framework)
 
 
 def _facts(one: Cached) -> dict[str, Any]:
@@ -225,7 +218,7 @@ def _facts(one: Cached) -> dict[str, Any]:
         "name": one.name,
         "framework": one.framework or None,
         "bytes": one.bytes,
-        "record": asdict(one.record) if one.record else None,
+        "record": asdict(one.receipt) if one.receipt else None,
     }
 
 

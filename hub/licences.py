@@ -1,14 +1,14 @@
-"""Under which licence published weights are: said once to who downloads."""
+"""The licences of published weights: each is shown once, at the first download under it."""
 
 from __future__ import annotations
 
 import json
 from contextlib import suppress
 
-from .records import home, say, write_json
+from .receipts import home, say, write_json
 from .registry import Published
 
-# What a licence means for who downloads.
+# What a licence means for the person who downloads.
 MEANING = {"CC-BY-NC 4.0": "not for commercial use, and its authors are to be named"}
 
 
@@ -18,13 +18,13 @@ def in_words(licence: str) -> str:
 
 
 def show_licence(row: Published) -> None:
-    """Say under which licence weights are, where it has not been said in this cache."""
+    """Say under which licence weights are, unless it has been said in this cache."""
     path = home() / "licences-shown.json"
     try:
-        said = json.loads(path.read_text(encoding="utf-8"))
+        shown = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        said = None
-    before = said if isinstance(said, list) else []
+        shown = None
+    before = shown if isinstance(shown, list) else []
     if row.licence not in before:
         say(f"Licence of {row.name}: {in_words(row.licence)}. To cite: {row.citation}. This is said once.")
         with suppress(OSError):  # a cache that may only be read

@@ -15,7 +15,7 @@ from ..files.errors import Problem
 
 if TYPE_CHECKING:
     from .fitting import Fitted
-    from .sources import Source
+    from .resolve import Source
 
 Size = int | tuple[int, int]
 
@@ -42,11 +42,11 @@ def load(
     "ganloss"), a name of the registry, a path, a URL, or a Hugging Face id. A file of any format and dialect is converted on
     the way; downloads are kept (POLYMAE_HOME). image_size: pixels, or (height, width); position tables are interpolated.
     device: "cpu", "cuda", ...; dtype: "float32", ...; or a framework's own objects for them. seed: of the initial weights,
-    which are the same in every framework, whatever random numbers it has drawn. prefix: what the names of the model begin with
-    in a file that holds several ("online.backbone"). dialect: the spelling of the file's names (`polymae dialects`), where they
-    do not tell.
+    which are the same in every framework, whatever random numbers it has drawn. prefix: the beginning of the model's names
+    in a file that holds several ("online.backbone"). dialect: the spelling of the file's names (`polymae dialects`), if they
+    do not tell it.
     settings: of the model, as num_classes=10, pooling="cls", norm_pix_loss=True, in_chans=1. verbose: say on stderr which
-    weights were taken, and what of them was not. Raises Problem where something is not to be had; it says what to do.
+    weights were taken, and which of them were left out. Raises Problem if something cannot be had; it says what to do.
     """
     # A framework's own objects are written torch.float32 or Float32, device objects cuda.
     device, dtype = str(device), str(dtype).rpartition(".")[2].lower()
@@ -63,17 +63,16 @@ def load(
     chosen = _one_of(pretrained, weights)
     if chosen is False:
         return runtime.build(config, initial_weights(config, seed), device, dtype)
-    from .converted import explaining
     from .fitting import fit
-    from .sources import source_of
+    from .receipts import explaining
+    from .resolve import source_of
 
     source = source_of(chosen, name, config)
     row = source.of_row
     if row and row.contents == "mae" and isinstance(config, MAEConfig):
         # It was trained so; who sets it by hand knows better.
         settings = {"norm_pix_loss": row.pixels == "normalised", **settings}
-    # Converted once for a framework, unless its reading has to be told.
-    path = source.fetch(None if prefix or dialect else framework)
+    path = source.fetch()
     with explaining(path):
         fitted = fit(path, name, size, seed, prefix=prefix, dialect=dialect, **settings)
     if verbose:
@@ -82,7 +81,7 @@ def load(
 
 
 def _one_of(pretrained: Any, weights: Any) -> Any:
-    """What is wanted; False for initial weights."""
+    """The one argument that names weights; False for initial weights."""
     if weights is not None and pretrained is not False:
         raise Problem("pretrained and weights both name weights; give one of them.")
     if not isinstance(pretrained, (bool, str, Path)):
@@ -112,7 +111,7 @@ def _pooling(global_pool: Any, settings: dict[str, Any]) -> str:
 
 
 def _say(name: str, source: Source, fitted: Fitted) -> None:
-    """Say which weights were taken, what of them was not, and what is not from them."""
+    """Say which weights were taken, which of them were left out, and which of the model's are not from them."""
     parts = [f"{name} with {source}", *fitted.done]
     if fitted.dropped:
         parts.append(f"without {', '.join(fitted.dropped)}")

@@ -1,13 +1,8 @@
-"""What a person sees of a download, on stderr: a bar in a terminal, else a line at its start and at its end."""
+"""The progress of a download, on stderr: a bar in a terminal, else a line at its start and at its end."""
 
 from __future__ import annotations
 
 import sys
-from contextlib import suppress
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from rich.progress import Progress
 
 
 def amount(size: float) -> str:
@@ -16,11 +11,24 @@ def amount(size: float) -> str:
 
 
 class Display:
-    """Shows one download. A context manager: whatever happens, the terminal is as before."""
+    """Shows one download. A context manager: at its end the terminal is as before."""
 
     def __init__(self, name: str, host: str) -> None:
-        self.name, self.host, self.begun = name, host, False
-        self.bar = _bar(name)
+        self.name, self.host, self.begun, self.bar = name, host, False, None
+        if sys.stderr.isatty():
+            from rich import progress
+            from rich.console import Console
+            from rich.markup import escape
+
+            columns = (
+                progress.TextColumn("{task.description}"),
+                progress.BarColumn(),
+                progress.DownloadColumn(),
+                progress.TransferSpeedColumn(),
+                progress.TimeRemainingColumn(),
+            )
+            self.bar = progress.Progress(*columns, console=Console(stderr=True), transient=True)
+            self.task = self.bar.add_task(escape(name), total=None, visible=False)
 
     def __enter__(self) -> Display:
         return self
@@ -44,47 +52,25 @@ class Display:
             self.say(f"downloading {self.name}{of}, from {self.host}{going_on} ...")
         if self.bar:
             # Anew: its speed is not that of an earlier connection, or of the time between two.
-            self.bar.reset(self.bar.task_ids[0], completed=start, visible=True)
-            self.bar.update(self.bar.task_ids[0], total=total)
+            self.bar.reset(self.task, completed=start, visible=True)
+            self.bar.update(self.task, total=total)
             self.bar.start()
         self.begun = True
 
     def wait(self, text: str) -> None:
         """One line, and nothing that moves, until bytes come again."""
         if self.bar:
-            self.bar.update(self.bar.task_ids[0], visible=False)
+            self.bar.update(self.task, visible=False)
         self.say(text)
 
     def at(self, length: int) -> None:
-        """So many bytes are there."""
+        """So many bytes have come."""
         if self.bar:
-            self.bar.update(self.bar.task_ids[0], completed=length)
+            self.bar.update(self.task, completed=length)
 
     def end(self, length: int) -> None:
-        """All of it is there, and right."""
+        """All of it has come, and is right."""
         if self.bar:
             self.bar.stop()
         if self.begun:
             self.say(f"downloaded {self.name}, {amount(length)}")
-
-
-def _bar(name: str) -> Progress | None:
-    """A bar that is not yet shown; None where stderr is no terminal, or Rich is not installed."""
-    if not sys.stderr.isatty():
-        return None
-    with suppress(ImportError):
-        from rich import progress
-        from rich.console import Console
-        from rich.markup import escape
-
-        columns = (
-            progress.TextColumn("{task.description}"),
-            progress.BarColumn(),
-            progress.DownloadColumn(),
-            progress.TransferSpeedColumn(),
-            progress.TimeRemainingColumn(),
-        )
-        bar = progress.Progress(*columns, console=Console(stderr=True), transient=True)
-        bar.add_task(escape(name), total=None, visible=False)
-        return bar
-    return None

@@ -9,7 +9,6 @@ from children import comes
 
 from polymae.files.urls import DownloadProblem
 from polymae.hub import download as module
-from polymae.hub import transport
 from polymae.hub.download import download
 
 BODY = random.Random(5).randbytes(1_000_000)
@@ -21,7 +20,6 @@ KEPT = [PART, SAID]
 def quick(monkeypatch):
     """Nothing is waited for."""
     monkeypatch.setattr(module, "PAUSE", 0.001)
-    monkeypatch.setattr(transport, "BACK_OFF", 0.001)
 
 
 @pytest.fixture(name="target")

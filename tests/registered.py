@@ -86,6 +86,13 @@ def weights_command(shelf: Shelf, capsys: pytest.CaptureFixture[str]) -> Callabl
     return run
 
 
+def flip(path: Path) -> None:
+    """Flip a bit in the middle of a file."""
+    body = bytearray(path.read_bytes())
+    body[len(body) // 2] ^= 1
+    path.write_bytes(body)
+
+
 def start(*words: object, unprivileged: bool = False) -> subprocess.Popen[str]:
     """Begin `polymae weights ...` in a process of its own; unprivileged: even where the tests run as root."""
     command = [sys.executable, "-m", "polymae", "weights", *map(str, words)]

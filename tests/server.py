@@ -32,7 +32,6 @@ class File:
     statuses: list[int] = field(default_factory=list)  # to answer with, before the file
     cuts: list[int | None] = field(default_factory=list)  # bytes after which the connection breaks; None: not
     ranges: bool = True  # whether Range is known
-    accept: bool = True  # whether it says that Range is known
     if_range: bool = True  # whether If-Range is known: without it, Range is answered whatever has changed
     early: int = 0  # bytes by which an answer to Range begins before what was asked for
     length: int | None = None  # a wrong Content-Length
@@ -125,7 +124,7 @@ class _Handler(BaseHTTPRequestHandler):
         if start:
             self.send_header("Content-Range", f"bytes {start}-{len(file.body) - 1}/{len(file.body)}")
         headers = {"ETag": file.tag, "Last-Modified": file.modified, "Content-Type": file.kind, **file.headers}
-        headers["Accept-Ranges"] = "bytes" if file.ranges and file.accept else None
+        headers["Accept-Ranges"] = "bytes" if file.ranges else None
         for name, value in headers.items():
             if value is not None:
                 self.send_header(name, value)

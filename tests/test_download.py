@@ -14,10 +14,12 @@ from downloads import BODY, PART, SAID, forked, is_body, names, quick, refused, 
 from guard import in_child
 from server import LAST_MODIFIED, File, web_server  # noqa: F401  (fixture)
 
+from polymae.cli import run_safely
 from polymae.files import atomic
 from polymae.files.atomic import BusyProblem, alone
 from polymae.hub import download as module
 from polymae.hub.download import download
+from polymae.hub.progress import Display
 
 pytestmark = pytest.mark.usefixtures("quick")
 OTHER = random.Random(6).randbytes(len(BODY))
@@ -32,7 +34,7 @@ def test_downloaded_once_and_checked_before_it_is_there(server, target, capfd):
         assert path.parent == target.parent
         checked.append(target.exists())
 
-    assert download(url + "?token=secret", target, check, size=len(BODY))
+    assert download(url + "?token=secret", target, check)
     assert download(url, target, check) is False
     assert checked == [False]
     assert names(target) == ["w.pth"]
@@ -84,7 +86,8 @@ def test_the_next_process_goes_on(end, server, target, capfd):
     assert server.sent["/w.pth"] == len(BODY) - length
     assert names(target) == ["w.pth"]
     heard = capfd.readouterr().err
-    assert ("% of w.pth are kept: the next time goes on from there." in heard) == (end == signal.SIGINT)
+    promise = f"{100 * length // len(BODY)} % of it are kept: the next time goes on from there"
+    assert (promise in heard) == (end == signal.SIGINT)
 
 
 def test_what_was_complete_when_the_process_died_is_not_fetched_again(server, target):
@@ -258,3 +261,59 @@ def test_a_bar_in_a_terminal(server, target, capfd, monkeypatch):
     assert "━" in heard
     assert heard.count("\x1b[?25l") == heard.count("\x1b[?25h")  # the cursor comes back
     assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_a_server_that_does_not_say_whether_it_can_go_on(ranges, server, target, capfd):
+    """As python -m http.server, which cannot: a part that is of no use is not promised, and it is said that it goes."""
+    url = server.add("/w.pth", BODY, ranges=ranges, cuts=[600_000, 0, 0, 0, 0, 0])
+    said = refused(url, target)
+    kept = "60 % of it are kept: the next time goes on from there, if the server can send the rest."
+    assert (kept in said) == ("kept" in said) == ranges
+    server.add("/w.pth", BODY, ranges=ranges, cuts=[600_000])
+    assert download(url, target, is_body)
+    again = "60 % of w.pth were there, but 127.0.0.1 sends all of it again: it cannot send only the rest."
+    assert capfd.readouterr().err.count(again) == (0 if ranges else 2)
+
+
+def test_a_file_that_has_changed_is_begun_again_and_that_is_said(server, target, capfd):
+    url = server.add("/w.pth", b"-" + BODY, cuts=[600_000, 0, 0, 0, 0, 0])
+    refused(url, target)
+    server.add("/w.pth", BODY)
+    assert download(url, target, is_body)
+    assert "59 % of w.pth were there, but 127.0.0.1 sends all of it again: it is another file" in capfd.readouterr().err
+
+
+def test_what_is_said_after_ctrl_c_agrees(server, target, capfd):
+    url = server.add("/w.pth", BODY, gate=threading.Event())
+    child = forked(lambda: os._exit(run_safely("polymae weights", lambda: download(url, target, is_body))))
+    assert server.half.wait(LONG)
+    wait_for(lambda: any(path.stat().st_size > len(BODY) // 3 for path in target.parent.glob("*-part")))
+    os.kill(child, signal.SIGINT)
+    assert os.waitpid(child, 0)[1] == 130 << 8
+    server.files["/w.pth"].gate.set()
+    said = capfd.readouterr().err
+    assert "% of it are kept: the next time goes on from there, if the server can send the rest." in said
+    assert "polymae weights: stopped; at its own place, every file is as it was before, or complete." in said
+    assert "w.pth" not in names(target)
+
+
+def test_while_nothing_comes_no_speed_is_shown(server, target, monkeypatch):
+    """Neither beside the line that says so, nor as that of the time before when bytes come again."""
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    displays, waits = [], []
+
+    class Seen(Display):
+        def __init__(self, *names):
+            super().__init__(*names)
+            displays.append(self)
+
+        def begin(self, *sizes):
+            super().begin(*sizes)
+            waits.append(("begins", self.bar.tasks[0].visible, self.bar.tasks[0].speed))
+
+    monkeypatch.setattr(module, "Display", Seen)
+    monkeypatch.setattr(module.time, "sleep", lambda seconds: waits.append(("waits", displays[0].bar.tasks[0].visible)))
+    assert download(server.add("/w.pth", BODY, cuts=[600_000]), target, is_body)
+    assert waits == [("begins", True, None), ("waits", False), ("begins", True, None)]

@@ -1,15 +1,24 @@
-"""Downloads that fail: one sentence that says what to do, and nothing wrong in the folder."""
+"""Downloads that fail, by the network or on this machine: one sentence that says what to do, and a folder that is right."""
 
+import errno
+import os
+import resource
+import signal
 import ssl
+import sys
 import threading
+from types import SimpleNamespace
 
 import pytest
 import trustme
-from downloads import BODY, KEPT, is_body, names, quick, refused, secret, target_path  # noqa: F401  (fixtures)
+from downloads import BODY, KEPT, PART, is_body, names, quick, refused, secret, target_path  # noqa: F401  (fixtures)
+from guard import in_child
 from server import unused_port, web_server  # noqa: F401  (fixture)
 
 from polymae.files.errors import Problem
+from polymae.hub import download as module
 from polymae.hub.download import download
+from polymae.hub.part_file import PartFile
 
 pytestmark = pytest.mark.usefixtures("quick")
 
@@ -44,31 +53,27 @@ def test_a_busy_server_is_asked_again(statuses, server, target):
 def test_a_busy_server_is_not_asked_for_ever(server, target):
     url = server.add("/w.pth", BODY, statuses=[500] * 9)
     said = refused(secret(url), target)
-    assert f"{url} answered 500 Internal Server Error. It was asked 5 times: try again later." in said
-    assert len(server.asked) == 5
+    assert f"{url} could not be downloaded: it answered 500 Internal Server Error, 6 times in a row. Check the" in said
+    assert "try again later" in said
+    assert len(server.asked) == 6
     assert not target.parent.exists()
 
 
 def test_a_server_that_asks_for_an_hour(server, target, monkeypatch):
     waits = []
-    monkeypatch.setattr("urllib3.util.retry.time.sleep", waits.append)
+    monkeypatch.setattr(module.time, "sleep", waits.append)
     url = server.add("/w.pth", BODY, statuses=[503], headers={"Retry-After": "3600"})
     assert download(url, target, is_body)
     assert waits == [60]
 
 
 @pytest.mark.parametrize("left", [False, True], ids=["first", "resumed"])
-@pytest.mark.parametrize(
-    ("page", "kind"),
-    [(b"Log in", "text/html; charset=utf-8"), (b"\n <!DOCTYPE html><html>", "application/octet-stream")],
-    ids=["said", "seen"],
-)
-def test_a_captive_portal(page, kind, left, server, target):
+def test_a_captive_portal(left, server, target):
     url = server.add("/w.pth", BODY, cuts=[600_000, 0, 0, 0, 0, 0])
     if left:
         refused(url, target)
         assert names(target) == KEPT
-    server.add("/w.pth", page, kind=kind)
+    server.add("/w.pth", b"Log in", kind="text/html; charset=utf-8")
     said = refused(secret(url), target)
     assert f"{url} answered with a web page instead of the file. Perhaps this network wants a login first" in said
     assert names(target) == (KEPT if left else [])
@@ -102,20 +107,15 @@ def test_a_check_that_is_interrupted_keeps_the_file(server, target):
     assert server.gets["/w.pth"] == 1
 
 
-@pytest.mark.parametrize("length", [900_000, 1_000_500], ids=["shorter", "longer"])
-def test_a_content_length_that_is_wrong(length, server, target):
-    url = server.add("/w.pth", BODY, length=length)
-    said = refused(url, target, size=len(BODY))
-    assert f"{url} has {length} bytes, but 1000000 are expected: it is another file." in said
-    assert not target.parent.exists()
-    if length > len(BODY):  # and where it is not known how much it should be
-        said = refused(url, target)
-        assert f"{url} could not be downloaded: the connection was cut, 6 times in a row." in said
-    else:
-        with pytest.raises(AssertionError):  # only the check can tell
-            download(url, target, is_body)
+def test_a_content_length_that_is_wrong(server, target):
+    said = refused(server.add("/w.pth", BODY, length=1_000_500), target)
+    assert "/w.pth could not be downloaded: the connection was cut, 6 times in a row." in said
+    url = server.add("/w.pth", BODY, length=900_000)
+    with pytest.raises(AssertionError):  # only the check can tell
+        download(url, target, is_body)
+    assert names(target) == []
     server.add("/w.pth", BODY)
-    assert download(url, target, is_body, size=len(BODY))
+    assert download(url, target, is_body)
     assert names(target) == ["w.pth"]
 
 
@@ -124,13 +124,8 @@ def test_without_a_content_length(server, target):
     assert download(url, target, is_body)
     target.unlink()
     server.add("/w.pth", BODY, lengths=False, cuts=[500_000])
-    assert download(url, target, is_body, size=len(BODY))
-    target.unlink()
-    server.add("/w.pth", BODY[:-1], lengths=False)
-    assert "the connection was cut, 6 times in a row. 99 % of it are kept" in refused(url, target, size=len(BODY))
-    server.add("/w.pth", BODY, lengths=False)
-    said = refused(url, target, size=len(BODY) - 1)
-    assert f"{url} is longer than the 999999 bytes that are expected." in said
+    with pytest.raises(AssertionError):  # only the check can tell
+        download(url, target, is_body)
     assert names(target) == []
 
 
@@ -152,11 +147,6 @@ def test_cut_by_a_server_that_cannot_go_on(server, target):
     assert "kept" not in said
     assert not target.parent.exists()
     assert {asked for _, asked in server.asked} == {None}
-
-
-def test_sent_compressed(server, target):
-    url = server.add("/w.pth", BODY, headers={"Content-Encoding": "gzip"})
-    assert "is sent compressed (gzip), which was not asked for." in refused(url, target)
 
 
 def test_no_network(server, target, monkeypatch):
@@ -199,15 +189,6 @@ def test_offline(value, server, target, monkeypatch):
     assert len(server.asked) == 1
 
 
-@pytest.mark.parametrize(
-    "url",
-    ["file:///etc/passwd", "ftp://host/w.pth", "w.pth", "http://", "http:///w.pth", "http://[::1/w.pth?secret", ""],
-)
-def test_other_addresses(url, target):
-    assert "is no address to download from: it must begin with http:// or https://." in refused(url, target)
-    assert not target.parent.exists()
-
-
 @pytest.mark.parametrize("to", ["file:///etc/passwd", "http://127.0.0.1:99999/?secret", "/w.pth"])
 def test_redirects_lead_nowhere_else(to, server, target):
     url = server.add("/w.pth", BODY, statuses=[302] * 50, headers={"Location": to})
@@ -244,3 +225,95 @@ def test_certificates(server, target, tmp_path, monkeypatch):
         assert "leads from https to http, where anybody may change it." in said
         assert not target.parent.exists()
         assert download(url, target, is_body)
+
+
+def test_no_room_before_the_start(server, target, monkeypatch):
+    url = server.add("/w.pth", BODY)
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda path: SimpleNamespace(free=module.MARGIN + 999_999))
+    said = refused(url, target)
+    assert f"1.0 MB and 16.8 MB to spare are needed in {target.parent}, and 17.8 MB are free. Make room." in said
+    assert "POLYMAE_HOME" in said
+    assert not target.parent.exists()
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda path: SimpleNamespace(free=module.MARGIN + 1_000_000))
+    assert download(url, target, is_body)
+
+
+def test_the_kernel_lets_no_file_grow(server, target):
+    url = server.add("/w.pth", BODY)
+
+    def work():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (600_000, 600_000))
+        said = refused(url, target)
+        assert f"w.pth could not be kept in {target.parent}: File too large. Make room, then try again" in said
+
+    assert not in_child(work)
+    assert names(target) == KEPT
+    assert (target.parent / PART).stat().st_size == 600_000
+    assert download(url, target, is_body)
+    assert server.asked[-1] == ("/w.pth", "bytes=600000-")
+    assert names(target) == ["w.pth"]
+
+
+def test_the_disk_is_full(server, target, monkeypatch):
+    url = server.add("/w.pth", BODY)
+    with monkeypatch.context() as patched:
+        patched.setattr(PartFile, "opened", lambda part: open("/dev/full", "wb", buffering=0))  # noqa: PTH123, SIM115
+        said = refused(url, target)
+    assert "w.pth could not be kept in" in said
+    assert "No space left on device. Make room, then try again." in said
+    assert "kept." not in said  # nothing is
+    assert names(target) == []
+    assert download(url, target, is_body)
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_folder_of_somebody_else(there, server, target, monkeypatch):
+    url = server.add("/w.pth", BODY)
+    target.parent.mkdir()
+    if there:
+        target.write_bytes(BODY)
+    target.parent.chmod(0o555)
+
+    def work():
+        os.chdir(target.parent)
+        if not os.getuid():
+            os.setuid(65534)
+        here = target.relative_to(target.parent)
+        if there:
+            assert download(url, here, is_body) is False
+            return
+        said = refused(url, here)
+        assert "w.pth could not be kept in .: Permission denied. The folder must be one that you can write to." in said
+        assert "POLYMAE_HOME names another folder" in said
+
+    assert not in_child(work)
+    assert names(target) == (["w.pth"] if there else [])
+    assert not server.asked
+
+
+@pytest.mark.parametrize("code", [errno.EROFS, errno.EIO])
+def test_a_disk_that_cannot_be_written(code, server, target, monkeypatch):
+    def fail(part):
+        raise OSError(code, os.strerror(code), str(part.path))
+
+    url = server.add("/w.pth", BODY)
+    monkeypatch.setattr(PartFile, "opened", fail)
+    said = refused(url, target)
+    advice = "The folder must be one that you can write to." if code == errno.EROFS else "Check the disk."
+    assert f"could not be kept in {target.parent}: {os.strerror(code)}. {advice}" in said
+    assert not target.parent.exists()
+
+
+@pytest.mark.parametrize("library", ["requests", "urllib3"])
+def test_without_the_library(library, target, monkeypatch):
+    monkeypatch.setitem(sys.modules, library, None)
+    monkeypatch.delitem(sys.modules, "polymae.hub.transport")
+    said = refused("http://127.0.0.1:9/w.pth", target)
+    assert f"{library} is not installed, and nothing is downloaded without it: pip install -r" in said
+
+
+def test_a_name_that_is_too_long(server, target):
+    said = refused(server.add("/w.pth", BODY), target.with_name("w" * 256))
+    assert "File name too long" in said
+    assert not server.asked

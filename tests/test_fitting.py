@@ -22,7 +22,7 @@ from polymae.files.errors import Problem
 from polymae.hub import load
 from polymae.hub.entries import entries
 from polymae.hub.fitting import fit
-from polymae.hub.sources import Source
+from polymae.hub.resolve import Source
 
 VISUALIZE = WEIGHTS["visualize"]
 

@@ -127,7 +127,7 @@ def test_a_classifiers_own_pooling_is_not_overruled(files: Path) -> None:
 
 
 def test_the_loss_that_weights_were_trained_for(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("polymae.hub.sources.Source.fetch", lambda self, framework: files / self.row.path)
+    monkeypatch.setattr("polymae.hub.resolve.Source.fetch", lambda self: files / self.row.path)
     assert load(MODEL, "numpy", pretrained="full").norm_pix_loss
     assert not load(MODEL, "numpy", pretrained="full", norm_pix_loss=False).norm_pix_loss
     assert not load(MODEL, "numpy", pretrained=True).norm_pix_loss

@@ -13,7 +13,7 @@ from polymae.backends.presets import model_config
 from polymae.files.errors import Problem
 from polymae.hub import load
 from polymae.hub.registry import best_for, find, of_model, published
-from polymae.hub.sources import Source, local, source_of
+from polymae.hub.resolve import Source, local, source_of
 
 
 @pytest.fixture

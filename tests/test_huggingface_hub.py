@@ -28,7 +28,7 @@ FETCH = """
 import sys
 from polymae.files.errors import Problem
 from polymae.convert.checkpoint import open_checkpoint
-from polymae.hub.cache import fetch_huggingface
+from polymae.hub.huggingface import fetch_huggingface
 try:
     folder = fetch_huggingface(sys.argv[1])
     print(*sorted(path.name for path in folder.iterdir()))
@@ -182,7 +182,7 @@ def listed(folder, **changes):
 ROW = """
 import sys
 from polymae.files.errors import Problem
-from polymae.hub.cache import fetch
+from polymae.hub.fetch import fetch
 from polymae.hub.registry import published
 sys.stderr = sys.stdout
 try:

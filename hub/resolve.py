@@ -1,4 +1,4 @@
-"""Where weights come from: what `pretrained` and `weights` mean, and the local file that they lead to."""
+"""From what `pretrained` and `weights` say to a local file: a name, a path, a URL or a Hugging Face id is resolved."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ from ..backends.config import Config, Encoder, MAEConfig, ViTConfig
 from ..backends.presets import NAMED
 from ..files.errors import Problem
 from ..files.urls import is_address, shown
+from . import fetch
+from .huggingface import fetch_huggingface
 from .registry import Published, best_for, called, find, nearest, of_model, published
 
 _HUB = "hf://"
 # owner/name as the Hugging Face Hub has it, perhaps with a branch, tag or commit.
 _HUGGINGFACE = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 _ENDINGS = (".pth", ".pt", ".bin", ".safetensors", ".npz", ".pkl", ".ckpt", ".tar")
-# What of a model its weights do not decide.
+# Settings of a model on which its weights do not depend.
 _FREE = {"img_size", "norm_pix_loss", "masking", "loss_over", "train_positions", "num_classes", "pooling", "head_norm"}
 
 
@@ -30,42 +32,30 @@ class Source:
     huggingface: str = ""
     path: Path | None = None
 
-    def fetch(self, framework: str | None = None) -> Path:
-        """The local file or folder, downloaded where it has not been yet, and converted to a framework's own file.
-
-        What is not in the cache itself, the user's files and the Hugging Face Hub's, stays as it is: every format is read.
-        Raises Problem where it is not to be had.
-        """
+    def fetch(self) -> Path:
+        """The local file or folder, downloaded if it is not kept yet. Raises Problem if it cannot be had."""
         if self.path is not None:
             return self.path
-        from . import cache  # only who downloads needs what it imports
-
         if self.row is not None:
-            original = cache.fetch(self.row)
-        else:
-            original = cache.fetch_huggingface(self.huggingface) if self.huggingface else cache.fetch_url(self.url)
-        return cache.native(original, framework) if framework and not self.huggingface else original
+            return fetch.fetch(self.row)
+        return fetch_huggingface(self.huggingface) if self.huggingface else fetch.fetch_url(self.url)
 
     def kept(self) -> Path | None:
-        """What is to be downloaded where it is here already, else None. No network."""
-        from . import cache
-
+        """The download if it is kept and sound, else None. No network."""
         if not self.huggingface:
-            return cache.kept(self.row or self.url)
+            return fetch.kept(self.row or self.url)
         try:
-            return cache.fetch_huggingface(self.huggingface, offline=True)
+            return fetch_huggingface(self.huggingface, offline=True)
         except Problem:
             return None
 
     def why_not(self) -> str:
-        """Why what is here is not used, as a sentence; "" where nothing is, or nothing is wrong with it."""
-        from . import cache
-
-        return "" if self.huggingface else cache.why_not(self.row or self.url)
+        """Why a kept file is not used, as a sentence; "" if none is kept, or nothing is wrong with it."""
+        return "" if self.huggingface else fetch.why_not(self.row or self.url)
 
     @property
     def of_row(self) -> Published | None:
-        """The published checkpoint that this is, by the file's name where it comes from elsewhere."""
+        """The published checkpoint that this is; of a file from elsewhere, the one of its name."""
         name = self.path.name if self.path else shown(self.url).rpartition("/")[2]
         return self.row or (find(name) if name.endswith(_ENDINGS) else None)
 
@@ -76,11 +66,11 @@ class Source:
 
 
 def source_of(weights: str | Path | bool, model: str, config: Config) -> Source:
-    """What `pretrained` or `weights` stands for.
+    """The source that `pretrained` or `weights` means.
 
     True: the best that is published for the model; else one of its kinds ("visualize"), a path, a name or file name of the
     registry, a URL, or a Hugging Face id ("facebook/vit-mae-base", "owner/name@revision", "hf://owner/name").
-    Raises Problem where it is none of these, and where a published file is not of the model.
+    Raises Problem for anything else, and for a published file of another model.
     """
     if weights is True:
         return _of_row(best_for(model, config), model, config)
@@ -96,18 +86,18 @@ def source_of(weights: str | Path | bool, model: str, config: Config) -> Source:
         return _of_row(kind, model, config)
     if path.exists():
         return Source(path=path)
-    found = remote(weights)
-    if found is not None:
-        return found if found.row is None else _of_row(found.row, model, config)
+    source = remote(weights)
+    if source is not None:
+        return source if source.row is None else _of_row(source.row, model, config)
     if not weights.endswith(_ENDINGS) and _HUGGINGFACE.fullmatch(weights):
         return Source(huggingface=weights)
     raise Problem(_unknown(weights, model, config))
 
 
 def local(text: str) -> Path:
-    """The file that a command's argument names: a path, else what `remote` knows, downloaded.
+    """The file that a command's argument names: a path, else a download (`remote`).
 
-    Raises Problem where it cannot be downloaded, and for a name that is nearly one of the registry. Anything else is taken
+    Raises Problem if it cannot be downloaded, and for a name that is nearly one of the registry. Anything else is taken
     for a path.
     """
     path = Path(text)
@@ -122,7 +112,7 @@ def local(text: str) -> Path:
 
 
 def remote(text: str) -> Source | None:
-    """What can be downloaded: a row of the registry by its name, file name, id or address; a URL; hf://owner/name; else None."""
+    """The download that a text names: a row of the registry by its name, file name, id or address; a URL; hf://owner/name."""
     row = find(text.removeprefix(_HUB))
     if row is not None:
         return Source(row=row, huggingface=row.huggingface)
@@ -134,8 +124,8 @@ def remote(text: str) -> Source | None:
 
 
 def _of_row(row: Published, model: str, config: Config) -> Source:
-    """A published checkpoint for a model. Raises Problem where it is of another one, before anything is downloaded."""
-    own, autoencoder = NAMED[row.model], isinstance(config, MAEConfig)
+    """A published checkpoint for a model. Raises Problem if it is of another one, before anything is downloaded."""
+    published_for, autoencoder = NAMED[row.model], isinstance(config, MAEConfig)
     if autoencoder and row.contents == "encoder":
         whole = [other for other in of_model(row.model).values() if other.contents == "mae"]
         listed = ", ".join(f"{other.kind} ({other.name}: {other.holds})" for other in whole) or "none is published"
@@ -143,12 +133,14 @@ def _of_row(row: Published, model: str, config: Config) -> Source:
             f"{row.name} holds an encoder without a decoder, and {called(model)} needs both. Files that have it: {listed}. "
             f"Or load the encoder into a classifier: {row.model.removeprefix('mae_')}."
         )
-    if autoencoder and isinstance(own, ViTConfig):
+    if autoencoder and isinstance(published_for, ViTConfig):
         raise Problem(
             f"{row.name} is a classifier of {row.model}, and {called(model)} is an autoencoder: load it as {row.model}."
         )
-    shared = type(config) if type(config) is type(own) else Encoder
-    pairs = {f.name: (getattr(own, f.name), getattr(config, f.name)) for f in fields(shared) if f.name not in _FREE}
+    shared = type(config) if type(config) is type(published_for) else Encoder
+    pairs = {
+        f.name: (getattr(published_for, f.name), getattr(config, f.name)) for f in fields(shared) if f.name not in _FREE
+    }
     differ = [f"{name}={there}, not {here}" for name, (there, here) in pairs.items() if there != here]
     if differ:
         raise Problem(
@@ -174,7 +166,7 @@ def _unknown(text: str, model: str, config: Config) -> str:
     others = sorted({row.model for row in published().values() if row.kind == text})
     near = get_close_matches(text, usable, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    said = f"No {text} weights are published for {called(model)}, only for {', '.join(others)}." if others else (
+    answer = f"No {text} weights are published for {called(model)}, only for {', '.join(others)}." if others else (
         f"There are no weights {text!r}: no such file, and nothing of that name is published.{hint}"
     )  # fmt: skip
     kinds = (
@@ -182,4 +174,4 @@ def _unknown(text: str, model: str, config: Config) -> str:
         if usable
         else f" None are published for {called(model)}."
     )
-    return f"{said}{kinds} {'' if others or near else nearest(text)}".rstrip()
+    return f"{answer}{kinds} {'' if others or near else nearest(text)}".rstrip()
