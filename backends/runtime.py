@@ -16,9 +16,9 @@ from . import FRAMEWORKS
 from .config import Config, ViTConfig
 from .installing import NEWEST_PYTHON, has_wheels, install_line, installed, spelled
 from .interpreters import remembered
+from .naming import Arrays
 from .optimization import Optimizer, Settings
 from .spec import NoTaps
-from .spelling import Arrays
 
 
 class Recorded(NamedTuple):

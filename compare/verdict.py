@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..backends import FRAMEWORKS
-from ..backends.spelling import Arrays
+from ..backends.naming import Arrays
 from ..files.errors import Problem
 from . import LEVELS
 from .judging.coverage import not_compared, suspect_oracle

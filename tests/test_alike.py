@@ -1,4 +1,4 @@
-"""The five model.py and parts.py files read alike, and so do the optimizer.py: same classes, methods, names, taps."""
+"""The five model.py and blocks.py files read alike, and so do the optimizer.py: same classes, methods, names, taps."""
 
 import ast
 import re
@@ -12,7 +12,7 @@ BACKENDS = Path(__file__).parent.parent / "backends"
 SAME = {"construct": "forward"}  # what MindSpore calls the forward pass
 
 
-FILES = ("parts", "model")
+FILES = ("blocks", "model")
 
 
 def source(framework: str, file: str = "model") -> str:
@@ -98,7 +98,7 @@ def test_an_optimizer_of_a_framework_has_the_same_methods() -> None:
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_every_backend_has_the_same_files(framework: str) -> None:
     names = {path.name for path in (BACKENDS / framework).glob("*.py")}
-    assert {"__init__.py", "model.py", "optimizer.py", "parts.py", "runtime.py", "weights.py"} <= names
+    assert {"__init__.py", "model.py", "optimizer.py", "blocks.py", "runtime.py", "weights.py"} <= names
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from frameworks import frameworks_under_test
 from runs import CONFIG, FOLDER, MODEL, Edited, inputs, oracle, plain, recorded
 
 from polymae.backends.config import Config
-from polymae.backends.gradients import backward_taps
+from polymae.backends.gradient_taps import backward_taps
 from polymae.backends.initial import initial_weights
 from polymae.backends.numpy import backward
 from polymae.backends.numpy import runtime as numpy_runtime

@@ -14,8 +14,8 @@ import numpy as np
 from megengine import Tensor
 from numpy.typing import NDArray
 
+from ..naming import native
 from ..optimization import Settings, State, clip_scale, decay_of, trainable
-from ..spelling import native
 
 
 def trained(model: Any) -> dict[str, Tensor]:

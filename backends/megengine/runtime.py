@@ -14,13 +14,13 @@ from megengine.autodiff import GradManager
 from numpy.typing import NDArray
 
 from ..config import Config, MAEConfig
-from ..gradients import gradient_taps
+from ..gradient_taps import gradient_taps
+from ..naming import to_spec
 from ..optimization import Settings
 from ..runtime import Recorded, RuntimeProblem, WatchedTaps, forward, objective, require_dtype
-from ..spelling import to_spec
+from .importing import use
 from .model import MAE, ViT
 from .optimizer import AdamW, trained
-from .start import use
 from .weights import Weights, load_file, load_weights, weights
 
 __all__ = [

@@ -14,9 +14,9 @@ import numpy as np
 from mindspore import Parameter, Tensor, ops
 from numpy.typing import NDArray
 
+from ..naming import native
 from ..optimization import Settings, State, clip_scale, decay_of, trainable
-from ..spelling import native
-from .layers import constant
+from .workarounds import constant
 
 
 def trained(model: Any) -> dict[str, Parameter]:

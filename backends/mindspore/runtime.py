@@ -15,10 +15,10 @@ from mindspore import ParameterTuple, Tensor
 from numpy.typing import NDArray
 
 from ..config import Config, MAEConfig
-from ..gradients import gradient_taps
+from ..gradient_taps import gradient_taps
+from ..naming import to_spec
 from ..optimization import Settings
 from ..runtime import Recorded, RuntimeProblem, WatchedTaps, forward, objective, require_dtype
-from ..spelling import to_spec
 from .model import MAE, ViT
 from .optimizer import AdamW, trained
 from .weights import Weights, load_file, load_weights, weights

@@ -11,8 +11,8 @@ from mindspore import Tensor, nn
 from numpy.typing import NDArray
 
 from ..initial import initial_weights
+from ..naming import Arrays, native_shapes, to_native, to_spec
 from ..spec import SpecError, verify
-from ..spelling import Arrays, native_shapes, to_native, to_spec
 
 Weights = Arrays
 

@@ -1,6 +1,6 @@
 """The backward pass by hand: every gradient from the taps of a forward pass, with no automatic differentiation.
 
-Each function mirrors one of model.py or parts.py. `dy` is the gradient of the loss for a layer's output, and what is
+Each function mirrors one of model.py or blocks.py. `dy` is the gradient of the loss for a layer's output, and what is
 returned is that for its input; parameters' gradients are put into `grads` under their names.
 """
 
@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator, Mapping
 import numpy as np
 from scipy.special import ndtr
 
+from .blocks import Attention, Block, HeadNorm, TransposedConv
 from .layers import LayerNorm, Linear, patch_columns, softmax
 from .model import MAE, ViT
-from .parts import Attention, Block, HeadNorm, TransposedConv
 from .sums import Array, matmul
 
 Grads = dict[str, Array]

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..naming import native
 from ..optimization import Settings, State, clip_scale, decay_of, trainable
-from ..spelling import native
 from .sums import Array
 
 

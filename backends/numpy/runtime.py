@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from ..blas import openblas_cores
 from ..config import Config, MAEConfig
-from ..gradients import gradient_taps
+from ..gradient_taps import gradient_taps
+from ..naming import to_spec
 from ..optimization import Settings
 from ..runtime import Recorded, RuntimeProblem, forward, objective, require_dtype
-from ..spelling import to_spec
 from .backward import gradients as hand_derived
 from .model import MAE, ViT
 from .optimizer import AdamW

@@ -14,8 +14,8 @@ import oneflow as flow
 from numpy.typing import NDArray
 from oneflow import Tensor
 
+from ..naming import native
 from ..optimization import Settings, State, clip_scale, decay_of, trainable
-from ..spelling import native
 
 
 def trained(model: Any) -> dict[str, Tensor]:

@@ -15,11 +15,11 @@ from oneflow import Tensor
 
 from ..blas import onednn_kernels
 from ..config import Config, MAEConfig
-from ..gradients import gradient_taps
+from ..gradient_taps import gradient_taps
+from ..naming import to_spec
 from ..optimization import Settings
 from ..runtime import Recorded, RuntimeProblem, forward, objective, require_dtype
-from ..spelling import to_spec
-from . import start
+from . import importing
 from .model import MAE, ViT
 from .optimizer import AdamW, trained
 from .weights import Weights, load_file, load_weights, weights
@@ -81,7 +81,7 @@ def environment(device: str) -> dict[str, Any]:
         "threads": _threads,
         "tf32": device == "cuda" and os.environ.get("ONEFLOW_EP_CUDA_ENABLE_TF32_EXECUTION") != "0",
         "deterministic": device == "cpu",  # it has no switch for its CUDA kernels
-        "kernels": {"openblas": start.openblas_core, "onednn": onednn_kernels()},
+        "kernels": {"openblas": importing.openblas_core, "onednn": onednn_kernels()},
     }
 
 

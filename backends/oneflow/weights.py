@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from oneflow import nn
 
 from ..initial import initial_weights
+from ..naming import Arrays, native_shapes, to_native, to_spec
 from ..spec import SpecError, verify
-from ..spelling import Arrays, native_shapes, to_native, to_spec
 
 Weights = Arrays
 

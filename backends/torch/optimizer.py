@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..naming import native
 from ..optimization import Settings, State, decay_of, trainable
-from ..spelling import native
 from .weights import to_numpy
 
 

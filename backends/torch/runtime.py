@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..config import Config, MAEConfig
-from ..gradients import gradient_taps
+from ..gradient_taps import gradient_taps
+from ..naming import to_spec
 from ..optimization import Settings
 from ..runtime import Recorded, RuntimeProblem, forward, objective, require_dtype
-from ..spelling import to_spec
 from .model import MAE, ViT
 from .optimizer import AdamW, trained
 from .weights import Weights, load_file, load_weights, to_numpy, weights

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ..initial import initial_weights
+from ..naming import Arrays, native_shapes, to_native, to_spec
 from ..runtime import RuntimeProblem
 from ..spec import verify
-from ..spelling import Arrays, native_shapes, to_native, to_spec
 
 Weights = Arrays
 

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...backends.config import Config
+from ...backends.naming import Arrays
 from ...backends.numpy.runtime import build
 from ...backends.spec import Shape
-from ...backends.spelling import Arrays
 from ..recording.trace import Trace, TraceProblem
 from .introduced_backward import backward_expected
 from .introduced_forward import forward_expected

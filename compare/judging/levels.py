@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 
 from ...backends.config import Config, ViTConfig
-from ...backends.gradients import backward_taps
+from ...backends.gradient_taps import backward_taps
 from ...backends.spec import Tap, loss_taps, taps
 from .. import LEVELS
 from ..recording.injected import injected_taps

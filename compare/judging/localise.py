@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 from ...backends.config import Config
-from ...backends.gradients import gradient_taps
+from ...backends.gradient_taps import gradient_taps
+from ...backends.naming import Arrays
 from ...backends.spec import Shape, taps
-from ...backends.spelling import Arrays
 from ..recording.trace import Trace
 from .findings import Finding, Judgement
 from .introduced import OwnTaps, introduced, oracle_model

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from ...backends.config import Config, MAEConfig, keep_length
 from ...backends.initial import initial_weights
+from ...backends.naming import Arrays
 from ...backends.presets import model_config
 from ...backends.runtime import Runtime, load_backend
-from ...backends.spelling import Arrays
 from ...convert.checkpoint import content_hash, open_checkpoint
 from ...convert.choice import model_of
 from ...convert.targets import is_native
