@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -189,7 +190,7 @@ def _spoilt(run: Run, config: Config) -> dict[str, Any]:
         return {}
     known = operations(config)
     noise = parse_noise(run.kernel_noise, set(known.values()))
-    return {"out": NoisyTaps(noise, known), "dy": NoisyTaps(noise, known, "dy/")}
+    return {"recorder": partial(NoisyTaps, noise, known)}
 
 
 def _round_trip(runtime: Runtime, model: Any, inputs: Inputs) -> Inputs:
