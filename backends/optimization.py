@@ -1,4 +1,4 @@
-"""What every backend's optimizer.py shares: the settings of AdamW, its decay groups, and the learning-rate schedule.
+"""What every backend's optimizer.py shares: AdamW's settings, decay groups and state, and the learning-rate schedule.
 
 Source: facebookresearch/mae main_pretrain.py and util/lr_sched.py; timm 0.3.2 `add_weight_decay`.
 """
@@ -6,14 +6,19 @@ Source: facebookresearch/mae main_pretrain.py and util/lr_sched.py; timm 0.3.2 `
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 from numpy.typing import NDArray
 
 from .config import Config
 from .spec import Param, params
+
+if TYPE_CHECKING:
+    from .runtime import Runtime
 
 
 @dataclass(frozen=True)
@@ -59,17 +64,64 @@ class State(NamedTuple):
     v: Mapping[str, NDArray[Any]]
 
 
-class Optimizer(Protocol):
-    """A backend's AdamW. The docstrings are in backends/torch/optimizer.py; the other four mean the same."""
+class Optimizer(ABC):
+    """AdamW (Loshchilov and Hutter 2019, algorithm 2) as torch.optim has it, for the model's parameters that are trained."""
 
     lr: float
+    decay: dict[str, float]  # the weight decay of every parameter that is held, by spec name
 
-    @property
-    def decay(self) -> dict[str, float]: ...
-    def step(self, gradients: Mapping[str, Any], lr: float) -> float: ...
-    def tensors(self, arrays: Mapping[str, NDArray[Any]]) -> dict[str, Any]: ...
-    def state(self) -> State: ...
-    def load_state(self, state: State) -> None: ...
+    def __init__(self, runtime: Runtime, model: Any, settings: Settings):
+        self.runtime = runtime
+        self.model = model
+        self.settings = settings
+
+    @abstractmethod
+    def step(self, gradients: Mapping[str, Any], lr: float) -> float:
+        """Change the model's parameters by gradients given by spec name; their global norm before clipping.
+
+        Clipping may be done in the given tensors.
+        """
+
+    @abstractmethod
+    def state(self) -> State:
+        """A copy of the steps taken and the moments by spec name; zeros before the first step."""
+
+    @abstractmethod
+    def load_state(self, state: State) -> None:
+        """Go on from a state."""
+
+    def tensors(self, arrays: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
+        """Arrays by spec name, as tensors in the layout and precision of the parameters."""
+        shapes = {name: tuple(tensor.shape) for name, tensor in self.runtime.trained(self.model).items()}
+        return {
+            name: self.runtime.from_numpy(arrays[name].reshape(shape), self.model) for name, shape in shapes.items()
+        }
+
+    def arrays(self, tensors: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+        """The inverse of tensors: copies in NumPy in the spec's shapes."""
+        shapes = {param.name: param.shape for param in trainable(self.model.config)}
+        return {name: self.runtime.to_numpy(tensor).reshape(shapes[name]) for name, tensor in tensors.items()}
+
+
+class HandWritten(Optimizer):
+    """What the AdamWs written by hand share; each adds its step."""
+
+    def __init__(self, runtime: Runtime, model: Any, settings: Settings):
+        super().__init__(runtime, model, settings)
+        self.lr = 0.0
+        self.decay = decay_of(model.config, settings)
+        zeros = {param.name: np.zeros(param.shape) for param in trainable(model.config)}
+        self.load_state(State(0, zeros, zeros))
+
+    def state(self) -> State:
+        """A copy of the steps taken and the moments by spec name; zeros before the first step."""
+        return State(self.steps, self.arrays(self.m), self.arrays(self.v))
+
+    def load_state(self, state: State) -> None:
+        """Go on from a state."""
+        self.steps = state.step
+        self.m = self.tensors(state.m)
+        self.v = self.tensors(state.v)
 
 
 def trainable(config: Config) -> tuple[Param, ...]:

@@ -1,24 +1,32 @@
-"""What every backend's runtime.py offers, and how a backend is found without importing the others."""
+"""What every framework can do here: what they share is written once; and how one is found without importing the others."""
 
 from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable, Collection, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, NamedTuple, cast
 
 from numpy.typing import NDArray
 
 from ..files.errors import Problem
 from . import FRAMEWORKS
 from .config import Config, ViTConfig
+from .gradient_taps import gradient_taps
 from .installing import NEWEST_PYTHON, has_wheels, install_line, installed, spelled
 from .interpreters import remembered
-from .optimization import Optimizer, Settings
+from .naming import Arrays, native, to_spec
+from .optimization import Optimizer, Settings, trainable
 from .spec import NoTaps
-from .spelling import Arrays
+
+
+class RuntimeProblem(Problem, RuntimeError):
+    """A framework that is missing, broken, or cannot do what was asked; the message says what to do."""
 
 
 class Recorded(NamedTuple):
@@ -29,42 +37,186 @@ class Recorded(NamedTuple):
     dy: dict[str, NDArray[Any]]
 
 
-class WatchedTaps(dict[str, Any]):
-    """A tap dictionary that shows some tensors to the framework's autograd at the moment they are recorded."""
+# Makes a dictionary for what a run records: "" for the taps, "dy/" for the gradients at them.
+Recorder = Callable[[str], dict[str, Any]]
 
-    def __init__(self, names: Collection[str], watch: Callable[[str, Any], None]):
+
+def plain(prefix: str) -> dict[str, Any]:
+    """The recorder of a usual run."""
+    return {}
+
+
+class Watched(NamedTuple):
+    """The taps of a run that is differentiated.
+
+    out: takes every tap. names: the taps whose gradients are wanted. dy: takes these gradients.
+    """
+
+    out: dict[str, Any]
+    names: Collection[str]
+    dy: dict[str, Any]
+
+
+class ShownTaps(dict[str, Any]):
+    """A tap dictionary that shows the watched tensors to a framework's autograd when they are recorded."""
+
+    def __init__(self, watched: Watched, show: Callable[[str, Any], Any]):
         super().__init__()
-        self.names, self.watch = frozenset(names), watch
+        self.watched, self.show = watched, show
 
     def __setitem__(self, name: str, value: Any) -> None:
-        if name in self.names:
-            self.watch(name, value)
-        super().__setitem__(name, value)
+        if name in self.watched.names:
+            self.show(name, value)
+        self.watched.out[name] = value
 
 
-class RuntimeProblem(Problem, RuntimeError):
-    """A framework that is missing, broken, or cannot do what was asked; the message says what to do."""
+class _Prefixed(dict[str, Any]):
+    """A tap dictionary that records in another, under names that begin with a prefix."""
+
+    def __init__(self, prefix: str, out: dict[str, Any]):
+        super().__init__()
+        self.prefix, self.out = prefix, out
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        self.out[self.prefix + name] = value
 
 
-class Runtime(Protocol):
-    """One backend. The docstrings are in backends/torch/runtime.py; the other four mean the same."""
+@contextmanager
+def unfrozen(parameters: Iterable[Any]) -> Iterator[None]:
+    """Within this context the frozen ones of these parameters get gradients, too."""
+    frozen = [parameter for parameter in parameters if not parameter.requires_grad]
+    for parameter in frozen:
+        parameter.requires_grad = True
+    try:
+        yield
+    finally:
+        for parameter in frozen:
+            parameter.requires_grad = False
 
-    DTYPES: Collection[str]
 
-    def devices(self) -> list[str]: ...
-    def setup(self, device: str = ..., threads: int | None = ..., seed: int = ..., allow_tf32: bool = ...) -> None: ...
-    def environment(self, device: str) -> dict[str, Any]: ...
-    def build(self, config: Config, weights: Arrays | None = ..., device: str = ..., dtype: str = ...) -> Any: ...
-    def load_weights(self, model: Any, weights: Arrays) -> None: ...
-    def load_file(self, model: Any, path: Path) -> None: ...
-    def weights(self, model: Any) -> dict[str, NDArray[Any]]: ...
-    def from_numpy(self, array: NDArray[Any], like: Any) -> Any: ...
-    def to_numpy(self, tensor: Any) -> NDArray[Any]: ...
+Loss = Callable[[Any, Mapping[str, Any], dict[str, Any]], Any]  # of a model, its inputs and where its taps go
+
+
+class Runtime(ABC):
+    """One framework: its devices, its models, their weights, runs and gradients.
+
+    The five runtime.py files fill in what differs; `diff` one against another to see it. Tensor means the framework's own.
+    """
+
+    framework: str
+    DTYPES: Collection[str]  # what build takes
+
+    @abstractmethod
+    def devices(self) -> list[str]:
+        """The devices that this process can use, the default first."""
+
+    @abstractmethod
+    def setup(self, device: str = "cpu", threads: int | None = None, seed: int = 0, allow_tf32: bool = False) -> None:
+        """Prepare the process for exact work: TF32 off (unless allowed), deterministic kernels, a seed.
+
+        Raises RuntimeProblem for a device that is not there.
+        """
+
+    @abstractmethod
+    def environment(self, device: str) -> dict[str, Any]:
+        """What numbers may depend on: version, device name, threads, TF32, whether every run gives the same bits, kernels."""
+
+    @abstractmethod
+    def build(self, config: Config, weights: Arrays | None = None, device: str = "cpu", dtype: str = "float32") -> Any:
+        """A model on a device, ready to be evaluated. weights: arrays by spec name; None gives initial ones.
+
+        Raises RuntimeProblem for a dtype that is not one of DTYPES, SpecError for weights that do not fit.
+        """
+
+    @abstractmethod
+    def load_weights(self, model: Any, weights: Arrays) -> None:
+        """Copy weights, by spec name, into a model. Raises SpecError where they are not exactly its parameters."""
+
+    @abstractmethod
+    def load_file(self, model: Any, path: Path) -> None:
+        """Load a file of the framework's own format with the framework's own loader, strictly.
+
+        Raises SpecError or RuntimeProblem where the file does not hold the model exactly.
+        """
+
+    @abstractmethod
+    def named_parameters(self, model: Any) -> dict[str, Any]:
+        """The model's parameters as tensors, by their names in the framework's own state dict."""
+
+    @abstractmethod
+    def from_numpy(self, array: NDArray[Any], like: Any) -> Any:
+        """A tensor on the device of the model `like`; floating point gets the model's dtype."""
+
+    @abstractmethod
+    def to_numpy(self, tensor: Any) -> NDArray[Any]:
+        """A copy in NumPy."""
+
+    @abstractmethod
+    def no_grad(self) -> AbstractContextManager[Any]:
+        """A context in which nothing is kept for a backward pass."""
+
+    @abstractmethod
+    def differentiate(
+        self, loss: Loss, model: Any, inputs: Mapping[str, Any], parameters: Mapping[str, Any], watched: Watched
+    ) -> tuple[Any, dict[str, Any]]:
+        """The loss [] and its gradient for every parameter given, by the same names; frozen parameters get one, too.
+
+        loss: takes model, inputs and a dictionary for its taps. The gradients at watched.names go into watched.dy.
+        """
+
+    @abstractmethod
+    def optimizer(self, model: Any, settings: Settings) -> Optimizer:
+        """An AdamW for the model's parameters."""
+
+    def weights(self, model: Any) -> dict[str, NDArray[Any]]:
+        """A copy of the model's weights by spec name."""
+        native = {name: self.to_numpy(tensor) for name, tensor in self.named_parameters(model).items()}
+        return to_spec(self.framework, model.config, native)
+
     def run(
-        self, model: Any, inputs: Arrays, mask_ratio: float = ..., gradients: bool = ..., **extra: Any
-    ) -> Recorded: ...
-    def optimizer(self, model: Any, settings: Settings) -> Optimizer: ...
-    def train_step(self, model: Any, optimizer: Any, inputs: Arrays, mask_ratio: float, lr: float) -> float: ...
+        self,
+        model: Any,
+        inputs: Arrays,
+        mask_ratio: float = 0.75,
+        gradients: bool = False,
+        recorder: Recorder = plain,
+    ) -> Recorded:
+        """Run a model on NumPy inputs and return its taps and, if asked, the loss's gradients by spec name.
+
+        The frozen position tables get a gradient too: it costs nothing and shows more. recorder: makes the dictionaries
+        that the taps and the gradients at them are recorded in, when they are computed.
+        """
+        tensors = self._tensors(model, inputs)
+        loss = partial(forward, mask_ratio=mask_ratio)
+        out, dy = recorder(""), recorder("dy/")
+        if not gradients:
+            with self.no_grad():
+                loss(model, tensors, out)
+            return Recorded(self._emptied(out), {}, {})
+        watched = Watched(out, [tap.name for tap in gradient_taps(model.config)], dy)
+        _, found = self.differentiate(loss, model, tensors, self.named_parameters(model), watched)
+        spec = to_spec(self.framework, model.config, self._emptied(found))
+        return Recorded(self._emptied(out), spec, self._emptied(dy, watched.names))
+
+    def trained(self, model: Any) -> dict[str, Any]:
+        """The model's parameters that training changes, as tensors by spec name."""
+        parameters = self.named_parameters(model)
+        return {param.name: parameters[native(self.framework, param).name] for param in trainable(model.config)}
+
+    def train_step(self, model: Any, optimizer: Optimizer, inputs: Arrays, mask_ratio: float, lr: float) -> float:
+        """One step of training from NumPy inputs, at this learning rate. Returns the loss before it."""
+        tensors = self._tensors(model, inputs)
+        loss = partial(objective, mask_ratio=mask_ratio)
+        value, found = self.differentiate(loss, model, tensors, self.trained(model), Watched(NoTaps(), (), {}))
+        optimizer.step(found, lr)
+        return float(self.to_numpy(value))
+
+    def _tensors(self, model: Any, inputs: Arrays) -> dict[str, Any]:
+        return {name: self.from_numpy(array, model) for name, array in inputs.items()}
+
+    def _emptied(self, tensors: dict[str, Any], names: Iterable[str] | None = None) -> dict[str, NDArray[Any]]:
+        """Tensors in NumPy (names: only these, in this order); each leaves its dictionary when its copy is made."""
+        return {name: self.to_numpy(tensors.pop(name)) for name in (list(tensors) if names is None else names)}
 
 
 def load_backend(framework: str) -> Runtime:
@@ -78,7 +230,7 @@ def load_backend(framework: str) -> Runtime:
         remedy = _elsewhere(framework) or f"To install it: {fix}"
         raise RuntimeProblem(f"{framework} is not installed in this environment. {remedy}")
     try:
-        return cast(Runtime, importlib.import_module(f"..{framework}.runtime", __name__))
+        return cast(Runtime, importlib.import_module(f"..{framework}.runtime", __name__).Backend())
     except ImportError as problem:
         raise RuntimeProblem(f"{framework} is installed but does not import: {problem}. To mend it: {fix}") from problem
 
@@ -108,27 +260,24 @@ def require_dtype(framework: str, dtypes: Collection[str], dtype: str) -> None:
         raise RuntimeProblem(f"{framework} runs {', '.join(dtypes)} here, not {dtype!r}.")
 
 
-def forward(model: Any, inputs: Mapping[str, Any], mask_ratio: float, out: dict[str, Any]) -> Any:
-    """Run a model on tensors of its own framework, recording every tap, and return the loss to differentiate.
+def forward(model: Any, inputs: Mapping[str, Any], out: dict[str, Any], mask_ratio: float) -> Any:
+    """Run a model on tensors of its own framework, recording every tap in out, and return the loss [] to differentiate.
 
     An autoencoder takes imgs and noise and is scored by both losses, its own also under the names
     `pixel.*` and `norm_pix.*`; a classifier takes imgs and labels.
     """
     if isinstance(model.config, ViTConfig):
-        return objective(model, inputs, mask_ratio, out)
+        return objective(model, inputs, out, mask_ratio)
     loss, pred, mask = model(inputs["imgs"], inputs["noise"], mask_ratio, out)
     for kind, norm_pix_loss in (("pixel", False), ("norm_pix", True)):
-        scored: dict[str, Any] = {}
         model.norm_pix_loss = norm_pix_loss
-        model.forward_loss(inputs["imgs"], pred, mask, scored)
-        out[f"{kind}.target"], out[f"{kind}.loss"] = scored["target"], scored["loss"]
+        model.forward_loss(inputs["imgs"], pred, mask, _Prefixed(f"{kind}.", out))
     model.norm_pix_loss = model.config.norm_pix_loss
     return loss
 
 
-def objective(model: Any, inputs: Mapping[str, Any], mask_ratio: float, out: dict[str, Any] | None = None) -> Any:
-    """The loss [] that training minimises, of a model on tensors of its own framework; out records its taps."""
-    out = NoTaps() if out is None else out
+def objective(model: Any, inputs: Mapping[str, Any], out: dict[str, Any], mask_ratio: float) -> Any:
+    """The loss [] that training minimises, of a model on tensors of its own framework; out takes its taps."""
     if isinstance(model.config, ViTConfig):
         return model.forward_loss(model(inputs["imgs"], out), inputs["labels"], out)
     return model(inputs["imgs"], inputs["noise"], mask_ratio, out)[0]

@@ -15,8 +15,8 @@ import numpy as np
 from ..backends.config import Config
 from ..backends.initial import initial_weights
 from ..backends.installing import install_line
+from ..backends.naming import Arrays
 from ..backends.presets import preset_name
-from ..backends.spelling import Arrays
 from ..files.errors import Problem
 from .judge.traces import incomparable
 from .options import LEVELS, Comparison, Run

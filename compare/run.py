@@ -23,9 +23,9 @@ from ..backends.blas import fallback, slow_kernels
 from ..backends.config import Config, MAEConfig, keep_length
 from ..backends.initial import initial_weights
 from ..backends.interpreters import interpreter
+from ..backends.naming import Arrays
 from ..backends.presets import preset_name
 from ..backends.spec import params
-from ..backends.spelling import Arrays
 from ..convert.checkpoint import Loaded, content_hash, open_checkpoint
 from ..convert.targets import default_ending
 from ..convert.writing import write_checkpoint

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from ..backends.spelling import Arrays
+from ..backends.naming import Arrays
 from ..files.errors import Problem
 from .judge.kernels import explain, known_kernels, unexplained
 from .judge.not_compared import not_compared, suspect_oracle

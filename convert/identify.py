@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
+from ..backends.naming import Spelling
 from ..backends.spec import Shape
-from ..backends.spelling import Spelling
 from ..files.errors import option
 from .dialects import DIALECTS, Contents, Dialect, contents_of, holds, known_params
 from .dialects.dialect import MINDSPORE_TRAINING

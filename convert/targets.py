@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..backends.spelling import NATIVE
+from ..backends.naming import NATIVE
 from .checkpoint import Checkpoint
 from .formats import FORMATS
 from .tensors import CheckpointProblem

@@ -11,8 +11,8 @@ from pathlib import Path
 from einops import EinopsError
 
 from ..backends.config import Config, MAEConfig
+from ..backends.naming import Arrays
 from ..backends.spec import differences
-from ..backends.spelling import Arrays
 from ..files.atomic import flush, replacing, start_flush
 from . import layouts
 from .checkpoint import open_checkpoint

@@ -8,9 +8,9 @@ import pytest
 from checkpoints import CONFIG, ENCODER, ENDINGS, MODEL, WEIGHTS, raw_pth, refused
 
 from polymae.backends.initial import initial_weights
+from polymae.backends.naming import Spelling
 from polymae.backends.presets import PRESETS, model_config
 from polymae.backends.spec import encoder_params, params
-from polymae.backends.spelling import Spelling
 from polymae.cli import main as polymae
 from polymae.cli.convert_weights import main as convert
 from polymae.convert import dialects

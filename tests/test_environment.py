@@ -112,7 +112,8 @@ def test_tf32_is_for_a_gpu(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
 def test_torch_lets_a_gpu_round_only_where_it_was_asked_to() -> None:
     said = run_in(
         "torch",
-        "import torch\nfrom polymae.backends.torch.runtime import setup\nfor allowed in (False, True, False):\n"
+        "import torch\nfrom polymae.backends.runtime import load_backend\n"
+        "setup = load_backend('torch').setup\nfor allowed in (False, True, False):\n"
         "    setup(allow_tf32=allowed)\n    switches = torch.backends.cuda.matmul, torch.backends.cudnn\n"
         "    print([switch.allow_tf32 for switch in switches], torch.get_float32_matmul_precision())",
     )
@@ -123,7 +124,8 @@ def test_torch_lets_a_gpu_round_only_where_it_was_asked_to() -> None:
 def test_oneflow_lets_a_gpu_round_only_where_it_was_asked_to() -> None:
     said = run_in(
         "oneflow",
-        "import os\nfrom polymae.backends.oneflow.runtime import setup\nfor allowed in (False, True, False):\n"
+        "import os\nfrom polymae.backends.runtime import load_backend\n"
+        "setup = load_backend('oneflow').setup\nfor allowed in (False, True, False):\n"
         "    setup(allow_tf32=allowed)\n"
         "    print(*[os.environ.get(n) for n in ('ONEFLOW_EP_CUDA_ENABLE_TF32_EXECUTION', 'NVIDIA_TF32_OVERRIDE')])",
     )

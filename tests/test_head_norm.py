@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from polymae.backends.config import ConfigError, ViTConfig
 from polymae.backends.initial import initial_weights
+from polymae.backends.naming import native_params
 from polymae.backends.presets import model_config
 from polymae.backends.runtime import load_backend
 from polymae.backends.spec import params, taps
-from polymae.backends.spelling import native_params
 from polymae.compare.judge.local_error import OwnTaps, introduced, oracle_model
 from polymae.compare.trace import Trace
 

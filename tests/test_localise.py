@@ -10,10 +10,10 @@ from frameworks import frameworks_under_test
 from runs import CONFIG, FOLDER, MODEL, Edited, inputs, oracle, plain, recorded
 
 from polymae.backends.config import Config
-from polymae.backends.gradients import backward_taps
+from polymae.backends.gradient_taps import backward_taps
 from polymae.backends.initial import initial_weights
 from polymae.backends.numpy import backward
-from polymae.backends.numpy import runtime as numpy_runtime
+from polymae.backends.numpy.runtime import Backend
 from polymae.backends.presets import model_config
 from polymae.backends.spec import loss_taps, taps
 from polymae.compare import OF_ONE_RUN
@@ -93,14 +93,14 @@ def test_the_oracle_introduces_nothing_anywhere(model: str, tmp_path: Path, monk
 
 def test_a_wrong_eps_in_the_last_norm_only(monkeypatch: pytest.MonkeyPatch) -> None:
     def plant(planted: pytest.MonkeyPatch) -> None:
-        build = numpy_runtime.build
+        build = Backend.build
 
         def with_other_eps(*arguments: Any) -> Any:
             model = build(*arguments)
             model.norm.eps = 1e-5
             return model
 
-        planted.setattr(numpy_runtime, "build", with_other_eps)
+        planted.setattr(Backend, "build", with_other_eps)
 
     trace = faulty(monkeypatch, "eps", plant)
     for name in ("latent", "pred", "loss"):

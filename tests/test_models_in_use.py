@@ -13,10 +13,10 @@ from in_use import CONFIG, VIT, Array, Model, images, needs, noise
 
 from polymae.backends.config import Config, ViTConfig
 from polymae.backends.initial import initial_weights
+from polymae.backends.naming import native_params
 from polymae.backends.presets import model_config
 from polymae.backends.runtime import load_backend
 from polymae.backends.spec import params
-from polymae.backends.spelling import native_params
 from polymae.hub import load
 
 CONFIGS = {"autoencoder": CONFIG, "classifier": VIT}

@@ -169,7 +169,9 @@ def test_every_framework_is_within_roundoff(framework: str, tmp_path: Path) -> N
 
 def planted(monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
     """A wrong optimizer in the NumPy backend."""
-    from polymae.backends.numpy import optimizer, runtime
+    from polymae.backends import optimization
+    from polymae.backends.numpy import optimizer
+    from polymae.backends.numpy.runtime import Backend
 
     class NoBiasCorrection(optimizer.AdamW):
         def step(self, gradients: Any, lr: float) -> float:
@@ -183,7 +185,7 @@ def planted(monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
 
     class Coupled(optimizer.AdamW):
         def step(self, gradients: Any, lr: float) -> float:
-            decay, parameters = self.decay, optimizer.trained(self.model)
+            decay, parameters = self.decay, self.runtime.trained(self.model)
             self.decay = dict.fromkeys(decay, 0.0)
             norm = super().step({n: g + decay[n] * parameters[n] for n, g in gradients.items()}, lr)
             self.decay = decay
@@ -204,11 +206,13 @@ def planted(monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
     elif fault in spared:
         rule = spared[fault]
         monkeypatch.setattr(
-            optimizer, "decay_of", lambda config, given: {n: rule(n, d) for n, d in decay_of(config, given).items()}
+            optimization, "decay_of", lambda config, given: {n: rule(n, d) for n, d in decay_of(config, given).items()}
         )
     else:
         kind, changes = wrong.get(fault, optimizer.AdamW), settings.get(fault, {})
-        monkeypatch.setattr(runtime, "optimizer", lambda model, given: kind(model, replace(given, **changes)))
+        monkeypatch.setattr(
+            Backend, "optimizer", lambda self, model, given: kind(self, model, replace(given, **changes))
+        )
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from polymae.backends.config import MAEConfig
-from polymae.backends.gradients import gradient_taps
+from polymae.backends.gradient_taps import gradient_taps
 from polymae.backends.initial import initial_weights
 from polymae.backends.presets import model_config
 from polymae.backends.runtime import load_backend

@@ -74,7 +74,7 @@ def test_an_unknown_fault_offers_the_nearest() -> None:
 
 
 def test_an_edit_that_no_longer_fits_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    stale = replace(FAULTS["tanh gelu"], edits=in_each("parts", numpy=("no such line", "")))
+    stale = replace(FAULTS["tanh gelu"], edits=in_each("blocks", numpy=("no such line", "")))
     monkeypatch.setitem(FAULTS, "tanh gelu", stale)
     with pytest.raises(Problem, match="up to date"), plant("tanh gelu", "numpy", CONFIG):
         pass

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from polymae.backends import FRAMEWORKS
 from polymae.backends.config import ConfigError, MAEConfig, ViTConfig, keep_length
 from polymae.backends.initial import initial_weights, sincos_table
+from polymae.backends.naming import native_params, to_native, to_spec
 from polymae.backends.presets import ALIASES, FAMILY_PRESETS, NAMED, PRESETS, model_config, preset_name
 from polymae.backends.spec import SpecError, encoder_params, loss_taps, params, taps, verify
-from polymae.backends.spelling import native_params, to_native, to_spec
 
 # Tensors and values of the official checkpoints.
 OFFICIAL = {

@@ -1,5 +1,5 @@
 """The MegEngine backend."""
 
-from .start import import_megengine
+from .importing import import_megengine
 
 import_megengine()

@@ -15,9 +15,9 @@ from megengine import Tensor
 from ..config import MAEConfig, ViTConfig, keep_length
 from ..inputs import check_inputs, check_pooling
 from ..spec import NoTaps
-from .layers import LayerNorm, arange, contiguous, take_tokens
-from .parts import HeadNorm, PatchEmbed, TransposedConv, blocks, raster_order
+from .blocks import HeadNorm, PatchEmbed, TransposedConv, blocks, raster_order
 from .weights import Weights, finish
+from .workarounds import LayerNorm, arange, contiguous, take_tokens
 
 
 class MAE(M.Module):

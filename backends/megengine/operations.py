@@ -16,7 +16,7 @@ from megengine.autodiff import GradManager
 from numpy.typing import NDArray
 
 from ..operations import Gradients, OperationProblem, differentiated, require_operation
-from .runtime import to_numpy
+from .weights import to_numpy
 
 C1 = (1, -1, 1, 1)  # the shape of a number for each channel
 

@@ -11,17 +11,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..initial import initial_weights
+from ..naming import Arrays, native_shapes, to_native
 from ..spec import SpecError, verify
-from ..spelling import Arrays, native_shapes, to_native, to_spec
 
 Weights = Arrays
 
 
 def finish(model: Any, weights: Weights | None) -> None:
     """End a model's construction: check its parameters against the spec, then load the weights (None: initial ones)."""
-    actual = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    actual = {name: tuple(parameter.shape) for name, parameter in named_parameters(model).items()}
     verify(native_shapes("megengine", model.config), actual, "The MegEngine model")
     load_weights(model, initial_weights(model.config) if weights is None else weights)
+
+
+def named_parameters(model: M.Module) -> dict[str, mge.Tensor]:
+    """The model's parameters by their names in its state dict."""
+    return dict(model.named_parameters())
 
 
 def load_weights(model: Any, weights: Weights) -> None:
@@ -31,10 +36,9 @@ def load_weights(model: Any, weights: Weights) -> None:
     model.load_state_dict({name: np.array(array, "<f4", order="C") for name, array in native.items()}, strict=True)
 
 
-def weights(model: M.Module) -> dict[str, NDArray[np.floating]]:
-    """A copy of the model's weights by spec name."""
-    state = {name: np.array(array) for name, array in model.state_dict().items()}
-    return to_spec("megengine", model.config, state)
+def to_numpy(tensor: mge.Tensor) -> NDArray[Any]:
+    """A copy in NumPy."""
+    return np.array(tensor.numpy())
 
 
 def load_file(model: M.Module, path: Path) -> None:

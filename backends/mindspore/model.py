@@ -12,10 +12,10 @@ from mindspore import Parameter, Tensor, nn, ops
 
 from ..config import MAEConfig, ViTConfig
 from ..spec import NoTaps
+from .blocks import HeadNorm, PatchEmbed, TransposedConv, blocks, raster_order
 from .inputs import check_inputs, check_pooling
-from .layers import LayerNorm, constant, cross_entropy, keep_length, unbiased_variance, zeros
-from .parts import HeadNorm, PatchEmbed, TransposedConv, blocks, raster_order
 from .weights import Weights, finish
+from .workarounds import LayerNorm, constant, cross_entropy, keep_length, unbiased_variance, zeros
 
 
 class MAE(nn.Cell):

@@ -14,7 +14,7 @@ from mindspore import Tensor, ops
 from numpy.typing import NDArray
 
 from ..operations import Gradients, differentiated, require_operation
-from .runtime import to_numpy
+from .weights import to_numpy
 
 
 def _transposed_convolution(x: Tensor, w: Tensor, b: Tensor) -> Tensor:

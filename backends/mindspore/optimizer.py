@@ -8,34 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
 
-import numpy as np
-from mindspore import Parameter, Tensor, ops
-from numpy.typing import NDArray
+from mindspore import Tensor, ops
 
-from ..optimization import Settings, State, clip_scale, decay_of, trainable
-from ..spelling import native
-from .layers import constant
+from ..optimization import HandWritten, clip_scale
+from .workarounds import constant
 
 
-def trained(model: Any) -> dict[str, Parameter]:
-    """The model's parameters that training changes, by spec name."""
-    parameters = dict(model.parameters_and_names())
-    return {param.name: parameters[native("mindspore", param).name] for param in trainable(model.config)}
-
-
-class AdamW:
+class AdamW(HandWritten):
     """AdamW (Loshchilov and Hutter 2019, algorithm 2) as torch.optim has it, with clipping by the global norm."""
-
-    def __init__(self, model: Any, settings: Settings):
-        self.model = model
-        self.settings = settings
-        self.lr = 0.0
-        self.steps = 0
-        self.decay = decay_of(model.config, settings)
-        self.m = {name: ops.zeros_like(parameter) for name, parameter in trained(model).items()}
-        self.v = {name: ops.zeros_like(parameter) for name, parameter in trained(model).items()}
 
     def step(self, gradients: Mapping[str, Tensor], lr: float) -> float:
         """Change the model's parameters by gradients given by spec name; their global norm before clipping."""
@@ -51,32 +32,13 @@ class AdamW:
         lr, scale, eps, beta1, rest1, bias1 = map(number, (lr, scale, eps, beta1, rest1, bias1))
         beta2, rest2, bias2 = map(number, (beta2, rest2, bias2))
         decay = {name: number(value) for name, value in self.decay.items()}
-        for name, parameter in trained(self.model).items():
+        for name, parameter in self.runtime.trained(self.model).items():
             gradient = scale * gradients[name]
             m = self.m[name] = beta1 * self.m[name] + rest1 * gradient
             v = self.v[name] = beta2 * self.v[name] + rest2 * gradient * gradient
             direction = (m / bias1) / (ops.sqrt(v / bias2) + eps)
             ops.assign_sub(parameter, lr * (direction + decay[name] * parameter))
         return norm
-
-    def tensors(self, arrays: Mapping[str, NDArray[Any]]) -> dict[str, Tensor]:
-        """Arrays by spec name, in the layout and precision of the parameters."""
-        parameters = trained(self.model)
-        return {name: Tensor(np.array(arrays[name]).reshape(p.shape), p.dtype) for name, p in parameters.items()}
-
-    def state(self) -> State:
-        """A copy of the steps taken and the moments."""
-        return State(self.steps, self._arrays(self.m), self._arrays(self.v))
-
-    def load_state(self, state: State) -> None:
-        """Go on from a state."""
-        self.steps = state.step
-        self.m = self.tensors(state.m)
-        self.v = self.tensors(state.v)
-
-    def _arrays(self, tensors: Mapping[str, Tensor]) -> dict[str, NDArray[Any]]:
-        shapes = {param.name: param.shape for param in trainable(self.model.config)}
-        return {name: np.array(tensor.asnumpy()).reshape(shapes[name]) for name, tensor in tensors.items()}
 
 
 def global_norm(gradients: list[Tensor]) -> float:

@@ -11,17 +11,22 @@ from mindspore import Tensor, nn
 from numpy.typing import NDArray
 
 from ..initial import initial_weights
+from ..naming import Arrays, native_shapes, to_native
 from ..spec import SpecError, verify
-from ..spelling import Arrays, native_shapes, to_native, to_spec
 
 Weights = Arrays
 
 
 def finish(model: Any, weights: Weights | None) -> None:
     """End a model's construction: check its parameters against the spec, then load the weights (None: initial ones)."""
-    actual = {name: tuple(parameter.shape) for name, parameter in model.parameters_and_names()}
+    actual = {name: tuple(parameter.shape) for name, parameter in named_parameters(model).items()}
     verify(native_shapes("mindspore", model.config), actual, "The MindSpore model")
     load_weights(model, initial_weights(model.config) if weights is None else weights)
+
+
+def named_parameters(model: nn.Cell) -> dict[str, Tensor]:
+    """The model's parameters by their names in its state dict."""
+    return dict(model.parameters_and_names())
 
 
 def load_weights(model: Any, weights: Weights) -> None:
@@ -31,11 +36,9 @@ def load_weights(model: Any, weights: Weights) -> None:
         parameter.set_data(Tensor(np.array(native[name]), parameter.dtype))
 
 
-def weights(model: nn.Cell) -> dict[str, NDArray[np.floating]]:
-    """A copy of the model's weights by spec name."""
-    # A copy: asnumpy shares the parameter's memory.
-    state = {name: parameter.asnumpy().copy() for name, parameter in model.parameters_and_names()}
-    return to_spec("mindspore", model.config, state)
+def to_numpy(tensor: Tensor) -> NDArray[Any]:
+    """A copy in NumPy (asnumpy shares the tensor's memory)."""
+    return np.array(tensor.asnumpy())
 
 
 def load_file(model: nn.Cell, path: Path) -> None:

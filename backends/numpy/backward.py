@@ -1,6 +1,6 @@
 """The backward pass by hand: every gradient from the taps of a forward pass, with no automatic differentiation.
 
-Each function mirrors one of model.py or parts.py. `dy` is the gradient of the loss for a layer's output, and what is
+Each function mirrors one of model.py or blocks.py. `dy` is the gradient of the loss for a layer's output, and what is
 returned is that for its input; parameters' gradients are put into `grads` under their names.
 """
 
@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator, Mapping
 import numpy as np
 from scipy.special import ndtr
 
+from .blocks import Attention, Block, HeadNorm, TransposedConv
 from .layers import LayerNorm, Linear, patch_columns, softmax
 from .model import MAE, ViT
-from .parts import Attention, Block, HeadNorm, TransposedConv
 from .sums import Array, matmul
 
 Grads = dict[str, Array]
@@ -21,17 +21,16 @@ Taps = Mapping[str, Array]
 Step = tuple[str, Callable[[], Array]]  # a tap, and how to compute the gradient for it from those behind it
 
 
-def gradients(model: MAE | ViT, inputs: Taps, out: Taps, dys: Grads | None = None) -> tuple[Grads, Grads]:
-    """The loss's gradient for every parameter and for the taps, from the inputs and taps of a forward pass.
+def gradients(model: MAE | ViT, inputs: Taps, out: Taps, dys: Grads) -> Grads:
+    """The loss's gradient for every parameter, by name, from the inputs and taps of a forward pass.
 
-    dys: a dictionary to record the taps' in, which may spoil what it is given (compare/judge/kernels.py).
+    dys: takes the gradients for the taps, each when it is computed; those in front of it start from what dys then holds.
     """
     out = {**out, **{f"input/{name}": array for name, array in inputs.items()}}
     grads: Grads = {}
-    dys = {} if dys is None else dys
     for name, compute in steps(model, dys, out, grads):
         dys[name] = compute()
-    return grads, dys
+    return grads
 
 
 def steps(model: MAE | ViT, dys: Taps, out: Taps, grads: Grads) -> Iterator[Step]:

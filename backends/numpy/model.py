@@ -13,8 +13,8 @@ from ..config import MAEConfig, ViTConfig, keep_length
 from ..inputs import check_arrays as check_inputs
 from ..inputs import check_pooling
 from ..spec import NoTaps
+from .blocks import HeadNorm, PatchEmbed, TransposedConv, blocks, raster_order
 from .layers import LayerNorm, Linear, Module, log_softmax, unbiased_variance
-from .parts import HeadNorm, PatchEmbed, TransposedConv, blocks, raster_order
 from .sums import Array, row_mean
 from .weights import Weights, finish
 

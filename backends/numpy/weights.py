@@ -9,17 +9,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..initial import initial_weights
+from ..naming import Arrays, native_shapes, to_native
 from ..spec import verify
-from ..spelling import Arrays, native_shapes, to_native, to_spec
 
 Weights = Arrays
 
 
 def finish(model: Any, weights: Weights | None) -> None:
     """End a model's construction: check its parameters against the spec, then load the weights (None: initial ones)."""
-    actual = {name: parameter.shape for name, parameter in model.named_parameters()}
+    actual = {name: parameter.shape for name, parameter in named_parameters(model).items()}
     verify(native_shapes("numpy", model.config), actual, "The NumPy model")
     load_weights(model, initial_weights(model.config) if weights is None else weights)
+
+
+def named_parameters(model: Any) -> dict[str, NDArray[Any]]:
+    """The model's parameters by their names in its state dict."""
+    return dict(model.named_parameters())
 
 
 def load_weights(model: Any, weights: Weights) -> None:
@@ -28,10 +33,9 @@ def load_weights(model: Any, weights: Weights) -> None:
         model.set_parameter(name, np.array(array, model.cls_token.dtype))
 
 
-def weights(model: Any) -> dict[str, NDArray[np.floating]]:
-    """A copy of the model's weights by spec name."""
-    state = {name: parameter.copy() for name, parameter in model.named_parameters()}
-    return to_spec("numpy", model.config, state)
+def to_numpy(tensor: NDArray[Any]) -> NDArray[Any]:
+    """A copy."""
+    return np.array(tensor)
 
 
 def load_file(model: Any, path: Path) -> None:

@@ -1,5 +1,5 @@
 """The OneFlow backend."""
 
-from .start import import_oneflow
+from .importing import import_oneflow
 
 import_oneflow()

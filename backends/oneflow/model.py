@@ -13,9 +13,9 @@ from oneflow import Tensor, nn
 from ..config import MAEConfig, ViTConfig, keep_length
 from ..inputs import check_inputs, check_pooling
 from ..spec import NoTaps
-from .layers import cross_entropy
-from .parts import HeadNorm, PatchEmbed, TransposedConv, blocks, raster_order
+from .blocks import HeadNorm, PatchEmbed, TransposedConv, blocks, raster_order
 from .weights import Weights, finish
+from .workarounds import cross_entropy
 
 
 class MAE(nn.Module):

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from oneflow import Tensor
 
 from ..operations import Gradients, differentiated, require_operation
-from .runtime import to_numpy
+from .weights import to_numpy
 
 
 def _per_channel(x: Tensor, w: Tensor, b: Tensor) -> Tensor:

@@ -8,20 +8,25 @@ from typing import Any
 import numpy as np
 import oneflow as flow
 from numpy.typing import NDArray
-from oneflow import nn
+from oneflow import Tensor, nn
 
 from ..initial import initial_weights
+from ..naming import Arrays, native_shapes, to_native
 from ..spec import SpecError, verify
-from ..spelling import Arrays, native_shapes, to_native, to_spec
 
 Weights = Arrays
 
 
 def finish(model: Any, weights: Weights | None) -> None:
     """End a model's construction: check its parameters against the spec, then load the weights (None: initial ones)."""
-    actual = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    actual = {name: tuple(parameter.shape) for name, parameter in named_parameters(model).items()}
     verify(native_shapes("oneflow", model.config), actual, "The OneFlow model")
     load_weights(model, initial_weights(model.config) if weights is None else weights)
+
+
+def named_parameters(model: nn.Module) -> dict[str, Tensor]:
+    """The model's parameters by their names in its state dict."""
+    return dict(model.named_parameters())
 
 
 def load_weights(model: Any, weights: Weights) -> None:
@@ -32,10 +37,9 @@ def load_weights(model: Any, weights: Weights) -> None:
     model.load_state_dict({name: np.array(array, dtype) for name, array in native.items()}, strict=True)
 
 
-def weights(model: nn.Module) -> dict[str, NDArray[np.floating]]:
-    """A copy of the model's weights by spec name."""
-    state = {name: tensor.detach().cpu().numpy().copy() for name, tensor in model.state_dict().items()}
-    return to_spec("oneflow", model.config, state)
+def to_numpy(tensor: Tensor) -> NDArray[Any]:
+    """A copy in NumPy."""
+    return np.array(tensor.detach().cpu().numpy())
 
 
 def load_file(model: nn.Module, path: Path) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..config import MAEConfig, ViTConfig, keep_length
 from ..inputs import check_inputs, check_pooling
 from ..spec import NoTaps
-from .parts import HeadNorm, PatchEmbed, TransposedConv, blocks, raster_order
+from .blocks import HeadNorm, PatchEmbed, TransposedConv, blocks, raster_order
 from .weights import Weights, finish
 
 

@@ -12,18 +12,23 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ..initial import initial_weights
+from ..naming import Arrays, native_shapes, to_native
 from ..runtime import RuntimeProblem
 from ..spec import verify
-from ..spelling import Arrays, native_shapes, to_native, to_spec
 
 Weights = Arrays
 
 
 def finish(model: Any, weights: Weights | None) -> None:
     """End a model's construction: check its parameters against the spec, then load the weights (None: initial ones)."""
-    actual = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    actual = {name: tuple(parameter.shape) for name, parameter in named_parameters(model).items()}
     verify(native_shapes("torch", model.config), actual, "The PyTorch model")
     load_weights(model, initial_weights(model.config) if weights is None else weights)
+
+
+def named_parameters(model: nn.Module) -> dict[str, torch.Tensor]:
+    """The model's parameters by their names in its state dict."""
+    return dict(model.named_parameters())
 
 
 def load_weights(model: Any, weights: Weights) -> None:
@@ -31,12 +36,6 @@ def load_weights(model: Any, weights: Weights) -> None:
     native = to_native("torch", model.config, weights)
     # A copy: the arrays may be read-only views of a memory-mapped file, which torch warns about.
     model.load_state_dict({name: torch.from_numpy(np.array(array)) for name, array in native.items()}, strict=True)
-
-
-def weights(model: nn.Module) -> dict[str, NDArray[np.floating]]:
-    """A copy of the model's weights by spec name."""
-    state = {name: to_numpy(tensor) for name, tensor in model.state_dict().items()}
-    return to_spec("torch", model.config, state)  # type: ignore[arg-type]
 
 
 def to_numpy(tensor: torch.Tensor) -> NDArray[Any]:

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...backends.config import Config
-from ...backends.numpy.runtime import build
+from ...backends.naming import Arrays
+from ...backends.runtime import load_backend
 from ...backends.spec import Shape
-from ...backends.spelling import Arrays
 from ..limits.metrics import error, not_finite, unequal
 from ..trace import Trace, TraceProblem
 from .local_error_backward import backward_expected
@@ -52,7 +52,7 @@ class OwnTaps(Mapping[str, Array]):
 
 def oracle_model(config: Config, weights: Arrays) -> Any:
     """The float64 model whose parts are run on what the framework had. weights: by spec name."""
-    return build(config, weights, dtype="float64")
+    return load_backend("numpy").build(config, weights, dtype="float64")
 
 
 def introduced(own: OwnTaps, model: Any, gradients: bool = False) -> Iterator[tuple[str, float]]:

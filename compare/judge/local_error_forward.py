@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...backends.numpy.backward import heads
+from ...backends.numpy.blocks import Attention, Block
 from ...backends.numpy.layers import gelu, softmax
 from ...backends.numpy.model import MAE, ViT
-from ...backends.numpy.parts import Attention, Block
 from ..trace import TraceProblem
 
 Array = NDArray[Any]

@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 from ...backends.config import Config
-from ...backends.gradients import gradient_taps
+from ...backends.gradient_taps import gradient_taps
+from ...backends.naming import Arrays
 from ...backends.spec import Shape, taps
-from ...backends.spelling import Arrays
 from ..limits.findings import Finding, Judgement
 from ..limits.tolerance import ALONE, APriori, Limit, outliers, scalar_limit, tensor_limit
 from ..trace import Trace

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ...backends.config import Config
-from ...backends.gradients import backward_taps
+from ...backends.gradient_taps import backward_taps
 from ...backends.spec import Tap
 from . import forward
 from .subject import Named, Subject, emptied

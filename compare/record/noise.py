@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...backends.config import Config
-from ...backends.gradients import backward_taps
+from ...backends.gradient_taps import backward_taps
 from ...backends.spec import taps
 from ...files.errors import Problem
 from ..limits.metrics import U

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, replace
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,9 @@ from numpy.typing import NDArray
 
 from ...backends.config import Config, MAEConfig, keep_length
 from ...backends.initial import initial_weights
+from ...backends.naming import Arrays
 from ...backends.presets import model_config
-from ...backends.runtime import Runtime, load_backend
-from ...backends.spelling import Arrays
+from ...backends.runtime import Recorder, Runtime, load_backend, plain
 from ...convert.checkpoint import content_hash, open_checkpoint
 from ...convert.targets import is_native
 from ...files.errors import Problem
@@ -90,7 +91,7 @@ def record(run: Run, spoil: Callable[[Runtime, Any], None] = _unspoilt) -> None:
         "twin": run.twin,
         "kernel_noise": run.kernel_noise,
     }
-    subject = Subject(run, runtime, model, config, inputs, _spoilt(run, config))
+    subject = Subject(run, runtime, model, config, inputs, _recorder(run, config))
     with _order(run):
         tensors = ((name, array) for name, array in recorded(subject) if selects(run.taps, name))
         write_trace(run.out, manifest, tensors)
@@ -137,10 +138,9 @@ def _order(run: Run) -> Any:
     return summed_in_chains(run.twin)
 
 
-def _spoilt(run: Run, config: Config) -> dict[str, Any]:
-    """What makes NumPy's run a noisy one; nothing for every other."""
+def _recorder(run: Run, config: Config) -> Recorder:
+    """What makes the dictionaries of a run: noisy ones where it has kernel noise."""
     if run.kernel_noise is None:
-        return {}
+        return plain
     known = operations(config)
-    noise = parse_noise(run.kernel_noise, set(known.values()))
-    return {"out": NoisyTaps(noise, known), "dy": NoisyTaps(noise, known, "dy/")}
+    return partial(NoisyTaps, parse_noise(run.kernel_noise, set(known.values())), known)

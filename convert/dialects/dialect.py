@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ...backends.config import Config
+from ...backends.naming import Spelling
 from ...backends.spec import Shape
-from ...backends.spelling import Spelling
 from ..tensors import Tensor
 from .contents import Contents
 

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from ...backends.config import Config, MAEConfig
 from ...backends.initial import sinusoid_table
+from ...backends.naming import Spelling
 from ...backends.spec import Shape
-from ...backends.spelling import Spelling
 from ..tensors import CheckpointProblem, Tensor, cast, of_array
 from .dialect import EXACT, Dialect, Shapes, Sign, Tensors
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ...backends.spelling import Names, Spelling
+from ...backends.naming import Names, Spelling
 from .contents import Contents
 from .dialect import OFFICIAL_NUMERICS, OFFICIAL_PARTS, Dialect, Sign
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ...backends.spelling import Spelling
+from ...backends.naming import Spelling
 from .dialect import MINDSPORE_TRAINING, OFFICIAL_NUMERICS, OFFICIAL_PARTS, PLAIN_IMAGES, Dialect, Sign
 from .native import ALL
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...backends.spelling import Spelling
+from ...backends.naming import Spelling
 from .dialect import OFFICIAL_NUMERICS, OFFICIAL_PARTS, PLAIN_IMAGES, Dialect, Sign
 
 _ENCODER = {

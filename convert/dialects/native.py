@@ -7,7 +7,7 @@ import re
 import numpy as np
 
 from ...backends.config import Config
-from ...backends.spelling import NATIVE, Spelling
+from ...backends.naming import NATIVE, Spelling
 from ..tensors import Tensor, of_array
 from .contents import Contents
 from .dialect import (

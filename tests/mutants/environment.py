@@ -60,20 +60,20 @@ FAULTS = (
         located_at="blocks.0.attn.qkv",
         about="The GPU rounds what it multiplies to 11 bits, and nobody switched that off.",
         size=2.0**-12,
-        edits=in_all("parts", _DEFINED, ("self.qkv(x)", "self.qkv(rounded(x))")),
+        edits=in_all("blocks", _DEFINED, ("self.qkv(x)", "self.qkv(rounded(x))")),
     ),
     _fault(
         "TF32 in the attention scores",
         located_at="blocks.0.attn.softmax",
         about="TF32 was switched off for linear layers, and not for batched products.",
         size=2.0**-12,
-        edits=in_all("parts", _DEFINED, ("  # each [N, H, T, D/H]", "\n        q, k = rounded(q), rounded(k)")),
+        edits=in_all("blocks", _DEFINED, ("  # each [N, H, T, D/H]", "\n        q, k = rounded(q), rounded(k)")),
     ),
     _fault(
         "float16 accumulation",
         located_at="blocks.0.attn.proj",
         about="Sums of products are kept in float16.",
         size=2.0**-12,
-        edits=in_each("parts", numpy=_summed("matmul(attn, v)"), **dict.fromkeys(_OTHERS, _summed("(attn @ v)"))),
+        edits=in_each("blocks", numpy=_summed("matmul(attn, v)"), **dict.fromkeys(_OTHERS, _summed("(attn @ v)"))),
     ),
 )

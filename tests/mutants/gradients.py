@@ -33,7 +33,7 @@ def _half_a_softmax() -> Edits:
         for name, text in _SOFTMAX.items()
     }
     of_numpy = ("y * (dy - (dy * y).sum(axis=-1, keepdims=True))", "y * dy")
-    return {**in_each("parts", **edits), **in_each("backward", numpy=of_numpy)}
+    return {**in_each("blocks", **edits), **in_each("backward", numpy=of_numpy)}
 
 
 def _scaled() -> Edits:

@@ -21,14 +21,14 @@ NORMS = (
         located_at="blocks.1.norm1",
         about="One of the blocks got 1e-5 for 1e-6.",
         size=_EPS,
-        edits=in_all("parts", _ONE_BLOCK),
+        edits=in_all("blocks", _ONE_BLOCK),
     ),
     _fault(
         "layer norm eps of PyTorch",
         located_at="blocks.0.norm1",
         about="The default of PyTorch, MegEngine and OneFlow, 1e-5, was left in every block.",
         size=_EPS,
-        edits=in_all("parts", ("eps=norm_eps", "eps=1e-5")),
+        edits=in_all("blocks", ("eps=norm_eps", "eps=1e-5")),
         needs={"norm_eps": 1e-6, "block_norm_eps": None},
     ),
     _fault(
@@ -36,7 +36,7 @@ NORMS = (
         located_at="blocks.0.norm1",
         about="The default of MindSpore, 1e-7, was left in every block.",
         size=9e-7,
-        edits=in_all("parts", ("eps=norm_eps", "eps=1e-7")),
+        edits=in_all("blocks", ("eps=norm_eps", "eps=1e-7")),
         needs={"norm_eps": 1e-6, "block_norm_eps": None},
     ),
     _fault(
@@ -90,7 +90,7 @@ NORMS = (
         located_at="head_norm",
         about="The running variance was taken for a standard deviation.",
         edits=in_each(
-            "parts",
+            "blocks",
             numpy=("np.sqrt(self.var + self.eps)", "self.var"),
             torch=("torch.sqrt(self.var + self.eps)", "self.var"),
             megengine=("F.sqrt(self.var + self.eps)", "self.var"),
@@ -127,7 +127,7 @@ ACTIVATIONS = (
         located_at="blocks.0.mlp.gelu",
         about="The tanh approximation was taken for the exact GELU.",
         edits=in_each(
-            "parts",
+            "blocks",
             **_activation(
                 numpy=_TANH.format("np"),
                 torch='F.gelu(x, approximate="tanh")',
@@ -142,7 +142,7 @@ ACTIVATIONS = (
         located_at="blocks.0.mlp.gelu",
         about="x sigmoid(1.702 x), as CLIP has it, was taken for GELU.",
         edits=in_each(
-            "parts",
+            "blocks",
             **_activation(
                 numpy="x / (1 + np.exp(-1.702 * x))",
                 **{name: f"x * {module}.sigmoid(1.702 * x)" for name, module in _SIGMOID.items()},
@@ -153,7 +153,7 @@ ACTIVATIONS = (
         "gelu missing",
         located_at="blocks.0.mlp.gelu",
         about="The two linear layers of an MLP follow each other.",
-        edits=in_each("parts", **_activation(**dict.fromkeys(_GELU, "x"))),
+        edits=in_each("blocks", **_activation(**dict.fromkeys(_GELU, "x"))),
     ),
 )
 
@@ -170,19 +170,19 @@ ATTENTION = (
         "attention scale off by 1e-5",
         about="The scale was rounded on its way through a config file.",
         size=1e-5,
-        edits=in_all("parts", (_SCALE, f"{_SCALE} * (1 + 1e-5)")),
+        edits=in_all("blocks", (_SCALE, f"{_SCALE} * (1 + 1e-5)")),
     ),
     _of_block(
         "attention scale of the whole width",
         about="1/sqrt(D) for 1/sqrt(D/H).",
-        edits=in_all("parts", (_SCALE, "dim**-0.5")),
+        edits=in_all("blocks", (_SCALE, "dim**-0.5")),
     ),
-    _of_block("attention scale missing", about="Scores are not scaled.", edits=in_all("parts", (_SCALE, "1.0"))),
+    _of_block("attention scale missing", about="Scores are not scaled.", edits=in_all("blocks", (_SCALE, "1.0"))),
     _of_block(
         "qkv interleaved by heads",
         about="The fused matrix was read as (head, 3, d), as Megatron and LiBai order it, not as (3, head, d).",
         edits=in_all(
-            "parts",
+            "blocks",
             ("N, T, 3, self.num_heads, D // self.num_heads", "N, T, self.num_heads, 3, D // self.num_heads"),
             ("(2, 0, 3, 1, 4)", "(3, 0, 2, 1, 4)"),
         ),
@@ -190,13 +190,13 @@ ATTENTION = (
     _of_block(
         "q and v swapped",
         about="The fused matrix was read in the order v, k, q.",
-        edits=in_all("parts", ("q, k, v = x", "v, k, q = x")),
+        edits=in_all("blocks", ("q, k, v = x", "v, k, q = x")),
     ),
     _of_block(
         "softmax over the queries",
         about="The softmax runs over the wrong axis.",
         edits=in_each(
-            "parts",
+            "blocks",
             numpy=("= softmax(attn)", "= softmax(attn.swapaxes(-2, -1)).swapaxes(-2, -1)"),
             torch=("softmax(dim=-1)", "softmax(dim=-2)"),
             megengine=("F.softmax(attn, axis=-1)", "F.softmax(attn, axis=-2)"),
@@ -208,25 +208,25 @@ ATTENTION = (
         "heads not put side by side",
         located_at="blocks.0.attn.proj",
         about="The heads' outputs are reshaped without bringing head and token into order.",
-        edits=in_each("parts", **{name: (text, text[: text.rindex(".")]) for name, text in _MIXED.items()}),
+        edits=in_each("blocks", **{name: (text, text[: text.rindex(".")]) for name, text in _MIXED.items()}),
     ),
     _fault(
         "qkv bias dropped",
         located_at="blocks.0.attn.qkv",
         about="The fused layer was built without a bias.",
-        edits=in_all("parts", ("self.qkv(x)", "self.qkv(x) - self.qkv.bias")),
+        edits=in_all("blocks", ("self.qkv(x)", "self.qkv(x) - self.qkv.bias")),
     ),
     _fault(
         "residual from the normalised input",
         located_at="blocks.0.residual",
         about="A post-norm block was written where the model has pre-norm ones.",
-        edits=in_all("parts", ("= x + self.attn(y, ", "= y + self.attn(y, ")),
+        edits=in_all("blocks", ("= x + self.attn(y, ", "= y + self.attn(y, ")),
     ),
     _fault(
         "residual missing",
         located_at="blocks.0",
         about="The MLP's output is not added to its input.",
-        edits=in_all("parts", ("= x + self.mlp(", "= self.mlp(")),
+        edits=in_all("blocks", ("= x + self.mlp(", "= self.mlp(")),
     ),
 )
 

@@ -13,14 +13,14 @@ PATCHES = (
         "convolution bias dropped",
         located_at="patch_embed",
         about="The patch embedding was built without a bias.",
-        edits=in_all("parts", ("self.proj(imgs)", "self.proj(imgs) - self.proj.bias.reshape(-1, 1, 1)")),
+        edits=in_all("blocks", ("self.proj(imgs)", "self.proj(imgs) - self.proj.bias.reshape(-1, 1, 1)")),
     ),
     _fault(
         "patches counted down the columns",
         located_at="patch_embed",
         about="Height and width of the grid of patches were exchanged.",
         edits=in_each(
-            "parts",
+            "blocks",
             numpy=("x.reshape(*x.shape[:2], -1)", "x.swapaxes(2, 3).reshape(*x.shape[:2], -1)"),
             torch=("x.flatten(2)", "x.transpose(2, 3).flatten(2)"),
             megengine=("F.flatten(x, 2)", "F.flatten(x.transpose(0, 1, 3, 2), 2)"),
@@ -129,7 +129,7 @@ DECODER = (
         located_at="pred",
         about="The transposed convolution's own order, channel, row, column, was kept.",
         edits=in_each(
-            "parts",
+            "blocks",
             **{
                 name: (f"{permute}{_WEIGHT_OF_HEAD}", "reshape(-1, p * p * C)")
                 for name, permute in (

@@ -8,7 +8,7 @@ from .planting import Fault, Pair, in_all, in_each
 
 _fault = partial(Fault, level="optimizer")
 
-_DECAY = "decay_of(model.config, settings)"
+_DECAY = "0.0 if p.name in spared else settings.weight_decay"
 _OTHERS = ("numpy", "megengine", "mindspore", "oneflow")
 _CLIP = "torch.nn.utils.clip_grad_norm_(parameters.values(), clip)"
 
@@ -115,13 +115,13 @@ GROUPS = (
         "decay of biases and norms",
         located_at="optimizer/decay",
         about="One group for all parameters, as optimizers have by default.",
-        edits=in_all("optimizer", (_DECAY, f"dict.fromkeys({_DECAY}, settings.weight_decay)")),
+        edits=in_all("backends.optimization", (_DECAY, "settings.weight_decay")),
     ),
     _fault(
         "tokens spared from decay",
         located_at="optimizer/decay",
         about="The fine-tuning rule, which spares the tokens, was taken for pre-training's.",
-        edits=in_all("optimizer", (_DECAY, f'{{n: 0.0 if "token" in n else d for n, d in {_DECAY}.items()}}')),
+        edits=in_all("backends.optimization", (_DECAY, _DECAY.replace("spared", 'spared or "token" in p.name'))),
     ),
     _fault(
         "fixed positions trained",

@@ -1,7 +1,7 @@
 """What the models in model.py are made of, in MegEngine.
 
 Shapes: N batch, L patches, K kept patches, T tokens, D width, E decoder width, H heads, P values in a patch.
-The five parts.py files read alike line for line, as the five model.py files do.
+The five blocks.py files read alike line for line, as the five model.py files do.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import megengine.functional as F
 import megengine.module as M
 from megengine import Tensor
 
-from .layers import LayerNorm, arange, contiguous
+from .workarounds import LayerNorm, arange, contiguous
 
 
 class PatchEmbed(M.Module):

@@ -1,14 +1,14 @@
-"""What the models in model.py are made of, in PyTorch.
+"""What the models in model.py are made of, in OneFlow.
 
 Shapes: N batch, L patches, K kept patches, T tokens, D width, E decoder width, H heads, P values in a patch.
-The five parts.py files read alike line for line, as the five model.py files do.
+The five blocks.py files read alike line for line, as the five model.py files do.
 """
 
 from __future__ import annotations
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+import oneflow as flow
+import oneflow.nn.functional as F
+from oneflow import Tensor, nn
 
 
 class PatchEmbed(nn.Module):
@@ -92,8 +92,8 @@ class TransposedConv(nn.Module):
 
     def __init__(self, in_dim: int, out_chans: int, patch_size: int):
         super().__init__()
-        self.weight = nn.Parameter(torch.zeros(in_dim, out_chans, patch_size, patch_size))
-        self.bias = nn.Parameter(torch.zeros(out_chans))
+        self.weight = nn.Parameter(flow.zeros(in_dim, out_chans, patch_size, patch_size))
+        self.bias = nn.Parameter(flow.zeros(out_chans))
 
     def forward(self, x: Tensor) -> Tensor:
         """x [N, L, in] to [N, L, P], each patch in the order row, column, channel."""
@@ -110,17 +110,17 @@ class HeadNorm(nn.Module):
     def __init__(self, dim: int, eps: float):
         super().__init__()
         self.eps = eps
-        self.mean = nn.Parameter(torch.zeros(dim), requires_grad=False)
-        self.var = nn.Parameter(torch.zeros(dim), requires_grad=False)
+        self.mean = nn.Parameter(flow.zeros(dim), requires_grad=False)
+        self.var = nn.Parameter(flow.zeros(dim), requires_grad=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """x [N, D] to [N, D]."""
-        return (x - self.mean) / torch.sqrt(self.var + self.eps)
+        return (x - self.mean) / flow.sqrt(self.var + self.eps)
 
 
 def raster_order(ids_shuffle: Tensor, K: int) -> Tensor:
     """The first image's K kept patches, then its removed ones, each in raster order, for the whole batch [N, L]."""
     N, L = ids_shuffle.shape
-    removed = torch.argsort(ids_shuffle[:1], dim=1) >= K  # [1, L]
-    order = torch.argsort(torch.arange(L, device=ids_shuffle.device) + L * removed, dim=1)  # [1, L]
+    removed = flow.argsort(ids_shuffle[:1], dim=1) >= K  # [1, L]
+    order = flow.argsort(flow.arange(L, device=ids_shuffle.device) + L * removed, dim=1)  # [1, L]
     return order.expand(N, -1)

@@ -1,79 +1,79 @@
-"""What the models in model.py are made of, in OneFlow.
+"""What the models in model.py are made of, in MindSpore.
 
 Shapes: N batch, L patches, K kept patches, T tokens, D width, E decoder width, H heads, P values in a patch.
-The five parts.py files read alike line for line, as the five model.py files do.
+The five blocks.py files read alike line for line, as the five model.py files do.
 """
 
 from __future__ import annotations
 
-import oneflow as flow
-import oneflow.nn.functional as F
-from oneflow import Tensor, nn
+from mindspore import Parameter, Tensor, nn, ops
+
+from .workarounds import LayerNorm, PatchConv, constant, zeros
 
 
-class PatchEmbed(nn.Module):
+class PatchEmbed(nn.Cell):
     """Cut an image into patches and project each: a convolution whose stride is its kernel."""
 
     def __init__(self, in_chans: int, dim: int, patch_size: int):
         super().__init__()
-        self.proj = nn.Conv2d(in_chans, dim, patch_size, stride=patch_size)
+        self.proj = PatchConv(in_chans, dim, patch_size)
 
-    def forward(self, imgs: Tensor) -> Tensor:
+    def construct(self, imgs: Tensor) -> Tensor:
         """imgs [N, C, height, width] to tokens [N, L, D]."""
         x = self.proj(imgs)  # [N, D, rows, columns]
-        return x.flatten(2).transpose(1, 2)  # [N, L, D]
+        return x.flatten(2).swapaxes(1, 2)  # [N, L, D]
 
 
-class Attention(nn.Module):
+class Attention(nn.Cell):
     """Multi-head self-attention with one fused qkv matrix."""
 
     def __init__(self, dim: int, num_heads: int):
         super().__init__()
         self.num_heads = num_heads
         self.scale = (dim // num_heads) ** -0.5
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.proj = nn.Linear(dim, dim)
+        self.qkv = nn.Dense(dim, 3 * dim)
+        self.proj = nn.Dense(dim, dim)
 
-    def forward(self, x: Tensor, out: dict[str, Tensor], name: str) -> Tensor:
+    def construct(self, x: Tensor, out: dict[str, Tensor], name: str) -> Tensor:
         """x [N, T, D] to [N, T, D]."""
         N, T, D = x.shape
         x = out[f"{name}.qkv"] = self.qkv(x)  # [N, T, 3D]
         x = x.reshape(N, T, 3, self.num_heads, D // self.num_heads)
         q, k, v = x.permute(2, 0, 3, 1, 4)  # each [N, H, T, D/H]
-        attn = q @ k.transpose(-2, -1) * self.scale  # [N, H, T, T]
-        attn = out[f"{name}.softmax"] = attn.softmax(dim=-1)
-        x = (attn @ v).transpose(1, 2).reshape(N, T, D)
+        attn = q @ k.swapaxes(-2, -1) * constant(self.scale, x)  # [N, H, T, T]
+        attn = out[f"{name}.softmax"] = ops.softmax(attn, axis=-1)
+        x = (attn @ v).swapaxes(1, 2).reshape(N, T, D)
         x = out[f"{name}.proj"] = self.proj(x)
         return x
 
 
-class Mlp(nn.Module):
+class Mlp(nn.Cell):
     """Two linear layers with the exact (erf) GELU between them."""
 
     def __init__(self, dim: int, hidden_dim: int):
         super().__init__()
-        self.fc1 = nn.Linear(dim, hidden_dim)
-        self.fc2 = nn.Linear(hidden_dim, dim)
+        self.fc1 = nn.Dense(dim, hidden_dim)
+        self.fc2 = nn.Dense(hidden_dim, dim)
 
-    def forward(self, x: Tensor, out: dict[str, Tensor], name: str) -> Tensor:
+    def construct(self, x: Tensor, out: dict[str, Tensor], name: str) -> Tensor:
         """x [N, T, D] to [N, T, D]."""
         x = out[f"{name}.fc1"] = self.fc1(x)  # [N, T, 4D]
-        x = out[f"{name}.gelu"] = F.gelu(x)
+        x = out[f"{name}.gelu"] = ops.gelu(x, approximate="none")
         x = out[f"{name}.fc2"] = self.fc2(x)
         return x
 
 
-class Block(nn.Module):
+class Block(nn.Cell):
     """A pre-norm transformer block."""
 
     def __init__(self, dim: int, num_heads: int, hidden_dim: int, norm_eps: float):
         super().__init__()
-        self.norm1 = nn.LayerNorm(dim, eps=norm_eps)
+        self.norm1 = LayerNorm(dim, eps=norm_eps)
         self.attn = Attention(dim, num_heads)
-        self.norm2 = nn.LayerNorm(dim, eps=norm_eps)
+        self.norm2 = LayerNorm(dim, eps=norm_eps)
         self.mlp = Mlp(dim, hidden_dim)
 
-    def forward(self, x: Tensor, out: dict[str, Tensor], name: str) -> Tensor:
+    def construct(self, x: Tensor, out: dict[str, Tensor], name: str) -> Tensor:
         """x [N, T, D] to [N, T, D]."""
         y = out[f"{name}.norm1"] = self.norm1(x)
         x = out[f"{name}.residual"] = x + self.attn(y, out, f"{name}.attn")
@@ -82,20 +82,20 @@ class Block(nn.Module):
         return x
 
 
-def blocks(depth: int, dim: int, num_heads: int, hidden_dim: int, norm_eps: float) -> nn.ModuleList:
+def blocks(depth: int, dim: int, num_heads: int, hidden_dim: int, norm_eps: float) -> nn.CellList:
     """A stack of equal blocks."""
-    return nn.ModuleList([Block(dim, num_heads, hidden_dim, norm_eps) for _ in range(depth)])
+    return nn.CellList([Block(dim, num_heads, hidden_dim, norm_eps) for _ in range(depth)])
 
 
-class TransposedConv(nn.Module):
+class TransposedConv(nn.Cell):
     """A transposed convolution whose stride is its kernel: every patch by itself, as one matrix product."""
 
     def __init__(self, in_dim: int, out_chans: int, patch_size: int):
         super().__init__()
-        self.weight = nn.Parameter(flow.zeros(in_dim, out_chans, patch_size, patch_size))
-        self.bias = nn.Parameter(flow.zeros(out_chans))
+        self.weight = Parameter(zeros(in_dim, out_chans, patch_size, patch_size))
+        self.bias = Parameter(zeros(out_chans))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def construct(self, x: Tensor) -> Tensor:
         """x [N, L, in] to [N, L, P], each patch in the order row, column, channel."""
         N, L, _ = x.shape
         _, C, p, _ = self.weight.shape
@@ -104,23 +104,23 @@ class TransposedConv(nn.Module):
         return x.reshape(N, L, p * p * C)
 
 
-class HeadNorm(nn.Module):
+class HeadNorm(nn.Cell):
     """Batch norm by running statistics, as in evaluation, without scale and shift (the official linear probe's)."""
 
     def __init__(self, dim: int, eps: float):
         super().__init__()
         self.eps = eps
-        self.mean = nn.Parameter(flow.zeros(dim), requires_grad=False)
-        self.var = nn.Parameter(flow.zeros(dim), requires_grad=False)
+        self.mean = Parameter(zeros(dim), requires_grad=False)
+        self.var = Parameter(zeros(dim), requires_grad=False)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def construct(self, x: Tensor) -> Tensor:
         """x [N, D] to [N, D]."""
-        return (x - self.mean) / flow.sqrt(self.var + self.eps)
+        return (x - self.mean) / ops.sqrt(self.var + constant(self.eps, x))
 
 
 def raster_order(ids_shuffle: Tensor, K: int) -> Tensor:
     """The first image's K kept patches, then its removed ones, each in raster order, for the whole batch [N, L]."""
     N, L = ids_shuffle.shape
-    removed = flow.argsort(ids_shuffle[:1], dim=1) >= K  # [1, L]
-    order = flow.argsort(flow.arange(L, device=ids_shuffle.device) + L * removed, dim=1)  # [1, L]
-    return order.expand(N, -1)
+    removed = ops.argsort(ids_shuffle[:1], axis=1) >= K  # [1, L]
+    order = ops.argsort(ops.arange(L) + L * removed.astype(ids_shuffle.dtype), axis=1)  # [1, L]
+    return order.broadcast_to((N, -1))

@@ -1,7 +1,7 @@
 """How a framework or a project spells the spec in its own state dict: names and layouts, as data.
 
 Plain data, so that a checkpoint can be converted without the framework. Only the way from the spec to the spelling is
-written, and only what differs from the official names; the way back is derived (convert/identify.py).
+written, and only what differs from the official names; whoever reads a state dict derives the way back from it.
 """
 
 from __future__ import annotations
