@@ -54,7 +54,16 @@ def test_recording_a_file_runs_nothing_of_it(framework: str, tmp_path: Path) -> 
     path, ran = harmful(tmp_path, framework), stranger(tmp_path)
     np.savez(tmp_path / "inputs.npz", **random_inputs(CONFIG))
     words = ("record", "--framework", framework, "-m", MODEL, "--weights", path, "--level", "weights")
-    command = [sys.executable, "-m", "polymae", *words, "--inputs", tmp_path / "inputs.npz", "--out", tmp_path / "t.npz"]
+    command = [
+        sys.executable,
+        "-m",
+        "polymae",
+        *words,
+        "--inputs",
+        tmp_path / "inputs.npz",
+        "--out",
+        tmp_path / "t.npz",
+    ]
     # MindSpore's import, in another test, leaves a variable in the environment with which OneFlow cannot be imported.
     clean = {name: value for name, value in os.environ.items() if not name.startswith("PROTOCOL_BUFFERS_")}
     children.run(command, check=True, text=True, env=clean | {"PYTHONPATH": str(tmp_path)})
