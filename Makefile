@@ -22,7 +22,7 @@ demo: setup ## run every framework on two photographs and report how they agree,
 test: setup ## lint, types and tests; all of them run, any failure fails, what was not tested is said (ARGS="..." goes to pytest)
 	@$(HERE) failed=0; \
 	$(LINT); \
-	.venv/bin/pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS) || failed=1; \
+	.venv/bin/pytest -n auto --maxprocesses 4 --dist loadfile --durations=25 $(ARGS) || failed=1; \
 	exit $$failed
 
 test-long: setup ## only the tests that draw their examples, thirty times as many (ARGS="...")

@@ -1,4 +1,7 @@
-"""Environments of other Pythons, with PolyMAE's wheel and what it needs, and nothing of the joint environment."""
+"""Environments of other Pythons, with PolyMAE's wheel and what it needs, and nothing of the joint environment.
+
+As a script it prints the files of tests that need NumPy alone.
+"""
 
 from __future__ import annotations
 
@@ -99,3 +102,7 @@ def run(python: Path, *words: str | Path, cwd: Path, **variables: str) -> subpro
     ours = ("PYTHON", "POLYMAE", "PYTEST", "CI", "VIRTUAL_ENV")
     clean = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     return children.run([python, *words], text=True, cwd=cwd, env=clean | variables)
+
+
+if __name__ == "__main__":
+    print(*NUMPY_ALONE, sep="\n")
