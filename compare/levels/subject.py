@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from numpy.typing import NDArray
 
 from ...backends.config import Config
-from ...backends.runtime import Recorded, Runtime
+from ...backends.runtime import Recorded, Recorder, Runtime, plain
 from ..options import Run
 from ..trace import Inputs
 
@@ -26,9 +26,7 @@ class Subject:
     model: Any
     config: Config
     inputs: Inputs
-    spoilt: Mapping[str, Any] = field(
-        default_factory=dict
-    )  # for NumPy's run: dictionaries that spoil what they are given
+    recorder: Recorder = plain  # makes the dictionaries of its pass
 
     @cached_property
     def one_pass(self) -> Recorded:
@@ -37,7 +35,7 @@ class Subject:
         What was written is taken out of it, so that no tensor stays in memory for longer than it has to.
         """
         backward = "gradients" in self.run.levels
-        return self.runtime.run(self.model, self.inputs, self.run.mask_ratio, backward, **self.spoilt)
+        return self.runtime.run(self.model, self.inputs, self.run.mask_ratio, backward, self.recorder)
 
 
 def emptied(prefix: str, arrays: dict[str, NDArray[Any]]) -> Iterator[Named]:
