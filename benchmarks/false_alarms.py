@@ -39,7 +39,7 @@ from polymae.compare.verdict import judge_traces
 from polymae.convert.writing import write_checkpoint
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
-from mutants.subjects import trained_weights
+from mutants.models import trained_weights
 
 MODEL = "mae_vit_test_patch8"
 # Sums as long as in base/16 (512, 768, 2048 and 3072 terms) in a model that runs in seconds.

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
-from mutants.elsewhere import USUAL, side_by_side
+from mutants.usual_checks import USUAL, side_by_side
 
 
 def main(port: str = "numpy") -> None:

@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from ..hub.resolve import Source
 
 _NAME = "a name or file name of `polymae weights list`, a URL, or a Hugging Face id (owner/name)"
-_WIDTH = 118  # columns of what is printed under the table
+_WIDTH = 118  # columns of the text under the table
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of `polymae weights` and of what it does."""
+    """The arguments of `polymae weights` and of its actions."""
     action = actions_of(parser, "weights")
     listing = action("list", _list, "list every published checkpoint, and what is kept on this machine")
     listing.add_argument("--json", action="store_true", help="machine-readable output with everything that is known")
@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do what was asked and return 0; 1 where a file that was verified differs."""
+    """Run the action and return 0; 1 if a file that was verified differs."""
     return int(args.work(args))
 
 
@@ -62,7 +62,7 @@ def _list(args: argparse.Namespace) -> int:
     here = cached()
     rows: list[dict[str, Any]] = []
     for row in published().values():
-        found = Source(row=row, huggingface=row.huggingface).kept()
+        path = Source(row=row, huggingface=row.huggingface).kept()
         facts = {
             **asdict(row),
             "address": shown(row.address),
@@ -70,7 +70,7 @@ def _list(args: argparse.Namespace) -> int:
             "path": shown(row.path),
             "holds": row.holds,
         }
-        rows.append({**facts, "cached": None if found is None else str(found)})
+        rows.append({**facts, "cached": None if path is None else str(path)})
     if args.json:
         print(json.dumps({"home": str(home()), "published": rows, "cached": [_facts(one) for one in here]}, indent=2))
         return 0
@@ -96,22 +96,22 @@ def _print_table(rows: Sequence[dict[str, Any]]) -> None:
     for row in rows:
         names.setdefault(row["licence"], []).append(row["name"])
     *few, most = sorted(names, key=lambda licence: len(names[licence]))
-    said = [f"{in_words(licence)}: {', '.join(names[licence])}" for licence in few]
-    said.append(f"{in_words(most)}: all{' others' if few else ''}")
-    print("\n".join(textwrap.wrap(f"Licences: {'; '.join(said)}.", _WIDTH)))
+    licences = [f"{in_words(licence)}: {', '.join(names[licence])}" for licence in few]
+    licences.append(f"{in_words(most)}: all{' others' if few else ''}")
+    print("\n".join(textwrap.wrap(f"Licences: {'; '.join(licences)}.", _WIDTH)))
 
 
 def _path(args: argparse.Namespace) -> int:
     from ..files.urls import shown
 
     source = _meant(args.name)
-    found = source.kept()
-    if found is None:
+    path = source.kept()
+    if path is None:
         name = shown(args.name)
         command = f"polymae weights download {name}" + (f" --framework {args.framework}" if args.framework else "")
         whole = "" if name == args.name else ", with its login and query"
         raise Problem(f"{source.why_not() or f'{name} is not in the cache.'} To have it: {command}{whole}")
-    print(_as_native(found, args.framework))
+    print(_as_native(path, args.framework))
     return 0
 
 
@@ -127,19 +127,19 @@ def _verify(args: argparse.Namespace) -> int:
 
     chosen = _chosen(args.names)
     rows, status = [], 0
-    for found in verify(chosen):
-        status = 1 if found.problems else status
+    for result in verify(chosen):
+        status = 1 if result.problems else status
         measured = {
-            name: found.measured and getattr(found.measured, name) for name in ("bytes", "md5", "sha256", "hash")
+            name: result.measured and getattr(result.measured, name) for name in ("bytes", "md5", "sha256", "hash")
         }
-        rows.append({**_facts(found.cached), "problems": list(found.problems), "measured": measured})
+        rows.append({**_facts(result.cached), "problems": list(result.problems), "measured": measured})
         if not args.json:
-            right = "WRONG" if found.problems else "right" if found.measured else "-----"
-            print(f"{found.cached.path}\n    {right}  {found.cached.description}, {found.cached.name}")
+            right = "WRONG" if result.problems else "right" if result.measured else "-----"
+            print(f"{result.cached.path}\n    {right}  {result.cached.description}, {result.cached.name}")
             for name, value in measured.items():
                 if value:
                     print(f"    {name:<7}{value}")
-            for problem in found.problems:
+            for problem in result.problems:
                 print(f"    {problem}")
     if args.json:
         print(json.dumps(rows, indent=2))
@@ -167,7 +167,7 @@ def _clear(args: argparse.Namespace) -> int:
 
 
 def _chosen(names: Sequence[str]) -> list[Cached]:
-    """What of the cache is meant, with what was converted from it. Raises Problem for a name of which nothing is there."""
+    """The entries of the cache that belong to these names, or all. Raises Problem for a name of which nothing is kept."""
     from ..files.urls import shown
     from ..hub.inventory import cached, original
 
@@ -185,7 +185,7 @@ def _chosen(names: Sequence[str]) -> list[Cached]:
 
 
 def _meant(name: str) -> Source:
-    """What can be downloaded under a name. Raises Problem, with the nearest names, for nothing."""
+    """The source of a name. Raises Problem, with the nearest names, for an unknown one."""
     from ..files.urls import shown
     from ..hub.registry import nearest, published
     from ..hub.resolve import remote

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ..backends.spec import Tap
     from ..files.errors import Problem
-    from .api.calls import displaced, rounded, widened
+    from .api.callables import displaced, rounded, widened
     from .api.chained import chained
     from .api.library import assert_parity, parity, parity_of_traces, save_trace
     from .api.modules import tapped

@@ -22,7 +22,7 @@ from .loading import Size, load
 from .registry import of_model
 
 Entry = Callable[..., Any]
-# Whose hub is calling: the module that runs a hubconf.py, and the framework that its users expect.
+# The module of each hub that runs a hubconf.py, and the framework that its users expect.
 _HUBS = {"torch.hub": "torch", "oneflow.hub": "oneflow", "megengine.hub.hub": "megengine"}
 _ARGUMENTS = """
     pretrained: False (initial weights){published},
@@ -30,14 +30,14 @@ _ARGUMENTS = """
     framework: torch, megengine, mindspore, oneflow or numpy; left out, the one whose hub this is.
     image_size: pixels, or (height, width); the position tables are interpolated. device: "cpu" or "cuda". dtype: "float32".
     Other settings of the model: {own}.
-    Raises polymae.files.errors.Problem where something is not to be had; it says what to do.
+    Raises polymae.files.errors.Problem if something cannot be had; it says what to do.
 """
 
 
 def list_models() -> list[str]:
     """Every model for people by name, the official long names included.
 
-    The small ones of the tests, which `load` takes as well, only where the user's own list ($POLYMAE_REGISTRY) has weights
+    The small ones of the tests, which `load` takes as well, only if the user's own list ($POLYMAE_REGISTRY) has weights
     of them.
     """
     return sorted([*(name for name in NAMED if name not in FOR_TESTS or _published(name, False)), *ALIASES])
@@ -57,14 +57,14 @@ def calling_hub() -> str | None:
 def entries(default: str | None) -> dict[str, Entry]:
     """Every entry by name: each named model, the paper's again for each framework (torch_mae_...), and MAE.
 
-    default: the framework of those that are not named after one; None: they have to be told (framework=...).
+    default: the framework of those that are not named after one; None: framework=... must be given.
     """
-    found: dict[str, Entry] = {"MAE": _constructor(default)}
+    by_name: dict[str, Entry] = {"MAE": _constructor(default)}
     for name in list_models():
-        found[name] = _entry(name, name, default)
+        by_name[name] = _entry(name, name, default)
         for framework in FRAMEWORKS if name in PRESETS or name in ALIASES else ():
-            found[f"{framework}_{name}"] = _entry(f"{framework}_{name}", name, framework)
-    return found
+            by_name[f"{framework}_{name}"] = _entry(f"{framework}_{name}", name, framework)
+    return by_name
 
 
 def _entry(entry: str, model: str, default: str | None) -> Entry:
@@ -78,14 +78,14 @@ def _entry(entry: str, model: str, default: str | None) -> Entry:
 
 
 def unknown(name: str) -> Problem:
-    """What to raise for a name that is none of the entries."""
+    """The error for a name that is none of the entries."""
     known = ["MAE", *list_models()]
     near = get_close_matches(name, known, n=3) or known
     return Problem(f"There is no model {name!r} here. Nearest names: {', '.join(near)}.")
 
 
 def require_framework(framework: str | None, entry: str) -> str:
-    """The framework that was asked for. Raises Problem where it was left out and no hub is calling."""
+    """The framework that was asked for. Raises Problem if it was left out and no hub is calling."""
     if framework is None:
         raise Problem(
             f"{entry} was not called by a hub, so say for which framework: {entry}(framework={FRAMEWORKS[1]!r}), or one of "
@@ -96,7 +96,7 @@ def require_framework(framework: str | None, entry: str) -> str:
 
 @functools.cache
 def describe(model: str, config: Config) -> str:
-    """What help() and hub.help() say of a named model."""
+    """The text of help() and hub.help() for a named model."""
     count = sum(param.size for param in params(config)) / 1e6
     sizes = f"width {config.embed_dim}, {config.depth} blocks, {config.num_heads} heads, patches of {config.patch_size} pixels"
     if isinstance(config, MAEConfig):
@@ -159,7 +159,7 @@ def _constructor(default: str | None) -> Entry:
 
 
 def _eps_of(norm_layer: Any) -> float:
-    """The eps of what the official constructor calls norm_layer."""
+    """The eps of the official constructor's argument norm_layer."""
     given: Mapping[str, Any] = {}
     layer = norm_layer
     if isinstance(norm_layer, functools.partial):
@@ -170,11 +170,11 @@ def _eps_of(norm_layer: Any) -> float:
     except (TypeError, ValueError):
         parameters = {}  # type: ignore[assignment]
     defaults = {name: parameters[name].default for name in names if name in parameters}
-    found = next((given[name] for name in names if name in given), next(iter(defaults.values()), None))
+    eps = next((given[name] for name in names if name in given), next(iter(defaults.values()), None))
     more = given.keys() - {*names}  # such as elementwise_affine=False, which no model here has
-    if getattr(layer, "__name__", "") != "LayerNorm" or not isinstance(found, float) or more:
+    if getattr(layer, "__name__", "") != "LayerNorm" or not isinstance(eps, float) or more:
         raise ConfigError(
             f"norm_layer is {norm_layer!r}; these models have layer norms: give None, LayerNorm or "
             "functools.partial(LayerNorm, eps=1e-6)."
         )
-    return found
+    return eps

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ..files import urls
 from ..files.errors import Problem
 
 _WHOLE, _INDEX, _PICKLED = "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"
@@ -13,18 +14,15 @@ _CONFIG = "config.json"
 
 
 class HubProblem(Problem):
-    """What was asked for is not to be had from the Hugging Face Hub."""
+    """A repository cannot be had from the Hugging Face Hub."""
 
 
 def fetch_huggingface(repo: str, offline: bool = False) -> Path:
-    """The folder of a repository's weights and config.json, downloaded where it is not in the Hub's cache yet.
+    """The folder of a repository's weights and config.json, downloaded if it is not in the Hub's cache yet.
 
-    repo: "owner/name", or "owner/name@revision". What is in the cache is used without asking whether there is a newer one.
+    repo: "owner/name", or "owner/name@revision". A copy in the cache is used without asking whether there is a newer one.
     offline: as POLYMAE_OFFLINE and HF_HUB_OFFLINE, use no network. Raises HubProblem.
     """
-    from ..files.urls import offline as told_offline
-    from ..files.urls import scrubbed
-
     name, _, revision = repo.partition("@")
     try:
         from huggingface_hub import constants, errors
@@ -34,12 +32,12 @@ def fetch_huggingface(repo: str, offline: bool = False) -> Path:
         raise HubProblem(
             f"{repo} is on the Hugging Face Hub, and its library is not installed: pip install huggingface_hub"
         ) from None
-    hub = scrubbed(constants.ENDPOINT)  # it may hold a login
+    hub = urls.scrubbed(constants.ENDPOINT)  # it may hold a login
     try:
         folder = _kept(name, revision or None)
         if folder is not None:
             return folder
-        if offline or told_offline() or constants.is_offline_mode():
+        if offline or urls.offline() or constants.is_offline_mode():
             raise HubProblem(
                 f"{repo} is not in the Hugging Face cache ({constants.HF_HUB_CACHE}) and nothing may be fetched. Unset "
                 "POLYMAE_OFFLINE and HF_HUB_OFFLINE, or give the path of a folder with its files."
@@ -61,10 +59,10 @@ def fetch_huggingface(repo: str, offline: bool = False) -> Path:
         ) from None
     except Problem:
         raise
-    except Exception as problem:  # what its transport raises differs from version to version of the library
+    except Exception as problem:  # the errors of its transport differ from version to version of the library
         if not _of_transport(problem):
             raise
-        first = scrubbed(next(iter(str(problem).splitlines()), "")).rstrip(".")
+        first = urls.scrubbed(next(iter(str(problem).splitlines()), "")).rstrip(".")
         raise HubProblem(
             f"Could not fetch {repo} from {hub}: {type(problem).__name__}: {first}. Check the network, the "
             "proxy (HTTPS_PROXY), the room on the disk and HF_ENDPOINT; what has come is kept."
@@ -99,12 +97,12 @@ def _download(name: str, revision: str | None) -> Path:
 
 
 def _chosen(files: Sequence[str]) -> list[str]:
-    """Of a repository's files, those of one set of weights: safetensors, and pickled ones only where there are none."""
-    found = [name for name in (_INDEX, _WHOLE) if name in files][-1:]
-    if found == [_INDEX]:
-        found += [name for name in files if name.startswith("model-") and name.endswith(".safetensors")]
-    found = found or [name for name in (_PICKLED,) if name in files]
-    return [*found, *(name for name in (_CONFIG,) if found and name in files)]
+    """Of a repository's files, those of one set of weights: safetensors, and pickled ones only if there are none."""
+    chosen = [name for name in (_INDEX, _WHOLE) if name in files][-1:]
+    if chosen == [_INDEX]:
+        chosen += [name for name in files if name.startswith("model-") and name.endswith(".safetensors")]
+    chosen = chosen or [name for name in (_PICKLED,) if name in files]
+    return [*chosen, *(name for name in (_CONFIG,) if chosen and name in files)]
 
 
 def _of_transport(problem: BaseException) -> bool:

@@ -173,8 +173,8 @@ def _ours() -> dict[Path, list[Path]]:
             source = (hidden[1] if hidden else name).removesuffix(ENDING)
             if name != source or name + ENDING in names or (folder / name in rows and (folder / name).is_file()):
                 ours.setdefault(folder / source, []).append(folder / name)
-    sources = {native_folder(source): source for source in ours}
-    for folder in _folders(_copies()):  # of an original in the cache, else of a file elsewhere, whose path is not known
+    sources = {native_folder(source): source for source in (*ours, *rows)}
+    for folder in _folders(_copies()):  # of a file of ours, else of one elsewhere, whose path is not known
         ours.setdefault(sources.get(folder, folder / "original"), []).extend(folder.iterdir())
     return ours
 

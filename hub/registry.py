@@ -17,33 +17,27 @@ from ..backends.presets import NAMED
 from ..files.errors import Problem
 
 MORE = "POLYMAE_REGISTRY"  # a JSON file in the form of registry.json, whose checkpoints are added
-# What a file of each kind of contents holds, in words.
+# Kinds of contents, in words.
 _HOLDS = {"encoder": "encoder only", "mae": "encoder and decoder", "classifier": "classifier"}
 
 
 @dataclass(frozen=True)
 class Published:
-    """One published checkpoint.
-
-    path: where it lies below its source's address and below a mirror's; or huggingface: its id there. model: a preset.
-    kind: what tells it from the model's other checkpoints. contents: encoder, mae (with the decoder) or classifier.
-    pixels: what its decoder predicts, raw or normalised per patch. digests: the first hexadecimal digits that are published, or
-    all, by algorithm. numbers: published results on ImageNet-1k, in per cent.
-    """
+    """One published checkpoint."""
 
     name: str
-    source: str
-    model: str
-    kind: str
-    contents: str
+    source: str  # a key of the list's "sources", which give address, licence and citation
+    model: str  # a preset
+    kind: str  # its name among the model's checkpoints, as visualize
+    contents: str  # encoder, mae (with the decoder) or classifier
     address: str
     licence: str
     citation: str
-    path: str = ""
-    huggingface: str = ""
-    pixels: str = ""
-    digests: Mapping[str, str] = field(default_factory=dict)
-    numbers: Mapping[str, float] = field(default_factory=dict)
+    path: str = ""  # below the address of its source, or of a mirror
+    huggingface: str = ""  # or its id there
+    pixels: str = ""  # the target of its decoder: raw, or normalised per patch
+    digests: Mapping[str, str] = field(default_factory=dict)  # by algorithm: all hexadecimal digits, or the first ones
+    numbers: Mapping[str, float] = field(default_factory=dict)  # published results on ImageNet-1k, in per cent
     note: str = ""
 
     @property
@@ -53,25 +47,25 @@ class Published:
 
     @property
     def file(self) -> str:
-        """Its file's name; nothing where it is a folder of the Hugging Face Hub."""
+        """Its file's name; "" if it is a folder of the Hugging Face Hub."""
         return self.path.rpartition("/")[2]
 
     @property
     def holds(self) -> str:
-        """What it holds, in words."""
+        """Its contents, in words."""
         return _HOLDS[self.contents] + (f", {self.pixels} pixels" if self.pixels else "")
 
 
 def published() -> dict[str, Published]:
-    """Every known checkpoint by name; $POLYMAE_REGISTRY adds those of a file. Raises Problem where that file is unusable."""
-    found = dict(_read(Path(__file__).with_name("registry.json")))
+    """Every known checkpoint by name; $POLYMAE_REGISTRY adds those of a file. Raises Problem if that file is unusable."""
+    rows = dict(_read(Path(__file__).with_name("registry.json")))
     if more := os.environ.get(MORE):
-        found |= _read(Path(more))
+        rows |= _read(Path(more))
         try:
-            _require_distinct("place", [f"{row.source}: {row.path or row.huggingface}" for row in found.values()])
+            _require_distinct("place", [f"{row.source}: {row.path or row.huggingface}" for row in rows.values()])
         except ValueError as problem:
             raise Problem(f"{more} ({MORE}) and what is published do not go together: {problem}.") from None
-    return found
+    return rows
 
 
 def find(name: str) -> Published | None:
@@ -80,7 +74,7 @@ def find(name: str) -> Published | None:
 
 
 def nearest(name: str) -> str:
-    """The names that are most like a mistyped one, and where to find all, as a sentence."""
+    """The names nearest to a mistyped one, and the command that lists all, as a sentence."""
     near = get_close_matches(name, published(), n=3)
     return (f"Nearest: {', '.join(near)}. " if near else "") + "`polymae weights list` shows what is published."
 
@@ -96,9 +90,9 @@ def of_model(model: str) -> dict[str, Published]:
 def best_for(model: str, config: Config) -> Published:
     """The checkpoint that pretrained=True means.
 
-    An autoencoder of raw pixels: visualize; of normalised ones: full. A classifier: the fine-tuned one where it has these
+    An autoencoder of raw pixels: visualize; of normalised ones: full. A classifier: the fine-tuned one if it has these
     classes and this pooling, else the pre-trained encoder, from which official fine-tuning starts.
-    Raises Problem where none is published.
+    Raises Problem if none is published.
     """
     rows = of_model(model)
     if isinstance(config, MAEConfig):
@@ -111,9 +105,9 @@ def best_for(model: str, config: Config) -> Published:
         wanted = "finetuned" if same else "pretrain"
     if wanted in rows:
         return rows[wanted]
-    there = f"No {wanted} weights are published for {called(model)}, only {', '.join(rows)}. "
+    others = f"No {wanted} weights are published for {called(model)}, only {', '.join(rows)}. "
     raise Problem(
-        (there if rows else f"None are published for {called(model)}. ")
+        (others if rows else f"None are published for {called(model)}. ")
         + "Give your own with weights=<path, URL or Hugging Face id>, or leave pretrained=False for initial weights."
     )
 
@@ -125,30 +119,30 @@ def called(model: str) -> str:
 
 @functools.cache
 def _parsed(path: Path, changed: int) -> dict[str, Published]:
-    """The file's rows; `changed`, its time in nanoseconds, has it read again where it was replaced."""
-    said = json.loads(path.read_text(encoding="utf-8"))
-    rows = [_row(row, said["sources"][row["source"]]) for row in said["checkpoints"]]
+    """The file's rows; `changed`: its time in nanoseconds, so that a file that was replaced is read again."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    rows = [_row(row, content["sources"][row["source"]]) for row in content["checkpoints"]]
     _require_distinct("name", [row.name for row in rows])
     return {row.name: row for row in rows}
 
 
-def _require_distinct(what: str, said: Iterable[str]) -> None:
-    twice = [one for one, count in Counter(said).items() if count > 1]
+def _require_distinct(field_name: str, values: Iterable[str]) -> None:
+    twice = [value for value, count in Counter(values).items() if count > 1]
     if twice:
-        raise ValueError(f"two checkpoints have the {what} {twice[0]}")
+        raise ValueError(f"two checkpoints have the {field_name} {twice[0]}")
 
 
 def _row(row: Mapping[str, Any], source: Mapping[str, str]) -> Published:
-    found = Published(**row, address=source["url"], licence=source["licence"], citation=source["citation"])
-    if found.contents not in _HOLDS or bool(found.file) == bool(found.huggingface):
+    made = Published(**row, address=source["url"], licence=source["licence"], citation=source["citation"])
+    if made.contents not in _HOLDS or bool(made.file) == bool(made.huggingface):
         raise ValueError(
-            f"{found.name} needs contents of {', '.join(_HOLDS)} and either a path of a file or a huggingface id"
+            f"{made.name} needs contents of {', '.join(_HOLDS)} and either a path of a file or a huggingface id"
         )
-    if found.model not in NAMED or (found.contents == "classifier") == isinstance(NAMED[found.model], MAEConfig):
-        raise ValueError(f"{found.name} has {found.contents} weights of {found.model}, which is no such model")
-    if wrong := found.digests.keys() - {"md5", "sha256"}:
-        raise ValueError(f"{found.name} has a digest of {', '.join(wrong)}; md5 and sha256 are compared")
-    return found
+    if made.model not in NAMED or (made.contents == "classifier") == isinstance(NAMED[made.model], MAEConfig):
+        raise ValueError(f"{made.name} has {made.contents} weights of {made.model}, which is no such model")
+    if wrong := made.digests.keys() - {"md5", "sha256"}:
+        raise ValueError(f"{made.name} has a digest of {', '.join(wrong)}; md5 and sha256 are compared")
+    return made
 
 
 def _read(path: Path) -> dict[str, Published]:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from mutants.subjects import trained_weights
+from mutants.models import trained_weights
 from numpy.typing import NDArray
 from untested import require
 

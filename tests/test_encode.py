@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from frameworks import frameworks_under_test
 from in_use import CONFIG, VIT, Model, called, images, noise
-from mutants.subjects import trained_weights
+from mutants.models import trained_weights
 from numpy.typing import NDArray
 
 from polymae.backends.inputs import InputError, check_shapes

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 import pytest
 from frameworks import frameworks_under_test
 from mutants import FAULTS
-from mutants.bench import Bench
+from mutants.harness import Bench
+from mutants.models import MODELS, model_of_fault
 from mutants.power import Power, Row, powers
-from mutants.subjects import MODELS, model_of_fault
 
 from polymae.backends.installing import installed
 from polymae.backends.presets import model_config

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from mutants.subjects import trained_weights
+from mutants.models import trained_weights
 from runs import FOLDER, MODEL
 
 from polymae.backends.presets import model_config

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from mutants import FAULTS, plant
-from mutants.bench import PROGRAM
+from mutants.harness import PROGRAM
+from mutants.models import MODELS, trained_weights, write_subject
 from mutants.planting import in_each
 from mutants.recording import Mutant
-from mutants.subjects import MODELS, trained_weights, write_subject
 
 from polymae.backends.denormals import denormals
 from polymae.backends.initial import initial_weights

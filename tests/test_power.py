@@ -9,10 +9,10 @@ import pytest
 from mutants import FAULTS, bench
 from mutants import __main__ as command
 from mutants import power as module
-from mutants.bench import Bench
-from mutants.elsewhere import PASSING, USUAL, side_by_side
+from mutants.harness import Bench
 from mutants.power import Power, Row, margin, power, power_of
 from mutants.power_table import complaints, markdown
+from mutants.usual_checks import PASSING, USUAL, side_by_side
 
 from polymae.compare.limits.findings import Finding, Judgement
 from polymae.compare.options import Run

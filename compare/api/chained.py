@@ -8,7 +8,7 @@ from typing import Any
 from ...backends.intercepted import chained_array, chains
 from ...files.errors import Problem
 from .arrays import Tensors
-from .calls import Arrays, Function, call
+from .callables import Arrays, Function, call
 
 
 class Chained(dict[str, Any]):

@@ -12,7 +12,7 @@ from ..judge.kernels import Inaccuracy, known_operations, named_version, widen
 from ..limits.findings import Judgement
 from ..limits.metrics import error
 from .arrays import Tensors
-from .calls import Arrays, Function, call
+from .callables import Arrays, Function, call
 
 # Units of roundoff from which on a kernel is worth two more runs of the reference where nothing is wrong.
 WIDENING = 2.0

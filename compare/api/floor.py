@@ -9,7 +9,7 @@ import numpy as np
 
 from ...files.errors import Problem
 from ..judge.each import Source
-from .calls import Arrays, Function, Listed, displaced, is_exact
+from .callables import Arrays, Function, Listed, displaced, is_exact
 from .chained import call_in_chains
 from .infinities import same_infinities
 

@@ -18,12 +18,12 @@ from ..manifest import DTYPES, OWN
 from ..report.report import About, Report
 from ..trace import MANIFEST, Trace, TraceProblem, digest, write_trace
 from .arrays import Tensors
-from .calls import Arrays, Function, call, rounded, widened
+from .callables import Arrays, Function, call, rounded, widened
 from .chained import Chained, chained
 from .explained import explain
 from .floor import SUMS, Floor, measured_floor, unfit
 from .frameworks import environments, frameworks_called
-from .own import Taps, all_taps, judge, listing, null_gradients, require_alike, require_float64
+from .judge import Taps, all_taps, judge, listing, null_gradients, require_alike, require_float64
 from .repeated import call_again, excuse_the_unrepeatable
 from .result import Parity
 

@@ -12,7 +12,7 @@ import numpy as np
 from ...backends.modules import Modules, modules_of
 from ...files.errors import Problem
 from .arrays import Copied, Tensors
-from .calls import Arrays, Function
+from .callables import Arrays, Function
 from .names import nearest
 
 Names = Mapping[str, str] | Callable[[str], str]

@@ -8,7 +8,7 @@ from difflib import get_close_matches
 
 from ...backends.spec import Tap
 from ..judge.each import Source
-from .calls import Listed
+from .callables import Listed
 
 # Names that are nothing but a gradient's, and of what: conv1.weight.grad, conv1.weight_grad, grad/conv1.weight, dy/conv1.
 GRADIENT = re.compile(r"(?:grad[/._])(?P<first>.+)|dy/(?P<dy>.+)|(?P<last>.+)[/._]grad")

@@ -16,7 +16,7 @@ from ..limits.findings import Judgement
 from ..limits.metrics import U
 from ..limits.tolerance import HIGHEST_FLOOR
 from .arrays import NARROW
-from .calls import Arrays, Function, Listed, call
+from .callables import Arrays, Function, Listed, call
 
 # Two calls that differ by less, in roundoffs of their own type, may have summed in another order: of float32 and of float64
 # alike, a model so badly conditioned that this makes more of a difference could not be judged by its float32 runs either.

@@ -17,7 +17,7 @@ from ..limits.floors import Floors
 from ..limits.tensors import judge_tensor, measure_null
 from ..limits.tolerance import NULL, APriori
 from .arrays import Tensors
-from .calls import Listed, is_exact
+from .callables import Listed, is_exact
 from .floor import Floor
 from .infinities import finite_part, judge_infinities, note_infinities
 from .names import by_name, holes
