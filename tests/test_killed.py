@@ -15,7 +15,7 @@ import pytest
 from fuzz_seeds import CONFIG
 from guard import in_child
 
-from polymae import convert
+from polymae import convert, files
 from polymae.backends.initial import initial_weights
 from polymae.convert.checkpoint import open_checkpoint
 from polymae.convert.dialects import DIALECTS
@@ -27,7 +27,7 @@ from polymae.convert.tensors import CheckpointProblem, State, of_array
 from polymae.convert.transform import WeightSet
 from polymae.convert.writing import write_weights
 
-OURS = str(Path(convert.__file__).parent)
+OURS = tuple(str(Path(package.__file__).parent) for package in (convert, files))
 WRITTEN = {
     target.formats[0]: target.dialect for target in TARGETS.values()
 }  # every format, in a dialect it is written in
