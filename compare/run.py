@@ -21,19 +21,17 @@ import numpy as np
 
 from ..backends.blas import fallback, slow_kernels
 from ..backends.config import Config, MAEConfig, keep_length
-from ..backends.initial import initial_weights
 from ..backends.interpreters import interpreter
 from ..backends.naming import Arrays
 from ..backends.presets import preset_name
 from ..backends.spec import params
-from ..convert.checkpoint import Loaded, content_hash, open_checkpoint
 from ..convert.targets import default_ending
 from ..convert.writing import write_checkpoint
 from ..files.errors import Problem
 from .options import Comparison, Run
 from .record.child import record_in_process
 from .record.inputs import photographs, random_inputs, read_inputs
-from .record.record import chosen_config
+from .record.source import ModelSource, model_source
 from .report.report import About, Report
 from .trace import Outcome, Trace, require_folder
 from .verdict import judge_traces, require_reference
@@ -45,16 +43,17 @@ SMALL = 5_000_000  # parameters up to which two workers fit in memory side by si
 def compare(comparison: Comparison) -> Report:
     """Run the whole comparison. Raises Problem for bad input; a failing framework is a row of the report."""
     require_reference(comparison, "numpy", comparison.frameworks)
-    config = chosen_config(comparison.weights, comparison.model, comparison.norm_pix_loss)
+    source = model_source(comparison)
+    config = source.config
     if isinstance(config, MAEConfig):
         keep_length(config.num_patches, comparison.mask_ratio)  # raises before anything is started
     if comparison.keep is not None:
         require_folder(comparison.keep)
         comparison.keep.mkdir(parents=True, exist_ok=True)
         with _alone_in(comparison.keep):
-            return _compare_in(comparison.keep.resolve(), comparison, config)
+            return _compare_in(comparison.keep.resolve(), comparison, source)
     with tempfile.TemporaryDirectory(prefix="polymae-", dir=comparison.scratch) as folder:
-        return _compare_in(Path(folder).resolve(), comparison, config)
+        return _compare_in(Path(folder).resolve(), comparison, source)
 
 
 @contextmanager
@@ -68,10 +67,11 @@ def _alone_in(folder: Path) -> Iterator[None]:
         yield
 
 
-def _compare_in(folder: Path, comparison: Comparison, config: Config) -> Report:
+def _compare_in(folder: Path, comparison: Comparison, source: ModelSource) -> Report:
+    config = source.config
     if core := fallback():
         _say(slow_kernels("NumPy's", core))
-    weights, source = _source(comparison, config)
+    weights, content = source.load()
     inputs, what = _inputs(folder, comparison, config)
     _say(f"weights {comparison.weights or 'seeded, in the official layout'} ({preset_name(config)}), inputs {what}")
     files = _convert(folder, comparison, config, weights)
@@ -90,26 +90,18 @@ def _compare_in(folder: Path, comparison: Comparison, config: Config) -> Report:
         if outcome.trace is None:
             raise Problem(f"The NumPy oracle could not be recorded: {outcome.reason}")
     oracle, *twins = [Trace(outcome.trace) for outcome in references if outcome.trace]
-    if oracle.manifest["source"] != source:
+    if oracle.manifest["source"] != content:
         raise Problem(f"{oracle.path} was recorded from other weights meanwhile; run the comparison again.")
-    about = About(preset_name(config), str(comparison.weights or "seeded"), source, what, comparison.mask_ratio)
+    about = About(preset_name(config), str(comparison.weights or "seeded"), content, what, comparison.mask_ratio)
     _say("judging")
     noisy = partial(_record_noisy, base=base, comparison=comparison)
-    return judge_traces(
-        about, oracle, twins, candidates, comparison, noisy, lambda: _source(comparison, config).weights
-    )
+    # The weights are loaded again, so that they do not take memory while the frameworks run.
+    return judge_traces(about, oracle, twins, candidates, comparison, noisy, lambda: source.load().weights)
 
 
 def _on(device: str, comparison: Comparison) -> dict[str, Any]:
     """The options of a run that depend on its device."""
     return {"device": device, "allow_tf32": comparison.allow_tf32 and device != "cpu"}
-
-
-def _source(comparison: Comparison, config: Config) -> Loaded:
-    if comparison.weights is None:
-        initial = initial_weights(config, comparison.seed)
-        return Loaded(initial, content_hash(initial))
-    return open_checkpoint(comparison.weights).load(config)
 
 
 def _model_file(folder: Path, config: Config) -> str:

@@ -80,7 +80,7 @@ def weights_of(config: Config) -> dict[str, Any]:
 def test_the_oracle_introduces_nothing_anywhere(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Forward and backward recomputed from its own tensors are what it had, and no tensor is left out."""
     config = model_config(model)
-    monkeypatch.setattr("polymae.compare.record.record.initial_weights", lambda config, seed: weights_of(config))
+    monkeypatch.setattr("polymae.compare.record.source.initial_weights", lambda config, seed: weights_of(config))
     np.savez(tmp_path / "in.npz", **random_inputs(config, batch=3))
     levels = ("forward", "loss", "gradients")
     record(Run("numpy", tmp_path / "t.npz", tmp_path / "in.npz", model=model, dtype="float64", levels=levels))

@@ -4,21 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from difflib import get_close_matches
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...backends.config import Config, MAEConfig, keep_length
-from ...backends.initial import initial_weights
-from ...backends.naming import Arrays
-from ...backends.presets import model_config
 from ...backends.runtime import Recorder, Runtime, load_backend, plain
-from ...convert.checkpoint import content_hash, open_checkpoint
 from ...convert.targets import is_native
 from ...files.errors import Problem
 from ..levels import expected, recorded
@@ -30,25 +25,11 @@ from ..trace import digest, require_folder, selects, write_trace
 from .environment import neutralise, recorded_environment
 from .inputs import read_inputs
 from .noise import NoisyTaps, operations, parse_noise
+from .source import ModelSource, model_source
 
 
 def _unspoilt(runtime: Runtime, model: Any) -> None:
     """The model as it is."""
-
-
-def chosen_config(weights: Path | None, model: str | None, norm_pix_loss: bool = False) -> Config:
-    """The model that `--model` names, or else the preset whose shapes are those of the file."""
-    if weights is not None:
-        config = open_checkpoint(weights).resolve(model).config
-    elif model is not None:
-        config = model_config(model)
-    else:
-        raise Problem("Neither weights nor a model were given; name the model with --model (`polymae models`).")
-    if not norm_pix_loss:
-        return config
-    if not isinstance(config, MAEConfig):
-        raise Problem("--norm-pix-loss is for masked autoencoders, and this is a classifier; leave it out.")
-    return replace(config, norm_pix_loss=True)
 
 
 def record(run: Run, spoil: Callable[[Runtime, Any], None] = _unspoilt) -> None:
@@ -63,7 +44,8 @@ def record(run: Run, spoil: Callable[[Runtime, Any], None] = _unspoilt) -> None:
     if run.out.is_dir():
         raise Problem(f"{run.out} is a folder; give the path of a trace to write, ending in .npz.")
     require_folder(run.out.parent)
-    config = chosen_config(run.weights, run.model, run.norm_pix_loss)
+    source = model_source(run)
+    config = source.config
     if isinstance(config, MAEConfig):
         keep_length(config.num_patches, run.mask_ratio)  # raises before a framework is imported
     _require_matches(run, config)
@@ -71,7 +53,7 @@ def record(run: Run, spoil: Callable[[Runtime, Any], None] = _unspoilt) -> None:
     neutralise()
     runtime = load_backend(run.framework)
     runtime.setup(run.device, run.threads, run.seed, run.allow_tf32)
-    model, source = _model(run, runtime, config)
+    model, content = _model(run, runtime, source)
     spoil(runtime, model)
     manifest = {
         "framework": run.framework,
@@ -86,7 +68,7 @@ def record(run: Run, spoil: Callable[[Runtime, Any], None] = _unspoilt) -> None:
         "inputs": {name: digest(array) for name, array in inputs.items()},
         "images": image_digests(run.images, config) if "inputs" in run.levels else None,
         "training": training_digest(config) if {"optimizer", "curve"} & set(run.levels) else None,
-        "source": source,
+        "source": content,
         "weights": _digests(runtime.weights(model)),
         "twin": run.twin,
         "kernel_noise": run.kernel_noise,
@@ -113,21 +95,17 @@ def _require_matches(run: Run, config: Config) -> None:
             )
 
 
-def _model(run: Run, runtime: Runtime, config: Config) -> tuple[Any, str]:
+def _model(run: Run, runtime: Runtime, source: ModelSource) -> tuple[Any, str]:
     """The model with its weights, and the content hash of what it was given."""
-    if run.weights is None:
-        initial: Arrays = initial_weights(config, run.seed)
-        return runtime.build(config, initial, run.device, run.dtype), content_hash(initial)
-    checkpoint = open_checkpoint(run.weights)
-    weights, source = checkpoint.load(config)
-    if is_native(checkpoint, run.framework) and run.dtype == "float32":
-        # The framework's own loader, which is what its users will call, has to fill every value of the model.
-        nothing = {name: np.broadcast_to(np.float32(np.nan), array.shape) for name, array in weights.items()}
-        model = runtime.build(config, nothing, run.device, run.dtype)
-        runtime.load_file(model, run.weights)
-    else:
-        model = runtime.build(config, weights, run.device, run.dtype)
-    return model, source
+    weights, content = source.load()
+    config, checkpoint = source.config, source.checkpoint
+    if checkpoint is None or not is_native(checkpoint, run.framework) or run.dtype != "float32":
+        return runtime.build(config, weights, run.device, run.dtype), content
+    # The framework's own loader, which is what its users will call, has to fill every value of the model.
+    nothing = {name: np.broadcast_to(np.float32(np.nan), array.shape) for name, array in weights.items()}
+    model = runtime.build(config, nothing, run.device, run.dtype)
+    runtime.load_file(model, checkpoint.path)
+    return model, content
 
 
 def _order(run: Run) -> Any:

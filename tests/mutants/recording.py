@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from polymae.compare.options import Run
 from polymae.compare.record.environment import neutralise
-from polymae.compare.record.record import chosen_config, record
+from polymae.compare.record.record import record
+from polymae.compare.record.source import model_source
 
 from . import plant
 
@@ -21,6 +22,6 @@ class Mutant(Run):
 def record_mutant(run: Run) -> None:
     """Record it with the fault planted for that time. Raises Problem as `record` and `plant` do."""
     neutralise()  # before planting loads the framework
-    config = chosen_config(run.weights, run.model, run.norm_pix_loss)
+    config = model_source(run).config
     with plant(getattr(run, "fault", None), run.framework, config) as planted:
         record(run, planted.apply)
