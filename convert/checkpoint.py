@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from ..backends.config import Config, MAEConfig
 from ..files.errors import option
-from . import layouts
 from .dialects import KINDS, OF_CLASSIFIERS, Contents, expected_params
 from .formats import find_format
 from .hashing import content_hash, hash_tensors
 from .identify import Identified, Reading, identify
+from .layouts import sizes_of, to_spec
 from .problems import layout_problems, needs_decoder, report
 from .provenance import Provenance, beside, read_beside
 from .resolve import Evidence, Resolved, Wish, read_evidence, resolve
@@ -214,9 +214,9 @@ class Checkpoint:
                     f"{self.path} is of no named model, and in the {self.dialect} dialect the place of a value depends on "
                     f"the model; say with {option('-m')} what it is."
                 )
-            sizes = layouts.sizes_of(config, spec) if config is not None else {}
+            sizes = sizes_of(config, spec) if config is not None else {}
             try:
-                return layouts.to_spec(array, reading.layout, sizes)
+                return to_spec(array, reading.layout, sizes)
             except EinopsError:
                 raise CheckpointProblem(f"{spec} {array.shape} does not fit the layout {reading.layout}.") from None
 

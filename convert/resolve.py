@@ -160,10 +160,8 @@ def with_requested_head(evidence: Evidence, config: Config, wish: Wish) -> Confi
         return config
     if evidence.identified.contents == "headless" and isinstance(evidence.declared, ViTConfig):
         config = replace(config, num_classes=evidence.declared.num_classes)
-    if wish.num_classes not in (
-        None,
-        config.num_classes,
-    ):  # a new head, of the usual kind unless another one is requested
+    # A new head is of the usual kind, unless another one is requested.
+    if wish.num_classes not in (None, config.num_classes):
         config = replace(config, num_classes=wish.num_classes, head_norm=wish.settings.get("head_norm", False))
     for name in ("pooling", "head_norm"):
         requested, actual = wish.settings.get(name), getattr(config, name)

@@ -14,13 +14,13 @@ from ..backends.config import Config, MAEConfig
 from ..backends.naming import Arrays
 from ..backends.spec import differences
 from ..files.atomic import flush, replacing, start_flush
-from . import layouts
 from .checkpoint import open_checkpoint
 from .dialects import DIALECTS, OF_CLASSIFIERS, Contents, Dialect, expected_params
 from .formats import FOLDERS, FORMATS
 from .hashing import UNKNOWN, Hashed, hash_tensors
 from .huggingface import FILE as HF_CONFIG
 from .huggingface import write_config
+from .layouts import Sizes, shape_after, sizes_of, to_layout
 from .provenance import NOTE, Provenance, replacing_beside
 from .targets import format_for, target_of
 from .tensors import Array, CheckpointProblem, Progress, State, Tensor, of_array
@@ -139,14 +139,14 @@ def spelled(weights: WeightSet, dialect: Dialect) -> dict[str, Tensor]:
         if tensor is None or param.name in dialect.derived:
             continue
         names, layout = spelling.spell(param)
-        sizes = layouts.sizes_of(weights.config, param.name)
+        sizes = sizes_of(weights.config, param.name)
         parts = len(names)
         for i, name in enumerate(names):
             shape: tuple[int, ...] | None = tensor.shape
             if parts > 1:
                 shape = (tensor.shape[0] // parts, *tensor.shape[1:])
             elif layout:
-                shape = layouts.shape_after(layout, tensor.shape)
+                shape = shape_after(layout, tensor.shape)
             if shape is None:
                 raise ValueError(f"{param.name} {tensor.shape} does not fit the layout {layout} of {dialect.name}")
             found[name] = Tensor(shape, tensor.dtype, partial(_load_part, tensor, i, parts, layout, sizes))
@@ -155,12 +155,12 @@ def spelled(weights: WeightSet, dialect: Dialect) -> dict[str, Tensor]:
     return found
 
 
-def _load_part(tensor: Tensor, i: int, parts: int, layout: str | None, sizes: layouts.Sizes) -> Array:
+def _load_part(tensor: Tensor, i: int, parts: int, layout: str | None, sizes: Sizes) -> Array:
     array = tensor.load()
     if parts > 1:
         length = array.shape[0] // parts
         return array[i * length : (i + 1) * length]
-    return layouts.to_layout(array, layout, sizes) if layout else array
+    return to_layout(array, layout, sizes) if layout else array
 
 
 def _under(dialect: Dialect, form: str) -> str | None:
