@@ -18,7 +18,7 @@ from frameworks import frameworks_under_test
 from pages import PAGES, Line, blocks, commands, refusal, run
 from published import FILES, publish
 from runs import oracle, plain, twins
-from server import Server, web_server  # noqa: F401  (fixture)
+from server import Server
 from test_imports import ROOT
 from untested import require
 
