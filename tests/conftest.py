@@ -7,13 +7,14 @@ import signal
 
 import drawn
 import pytest
-from checkpoints import into, official  # noqa: F401  (fixtures)
 from frameworks import frameworks_under_test
 from untested import Untested
 
 from polymae.backends.installing import installed
 from polymae.backends.interpreters import FOLDER
 
+# Helpers with fixtures that several files share.
+pytest_plugins = ["checkpoints", "server", "downloads", "registered"]
 drawn.register()
 os.environ[FOLDER] = os.devnull  # no environment that `polymae env` made on this machine
 # A shell that runs the tests in the background has them ignore Ctrl-C, which the processes that tests stop would inherit.

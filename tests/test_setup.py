@@ -129,8 +129,8 @@ def test_without_python_310_it_says_how_to_get_one(clone):
 
 def run_pytest(folder, hidden="", **variables):
     """Run one test that uses the `framework` fixture, hiding one framework."""
-    for name in ("conftest.py", "drawn.py", "frameworks.py", "checkpoints.py", "untested.py"):
-        shutil.copy(ROOT / "tests" / name, folder)
+    for path in set((ROOT / "tests").glob("*.py")) - set((ROOT / "tests").glob("test_*.py")):
+        shutil.copy(path, folder)
     (folder / "test_inner.py").write_text("def test_inner(framework):\n    assert framework\n")
     (folder / "hide").mkdir()
     (folder / "hide" / "sitecustomize.py").write_text(

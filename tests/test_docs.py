@@ -1,0 +1,154 @@
+"""The pages' commands and Python are run, on the small model: what is neither run nor listed as impossible here fails."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import children
+import numpy as np
+import pages
+import pytest
+from checkpoints import CONFIG, WEIGHTS
+from frameworks import frameworks_under_test
+from pages import PAGES, Line, blocks, commands, refusal, run
+from published import FILES, publish
+from runs import oracle, plain, twins
+from server import Server
+from test_imports import ROOT
+from untested import require
+
+from polymae.backends.initial import initial_weights
+from polymae.backends.presets import model_config
+from polymae.cli.convert_weights import main as convert
+from polymae.compare.recording.inputs import random_inputs
+from polymae.convert.writing import official_checkpoint
+
+# Commands that are not run, and why. Those of ours are parsed all the same.
+NOT_RUN = {
+    "polymae compare --power": "90 faults in five frameworks take twenty minutes; test_power.py plants them",
+    "polymae env add oneflow": "it needs a network; test_pythons.py runs it",
+    "polymae env use megengine PATH/bin/python": "it would change what this environment remembers; test_env.py runs it",
+    '"$(polymae env path oneflow)" train.py': "no environment of OneFlow's was made; test_env.py runs it",
+    ".venv/bin/python tests/fuzz.py --count 20000 --seed 1": "it takes an hour; test_fuzz.py runs fewer",
+    ".venv/bin/pytest -W ignore -n2 --dist loadfile tests/test_convert.py": "tests do not run tests",
+    "POLYMAE_FRAMEWORKS=numpy .venv/bin/coverage run --source=polymae -m pytest -W ignore $(.venv/bin/python tests/pythons.py)": (
+        "tests do not run tests"
+    ),
+    ".venv/bin/coverage report --skip-covered": "there is nothing to report of",
+}
+TEXT = {path.relative_to(ROOT).as_posix(): path.read_text() for path in PAGES}
+
+
+@pytest.fixture(scope="module")
+def things(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with everything that the pages' commands and Python take from elsewhere, of the small model."""
+    folder = tmp_path_factory.mktemp("things")
+    for name in ("mae_visualize_vit_base.pth", "mae.pth"):
+        official_checkpoint(folder / name, CONFIG, WEIGHTS)
+    tuned = model_config("vit_test_patch8", num_classes=10, img_size=320)
+    official_checkpoint(folder / "tuned.pth", tuned, initial_weights(tuned, seed=3))
+    (folder / "facebook").mkdir()
+    for target, name in (
+        ("mindspore", "mae.ckpt"),
+        ("huggingface", "vit-mae-base"),
+        ("huggingface", "facebook/vit-mae-base"),
+    ):
+        assert convert([target, "-c", str(folder / "mae.pth"), "-o", str(folder / name)]) == 0
+    shutil.copy(next((ROOT / "demo" / "photos").glob("*.jpg")), folder / "cat.jpg")
+    np.savez(folder / "in.npz", **random_inputs(CONFIG))
+    return folder
+
+
+@pytest.fixture
+def folder(things: Path, tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of it, the working folder; what is published is on a server of this machine."""
+    shutil.copytree(things, tmp_path / "here")
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.delenv("POLYMAE_MIRROR", raising=False)
+    monkeypatch.setenv("POLYMAE_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("POLYMAE_REGISTRY", str(publish(tmp_path / "published", f"{server.base}/")))
+    for path in FILES.values():
+        server.add(f"/{path}", (tmp_path / "published" / path).read_bytes())
+    return tmp_path / "here"
+
+
+def add_traces(folder: Path) -> None:
+    """Put the traces there that were recorded elsewhere."""
+    shutil.copy(oracle(), folder / "oracle.npz")
+    shutil.copy(plain(), folder / "torch.npz")
+    for number, path in enumerate(twins(), 1):
+        shutil.copy(path, folder / f"twin{number}.npz")
+
+
+@pytest.mark.parametrize("page", TEXT)
+def test_the_commands_of_a_page_run(page: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    wrong = []
+    if not any(line.text.startswith("polymae record") for line in commands(page, TEXT[page])):
+        add_traces(folder)
+    for line in commands(page, TEXT[page]):
+        if "--atol" in line.text and "torch" not in frameworks_under_test():
+            problem = refusal(line.text.split())
+        else:
+            problem = "" if line.text in NOT_RUN else run(line, folder)
+        if problem:
+            wrong.append(f"{line}\n    {problem}\n    {capsys.readouterr().err.strip()[-1000:]}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_what_is_not_run_stands_on_a_page_and_is_understood() -> None:
+    there = {line.text for page, text in TEXT.items() for line in commands(page, text)}
+    assert set(NOT_RUN) <= there
+    for command in NOT_RUN:
+        called = re.search(r"(^|\()(polymae [^)]*)", command)
+        if called:
+            assert refusal(called[2].split()) == ""
+        else:
+            named = re.findall(r"\.venv/bin/\w+|tests/\w+\.py", command)
+            assert named
+            assert all((ROOT / name).is_file() for name in named), command
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("polymae compare --wieghts mae.ckpt", "not understood"),
+        ("polymae conpare -m mae_vit_base_patch16", "not understood"),
+        ("convert_weights jax -c mae.pth", "not understood"),
+        ("convert_weights torch -c gone.pth -o mae.pth", "ended with status 2"),
+        ("make demonstration", "No rule"),
+        ("polymae-compare -m mae_vit_base_patch16", "neither run nor listed"),
+        ("pip install -e .", "neither run nor listed"),
+    ],
+)
+def test_a_wrong_command_on_a_page_would_be_seen(command: str, said: str, folder: Path) -> None:
+    (line,) = commands("planted.md", f"text\n\n```\n# a comment\n{command}   # and one more\n```\n")
+    assert line == Line("planted.md", 5, command)
+    assert said in run(line, folder)
+
+
+@pytest.mark.parametrize("page", TEXT)
+def test_every_block_says_what_it_is(page: str) -> None:
+    for block in blocks(page, TEXT[page]):
+        assert block.language in ("", "python", "text"), block.lines[0]
+        for line in block.lines if block.language == "text" else ():
+            assert not re.match(r"(polymae|convert_weights|make|python|pip|uv|git|[A-Z_]+=\S*) ", line.text), line
+
+
+def test_the_python_of_the_pages_runs(framework: str, folder: Path) -> None:
+    if framework == "numpy":
+        require("torch")  # no page has Python of NumPy's alone but the worked examples
+        return
+    statements = [
+        (str(line), code) for page, text in TEXT.items() for line, code in pages.python(page, text, framework)
+    ]
+    assert statements
+    (folder / "statements.json").write_text(json.dumps(statements))
+    command = [sys.executable, ROOT / "tests" / "pages_child.py", framework, ROOT, "statements.json"]
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("PROTOCOL_BUFFERS_")}
+    done = children.run(command, text=True, cwd=folder, env=clean)
+    assert done.returncode == 0, done.stderr[-3000:]

@@ -1,0 +1,145 @@
+"""The names that README and docs promise: commands, options, Python, variables. None may go or change by accident."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from importlib import import_module
+
+import numpy as np
+import pytest
+from pages import PAGES, commands
+from test_imports import ROOT, repository_files
+
+from polymae.backends import FRAMEWORKS
+from polymae.cli import COMMANDS, convert_weights, main
+from polymae.compare import parity
+from polymae.hub import list_models
+from polymae.hub.entries import entries
+
+PROMISED = {
+    "convert_weights": "-c --torch_path -o --mindspore_path -m --from --to --format --prefix --encoder-only --num-classes "
+    "--image-size --dtype --dry-run",
+    "polymae": "--version --help",
+    "polymae inspect": "-m --prefix --tensors --json",
+    "polymae dialects": "--json",
+    "polymae diff": "--json",
+    "polymae probe": "--dialect --format -m -o --check",
+    "polymae record": "--framework -m --weights --inputs --level --taps --dtype --twin --out --device",
+    "polymae compare": "-m --weights --frameworks --images --inputs --level --traces --out --junit --markdown --json --against "
+    "--atol --rtol --keep --python --power --device --norm-pix-loss --time-limit",
+    "polymae profile": "--frameworks --operations --settings",
+    "polymae models": "--json",
+    "polymae doctor": "--framework --json",
+    "polymae weights list": "--json",
+    "polymae weights path": "--framework",
+    "polymae weights download": "--framework",
+    "polymae weights verify": "--json",
+    "polymae weights clear": "--all --converted",
+    "polymae env add": "",
+    "polymae env use": "",
+    "polymae env list": "--json",
+    "polymae env path": "",
+    "polymae env remove": "",
+}
+# Of other programs, on the same pages: pip, pytest, coverage, the fuzzer, compilers.
+OF_OTHERS = {"-e", "-W", "-n2", "-k", "--dist", "--source", "--skip-covered", "--count", "--seed", "-ffast-math"}
+PYTHON = {
+    "polymae": "Problem __version__ compare convert hub load",
+    "polymae.hub": "list_models load",
+    "polymae.compare": "Finding Judgement Parity Problem Tap assert_parity chained displaced parity parity_of_traces rounded "
+    "save_trace tapped widened",
+    "polymae.convert.conversion": "convert",
+    "polymae.backends.denormals": "keep_denormals",
+    "mindspore_hub_conf": "create_model create_network list_models",
+}
+OF_A_RESULT = "as_json exit_status findings first_wrong ok reason verdict __getitem__ __str__"
+ENTRIES = (
+    "MAE mae_vit_base_patch16 mae_vit_large_patch16 mae_vit_huge_patch14 mae_vit_tiny_patch16 mae_vit_small_patch16 "
+    "vit_base_patch16 vit_large_patch16 vit_huge_patch14 vit_tiny_patch16 vit_small_patch16 mae_vit_base_patch16_dec512d8b"
+)
+VARIABLES = (
+    "POLYMAE_DEBUG POLYMAE_ENVIRONMENTS POLYMAE_FRAMEWORKS POLYMAE_HOME POLYMAE_MIRROR POLYMAE_OFFLINE POLYMAE_REGISTRY"
+)
+TARGETS = "clean demo help lint setup test test-long"
+TEXT = {path.relative_to(ROOT).as_posix(): path.read_text() for path in PAGES}
+
+
+def options(command: str, capsys: pytest.CaptureFixture[str]) -> set[str]:
+    """The options in a command's help."""
+    _, *words = command.split()
+    run = main if command.startswith("polymae") else convert_weights.main
+    capsys.readouterr()
+    with pytest.raises(SystemExit, match="0"):
+        run([*(words if run is main else ["torch"]), "--help"])
+    return set(re.findall(r"(?<![\w-])--?[a-zA-Z][\w-]*", capsys.readouterr().out))
+
+
+@pytest.mark.parametrize("command", PROMISED)
+def test_a_command_has_its_options(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    there = options(command, capsys)
+    assert "--help" in there
+    assert set(PROMISED[command].split()) - there == set()
+    assert "--wieghts" not in there
+
+
+def test_every_command_is_promised() -> None:
+    assert {command.split()[1] for command in PROMISED if command.startswith("polymae ")} == set(COMMANDS)
+
+
+@pytest.mark.parametrize("page", TEXT)
+def test_every_option_on_a_page_is_promised(page: str) -> None:
+    known = OF_OTHERS | {option for listed in PROMISED.values() for option in listed.split()}
+    named = set(re.findall(r"(?<![\w-])--?[a-zA-Z][\w-]+(?=[\s`=)*,;.|])", re.sub(r"\]\([^)]*\)", "]", TEXT[page])))
+    assert named - known - {"-inf", "-np"} == set()  # -np.inf, in Python
+    for line in commands(page, TEXT[page]):
+        words = [word for word in shlex.split(line.text) if not re.match(r"[A-Z_]+=", word)]
+        command = next(
+            (one for one in sorted(PROMISED, key=len, reverse=True) if words[: one.count(" ") + 1] == one.split()), None
+        )
+        if command:
+            assert {word for word in words if re.match(r"--?[a-z]", word)} - set(PROMISED[command].split()) == set(), (
+                line
+            )
+
+
+@pytest.mark.parametrize("module", PYTHON)
+def test_python_has_its_names(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT)
+    found = import_module(module)
+    assert [name for name in PYTHON[module].split() if not hasattr(found, name)] == []
+    assert set(getattr(found, "__all__", [])) <= set(PYTHON[module].split())
+
+
+@pytest.mark.parametrize("page", TEXT)
+def test_every_python_name_on_a_page_is_promised(page: str) -> None:
+    for module, names in re.findall(
+        r"^from (polymae[\w.]*|mindspore_hub_conf) import ([\w, ]+)", TEXT[page], re.MULTILINE
+    ):
+        assert set(re.split(r",\s*", names.strip())) <= set(PYTHON[module].split()), (page, module)
+
+
+def test_a_result_has_what_the_page_says() -> None:
+    result = parity(lambda given: {"a": given["x"]}, lambda given: {"a": given["x"] + 0}, {"x": np.ones(3)})
+    assert [name for name in OF_A_RESULT.split() if not hasattr(result, name)] == []
+
+
+def test_the_hubs_have_their_entries() -> None:
+    for framework in FRAMEWORKS:
+        there = entries(framework)
+        assert set(ENTRIES.split()) - set(there) == set()
+        assert f"{framework}_mae_vit_base_patch16" in entries(None)
+    assert set(ENTRIES.split()) - {"MAE"} <= set(list_models())
+
+
+def test_every_variable_is_read() -> None:
+    named = {name for text in TEXT.values() for name in re.findall(r"\bPOLYMAE_[A-Z]+\b", text)}
+    assert named <= set(VARIABLES.split())
+    ours = [path for path in repository_files("*.py") if path.parts[0] != "docs"]
+    code = "\n".join((ROOT / path).read_text() for path in ours if path.name != "test_promised.py")
+    assert [name for name in VARIABLES.split() if f'"{name}"' not in code] == []
+
+
+def test_make_has_its_targets() -> None:
+    there = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert sorted(there) == TARGETS.split()
