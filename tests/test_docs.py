@@ -25,7 +25,7 @@ from untested import require
 from polymae.backends.initial import initial_weights
 from polymae.backends.presets import model_config
 from polymae.cli.convert_weights import main as convert
-from polymae.compare.recording.inputs import random_inputs
+from polymae.compare.record.inputs import random_inputs
 from polymae.convert.writing import official_checkpoint
 
 # Commands that are not run, and why. Those of ours are parsed all the same.

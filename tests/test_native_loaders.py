@@ -11,7 +11,7 @@ import children
 import numpy as np
 import pytest
 from checkpoints import CONFIG, MODEL, WEIGHTS
-from polymae.compare.recording.inputs import random_inputs
+from polymae.compare.record.inputs import random_inputs
 from untested import require
 
 from polymae.convert.checkpoint import open_checkpoint
