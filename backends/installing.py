@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from packaging.requirements import Requirement
 
 # The newest Python for which the registry has a framework's wheels; the others have them for every one.
-# pyproject.toml's markers say the same to pip (tests/test_packages.py compares).
+# pyproject.toml's markers say the same to pip (tests/project/test_packages.py compares).
 NEWEST_PYTHON = {"megengine": (3, 10), "mindspore": (3, 12), "oneflow": (3, 10)}
 JOINT = (3, 10)  # the Python of the environment that holds all frameworks, and of the pins in requirements/
 ROOT = Path(__file__).resolve().parents[1]

@@ -4,7 +4,7 @@
 
 Every measurement is a process of its own; the commands take turns, and the fastest of the repetitions counts: what other work
 on the machine adds is not the command's. Exit status 1 where a help text takes longer than LIMIT. Why it does not is tested
-without a clock (tests/test_imports.py): nothing is imported for it but Python's own modules.
+without a clock (tests/project/test_imports.py): nothing is imported for it but Python's own modules.
 """
 
 from __future__ import annotations

@@ -101,7 +101,7 @@ def _row(judgement: dict[str, Any]) -> list[str]:
 
 def _tests() -> tuple[int, str]:
     """Exit status and last line of the tests."""
-    files = [str(path) for name in TESTS if (path := ROOT / "tests" / f"test_{name}.py").exists()]
+    files = [str(path) for name in TESTS for path in ROOT.glob(f"tests/*/test_{name}.py")]
     command = [sys.executable, "-m", "pytest", "-n2", "--dist", "loadfile", "-W", "ignore", *files]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:

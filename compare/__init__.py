@@ -33,10 +33,10 @@ _LIBRARY = {
     "Problem": "..files.errors",
     "Tap": "..backends.spec",
     "chained": ".api.chained",
-    "displaced": ".api.calls",
-    "rounded": ".api.calls",
+    "displaced": ".api.callables",
+    "rounded": ".api.callables",
     "tapped": ".api.modules",
-    "widened": ".api.calls",
+    "widened": ".api.callables",
 }
 
 

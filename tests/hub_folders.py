@@ -17,7 +17,7 @@ import children
 import numpy as np
 from numpy.typing import NDArray
 from published import publish
-from test_imports import ROOT, repository_files
+from repository import ROOT, repository_files
 
 from polymae.backends.initial import initial_weights
 from polymae.backends.presets import model_config

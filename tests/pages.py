@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from test_imports import ROOT
+from repository import ROOT
 
 from polymae.cli import COMMANDS, convert_weights, main
 

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 import children
-from test_imports import repository_files
+from repository import repository_files
 
 from polymae.backends.installing import spelled
 from polymae.compare.record.venvs import find_python, pip_index
@@ -24,11 +24,15 @@ OTHERS = ((3, 11), (3, 12), (3, 13), (3, 14))
 LISTED = "POLYMAE_PYTHONS"
 # Files of tests that need no other framework than NumPy, and none of the tools that only the joint environment has.
 NUMPY_ALONE = [
-    f"tests/test_{name}.py"
-    for name in (
-        "atomic", "chains", "convert", "download", "encode", "files_people_have", "formats", "hub", "injected", "inputs", "judge",
-        "library", "library_names", "malicious_files", "models_in_use", "options", "problems", "record", "spec", "trace",
-    )
+    f"tests/{folder}/test_{name}.py"
+    for folder, names in {
+        "files": ("atomic",),
+        "backends": ("chains", "encode", "models_in_use", "spec",),
+        "convert": ("convert", "files_people_have", "formats", "malicious_files", "problems",),
+        "hub": ("download", "hub",),
+        "compare": ("injected", "inputs", "judge", "library", "library_names", "options", "record", "trace",),
+    }.items()
+    for name in names
 ]  # fmt: skip
 
 

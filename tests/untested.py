@@ -51,7 +51,9 @@ class Untested:
         terminal = session.config.pluginmanager.get_plugin("terminalreporter")
         if terminal is None:  # a process of pytest-xdist's: the first one tells
             return
-        if any(report.nodeid.startswith("tests/test_pythons.py::") for report in terminal.stats.get("passed", [])):
+        if any(
+            report.nodeid.startswith("tests/project/test_pythons.py::") for report in terminal.stats.get("passed", [])
+        ):
             import pythons  # which needs what is here
 
             terminal.write_line(pythons.told())

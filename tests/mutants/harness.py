@@ -22,8 +22,8 @@ from polymae.compare.verdict import judge_traces
 from polymae.files.errors import Problem
 
 from . import FAULTS
+from .models import MODELS, planted_in, write_subject
 from .recording import Mutant
-from .subjects import MODELS, planted_in, write_subject
 
 # The levels that are recorded for a fault of each; all of them have inputs of their own.
 OF_ONE_PASS = ("weights", "forward", "loss", "gradients")

@@ -21,8 +21,8 @@ from polymae.compare.record.environment import suspects
 from polymae.compare.report.power import ENOUGH, EXACT
 
 from . import FAULTS, Fault
-from .bench import CORRECT, Bench
-from .subjects import MODELS
+from .harness import CORRECT, Bench
+from .models import MODELS
 
 
 @dataclass

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from polymae.compare.limits.findings import Judgement
 from polymae.compare.trace import Trace
 
-from .bench import CORRECT, Bench
+from .harness import CORRECT, Bench
 
 Check = Callable[[NDArray[Any], NDArray[Any]], bool]
 # Each passes an atol of 1e-4 or a cosine of 0.9999, or both.

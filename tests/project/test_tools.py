@@ -14,7 +14,7 @@ import jedi
 import pytest
 from checkpoints import MODEL
 from hub_folders import archive
-from test_imports import ROOT, repository_files
+from repository import ROOT, repository_files
 
 import polymae
 

@@ -162,7 +162,7 @@ def compared(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[
     @cache
     def run(model: str) -> tuple[Report, Path]:
         folder = tmp_path_factory.mktemp("compared")
-        levels = LEVELS[:-2]  # tests/test_training.py trains the families
+        levels = LEVELS[:-2]  # tests/compare/test_training.py trains the families
         return compare(Comparison(frameworks=frameworks_under_test(), model=model, levels=levels, keep=folder)), folder
 
     return run

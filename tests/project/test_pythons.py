@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import pythons
 from checkpoints import CONFIG, MODEL, WEIGHTS
+from repository import ROOT
 from runs import inputs, oracle, plain, recorded, twins
 
 from polymae.backends.installing import spelled
@@ -21,7 +22,6 @@ from polymae.compare.trace import Trace
 from polymae.convert.checkpoint import content_hash
 from polymae.convert.writing import official_checkpoint
 
-ROOT = pythons.ROOT
 OLDEST = "3.10, oldest"
 FOUND = {OLDEST: "", **{spelled(version): path for version, path in pythons.others().items()}}
 LOADED = """

@@ -18,8 +18,9 @@ from typing import Any
 
 import pytest
 from frameworks import frameworks_under_test
+from repository import ROOT
 
-BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
+BENCHMARKS = ROOT / "benchmarks"
 NETS = BENCHMARKS / "nets"
 FRAMEWORKS = ("torch", "megengine", "mindspore", "oneflow")  # NumPy is no framework that a user's net is written in
 # One of each kind: wrong at the first and at the last tensor, by text and by weights, by much, by little and in gradients only.

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from frameworks import frameworks_under_test
+from repository import ROOT
 
 from polymae.backends.config import MAEConfig
 from polymae.backends.presets import model_config
@@ -47,7 +48,7 @@ def test_every_framework_is_within_roundoff(kind: str, tmp_path: Path) -> None:
 
 
 def test_photographs_and_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    photos = sorted((Path(__file__).parent.parent / "demo" / "photos").glob("*.jpg"))
+    photos = sorted((ROOT / "demo" / "photos").glob("*.jpg"))
     assert len(photos) == 2
     names = ",".join(frameworks_under_test())
     arguments = ["compare", "-m", TEST, "--frameworks", names, "--out", str(tmp_path / "reports"), "--images"]

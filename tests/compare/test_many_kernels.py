@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from mutants.models import trained_weights
+from repository import ROOT
 from runs import FOLDER, MODEL
 
 from polymae.backends.presets import model_config
@@ -20,7 +21,7 @@ from polymae.compare.record.child import record_batch
 from polymae.compare.record.inputs import random_inputs
 from polymae.convert.writing import write_checkpoint
 
-SETTINGS = runpy.run_path(str(Path(__file__).parents[1] / "benchmarks" / "kernel_settings.py"))
+SETTINGS = runpy.run_path(str(ROOT / "benchmarks" / "kernel_settings.py"))
 LEVELS = ("weights", "forward", "loss", "gradients")
 # Sums of 512 and 2,048 terms, as in base/16's decoder, over which kernels differ most.
 WIDE = "img_size=32,patch_size=8,embed_dim=64,depth=1,num_heads=4,decoder_embed_dim=512,decoder_depth=1,decoder_num_heads=16"

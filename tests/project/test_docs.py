@@ -17,9 +17,9 @@ from checkpoints import CONFIG, WEIGHTS
 from frameworks import frameworks_under_test
 from pages import PAGES, Line, blocks, commands, refusal, run
 from published import FILES, publish
+from repository import ROOT
 from runs import oracle, plain, twins
 from server import Server
-from test_imports import ROOT
 from untested import require
 
 from polymae.backends.initial import initial_weights
@@ -35,7 +35,7 @@ NOT_RUN = {
     "polymae env use megengine PATH/bin/python": "it would change what this environment remembers; test_env.py runs it",
     '"$(polymae env path oneflow)" train.py': "no environment of OneFlow's was made; test_env.py runs it",
     ".venv/bin/python tests/fuzz.py --count 20000 --seed 1": "it takes an hour; test_fuzz.py runs fewer",
-    ".venv/bin/pytest -W ignore -n2 --dist loadfile tests/test_convert.py": "tests do not run tests",
+    ".venv/bin/pytest -W ignore -n2 --dist loadfile tests/convert/test_convert.py": "tests do not run tests",
     "POLYMAE_FRAMEWORKS=numpy .venv/bin/coverage run --source=polymae -m pytest -W ignore $(.venv/bin/python tests/pythons.py)": (
         "tests do not run tests"
     ),

@@ -6,15 +6,15 @@ functions, and none of those that backends/runtime.py and backends/optimization.
 
 import ast
 import re
-from pathlib import Path
 
 import pytest
+from repository import ROOT
 
 from polymae.backends import FRAMEWORKS
 from polymae.backends.optimization import HandWritten, Optimizer
 from polymae.backends.runtime import Runtime
 
-BACKENDS = Path(__file__).parent.parent / "backends"
+BACKENDS = ROOT / "backends"
 SAME = {"construct": "forward"}  # what MindSpore calls the forward pass
 
 

@@ -12,12 +12,13 @@ import children
 import numpy as np
 import pytest
 from perceptron import GRADIENTS, INPUTS, another_order, float64_always, model
+from repository import ROOT
 from untested import require
 
 from polymae.compare import Problem, parity_of_traces, save_trace
 from polymae.compare.trace import Trace, TraceProblem
 
-EXAMPLES = Path(__file__).resolve().parent.parent / "docs" / "examples"
+EXAMPLES = ROOT / "docs" / "examples"
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from repository import ROOT
 from runs import MODEL, inputs
 
 from polymae.backends import interpreters, runtime
@@ -18,7 +19,6 @@ from polymae.compare.record import venvs
 from polymae.compare.record.child import record_in_process
 from polymae.files.errors import Problem
 
-ROOT = Path(__file__).resolve().parent.parent
 # Stands in for uv: its environments run this Python, and it notes how it was called.
 UV = f"""#!/bin/bash
 echo "$*" >>"$CALLS"

@@ -4,11 +4,10 @@ import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from repository import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 NEEDED = ("bash", "dirname", "paste", "env", "ln")
 # Each notes how it was called. apt-get installs what it is told to, unless it fails or does nothing.
 APT = """#!/bin/bash
@@ -87,7 +86,7 @@ def test_three(): skip("no dog is here", "get another")
 
 def run(folder, text, *words, **variables):
     """Run pytest on a file, as `make test` does. Its status and what it printed."""
-    for path in set((ROOT / "tests").glob("*.py")) - set((ROOT / "tests").glob("test_*.py")):
+    for path in (ROOT / "tests").glob("*.py"):
         shutil.copy(path, folder)
     (folder / "test_inner.py").write_text(text)
     env = {name: value for name, value in os.environ.items() if name not in ("CI", "POLYMAE_FRAMEWORKS")} | variables
@@ -126,7 +125,7 @@ def test_frameworks_that_are_not_under_test_are_told(tmp_path):
     assert said[-1].startswith("nothing run with torch, megengine, mindspore: POLYMAE_FRAMEWORKS does not list them: ")
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "tests").glob("*.py")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", sorted((ROOT / "tests").rglob("*.py")), ids=lambda path: path.name)
 def test_every_skip_says_how_to_have_it_run(path):
     if path.name != "untested.py":
         text = path.read_text(encoding="utf-8")

@@ -4,20 +4,20 @@ import ast
 import json
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from children import run_in
 from frameworks import frameworks_under_test
+from repository import ROOT
 
 from polymae.backends import FRAMEWORKS
 from polymae.backends.numpy import operations as ours
 from polymae.backends.operations import OPERATIONS, PRODUCTS, OperationProblem, load_operations
 from polymae.compare.operations.cases import cases
 
-BACKENDS = Path(__file__).parent.parent / "backends"
+BACKENDS = ROOT / "backends"
 ABSENT = {
     "numpy": {
         "convolution", "convolution of 3 x 3", "strided convolution", "depthwise convolution", "transposed convolution",

@@ -11,9 +11,9 @@ import children
 import numpy as np
 import pytest
 from checkpoints import CONFIG, MODEL, WEIGHTS
-from polymae.compare.record.inputs import random_inputs
 from untested import require
 
+from polymae.compare.record.inputs import random_inputs
 from polymae.convert.checkpoint import open_checkpoint
 from polymae.convert.formats.oneflow import PICKLE
 from polymae.convert.targets import is_native

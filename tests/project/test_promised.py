@@ -9,7 +9,7 @@ from importlib import import_module
 import numpy as np
 import pytest
 from pages import PAGES, commands
-from test_imports import ROOT, repository_files
+from repository import ROOT, repository_files
 
 from polymae.backends import FRAMEWORKS
 from polymae.cli import COMMANDS, convert_weights, main

@@ -6,25 +6,13 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from repository import ROOT, repository_files
 
 from polymae.cli import COMMANDS
 
-ROOT = Path(__file__).resolve().parent.parent
 FRAMEWORK_FOLDERS = {"torch", "megengine", "mindspore", "oneflow"}
-
-
-def repository_files(*patterns: str) -> list[Path]:
-    """Files of the repository, relative to its root: tracked ones, and new ones that git does not ignore."""
-    # The setting is for containers, where another user owns the checkout.
-    command = ["git", "-c", "safe.directory=*", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    listed = subprocess.run([*command, *patterns], cwd=ROOT, capture_output=True, check=True).stdout
-    paths = {Path(os.fsdecode(name)) for name in listed.split(b"\0") if name}
-    found = sorted(path for path in paths if (ROOT / path).is_file() and not (ROOT / path).is_symlink())
-    assert found, f"git lists no {patterns} in {ROOT}"
-    return found
 
 
 def modules() -> list[str]:

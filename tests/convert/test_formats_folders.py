@@ -7,6 +7,7 @@ import struct
 import numpy as np
 import pytest
 from children import run_in
+from repository import ROOT
 from states import bits, read, state_of, write
 
 from polymae.convert.formats import oneflow, shards
@@ -119,7 +120,7 @@ def test_a_snapshot_in_hugging_faces_cache_is_links(tmp_path):
 
 def test_transformers_reads_our_shards_and_we_read_its(tmp_path):
     script = f"""
-import sys; sys.path.insert(0, {str(__file__.rsplit("/", 1)[0])!r})
+import sys; sys.path.insert(0, {str(ROOT / "tests")!r})
 import pathlib, torch, transformers
 from polymae.convert.formats import shards
 config = transformers.ViTMAEConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64,

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from frameworks import frameworks_under_test
+from repository import ROOT
 from runs import refused
 from untested import require
 
@@ -19,7 +20,7 @@ from polymae.compare.operations.rows import ACCEPTED, NOTABLE, REMEMBERED, SAME,
 from polymae.compare.operations.table import depends_on
 
 ROWS = json.loads(REMEMBERED.read_text())
-PAGE = Path(__file__).parent.parent / "docs" / "benchmarks" / "operations.md"
+PAGE = ROOT / "docs" / "benchmarks" / "operations.md"
 AGAIN = ("softmax", "log softmax", "cumulative sum", "tanh")
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from mutants import FAULTS, bench
+from mutants import FAULTS, harness
 from mutants import __main__ as command
 from mutants import power as module
 from mutants.harness import Bench
@@ -70,7 +70,7 @@ def test_rows_say_where_and_by_how_much(found: Power) -> None:
 
 def test_traces_are_gone_once_they_are_judged(found: Power, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One of base/16 has 0.9 GB, and there are some fifty faults for it."""
-    monkeypatch.setattr(bench, "ROOM", 1)
+    monkeypatch.setattr(harness, "ROOM", 1)
     with Bench(tmp_path, FEW) as small:
         at_work = small.record
         waiting: list[int] = []

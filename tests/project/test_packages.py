@@ -12,12 +12,11 @@ import pythons
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
-from test_imports import repository_files
+from repository import ROOT, repository_files
 
 from polymae.backends import FRAMEWORKS
 from polymae.backends.installing import JOINT, NEWEST_PYTHON, has_wheels, install_line, requirements
 
-ROOT = Path(__file__).resolve().parent.parent
 PINS = ROOT / "requirements"
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import children
 import numpy as np
 import pytest
+from repository import ROOT
 from runs import CONFIG, MODEL, Edited, inputs, oracle, plain, recorded, twins
 
 from polymae.backends.initial import initial_weights
@@ -26,7 +27,6 @@ from polymae.convert.writing import official_checkpoint
 from polymae.files.errors import Problem
 from polymae.files.version import __version__
 
-ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = Path(np.__file__).parent.parent
 BARE = """
 import importlib.util, sys

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 import pythons
+from repository import ROOT, repository_files
 from ruamel.yaml import YAML
-from test_imports import ROOT, repository_files
 from trove_classifiers import classifiers
 
 from polymae.backends import FRAMEWORKS
