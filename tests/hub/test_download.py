@@ -10,9 +10,9 @@ import threading
 
 import pytest
 from children import LONG
-from downloads import BODY, PART, SAID, forked, is_body, names, quick, refused, target_path, wait_for  # noqa: F401  (fixtures)
+from downloads import BODY, PART, SAID, forked, is_body, names, refused, wait_for
 from guard import in_child
-from server import LAST_MODIFIED, File, web_server  # noqa: F401  (fixture)
+from server import LAST_MODIFIED, File
 
 from polymae.cli import run_safely
 from polymae.files import atomic

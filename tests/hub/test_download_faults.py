@@ -11,9 +11,9 @@ from types import SimpleNamespace
 
 import pytest
 import trustme
-from downloads import BODY, KEPT, PART, is_body, names, quick, refused, secret, target_path  # noqa: F401  (fixtures)
+from downloads import BODY, KEPT, PART, is_body, names, refused, secret
 from guard import in_child
-from server import unused_port, web_server  # noqa: F401  (fixture)
+from server import unused_port
 
 from polymae.files.errors import Problem
 from polymae.hub import download as module

@@ -10,9 +10,7 @@ from contextlib import contextmanager
 
 import pytest
 from checkpoints import CONFIG, ENCODER, MODEL, WEIGHTS
-from downloads import quick  # noqa: F401  (fixture)
-from registered import ALONE, WHOLE, flip, shelf_of_weights  # noqa: F401  (fixture)
-from server import web_server  # noqa: F401  (fixture)
+from registered import ALONE, WHOLE, flip
 
 from polymae.backends.initial import initial_weights
 from polymae.convert.checkpoint import content_hash, open_checkpoint

@@ -12,7 +12,7 @@ import children
 import pytest
 from frameworks import frameworks_under_test
 from published import FILES, MODEL, WEIGHTS, publish
-from server import Server, web_server  # noqa: F401  (fixture)
+from server import Server
 
 from polymae.convert.checkpoint import content_hash
 

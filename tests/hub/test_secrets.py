@@ -6,9 +6,7 @@ import json
 from contextlib import suppress
 
 import pytest
-from downloads import quick  # noqa: F401  (fixture)
-from registered import ALONE, WHOLE, shelf_of_weights  # noqa: F401  (fixture)
-from server import web_server  # noqa: F401  (fixture)
+from registered import ALONE, WHOLE
 
 from polymae.cli import main
 from polymae.files import urls

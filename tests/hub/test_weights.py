@@ -10,9 +10,8 @@ from pathlib import Path
 import children
 import pytest
 from checkpoints import CONFIG, WEIGHTS
-from registered import ALONE, WHOLE, flip, shelf_of_weights, start, weights_command  # noqa: F401  (fixtures)
+from registered import ALONE, WHOLE, flip, start
 from safetensors.numpy import load_file, save_file
-from server import web_server  # noqa: F401  (fixture)
 
 from polymae.backends.initial import initial_weights
 from polymae.convert.checkpoint import content_hash, open_checkpoint

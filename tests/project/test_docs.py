@@ -30,7 +30,6 @@ from polymae.convert.writing import official_checkpoint
 
 # Commands that are not run, and why. Those of ours are parsed all the same.
 NOT_RUN = {
-    "polymae compare --power": "90 faults in five frameworks take twenty minutes; test_power.py plants them",
     "polymae env add oneflow": "it needs a network; test_pythons.py runs it",
     "polymae env use megengine PATH/bin/python": "it would change what this environment remembers; test_env.py runs it",
     '"$(polymae env path oneflow)" train.py': "no environment of OneFlow's was made; test_env.py runs it",

@@ -27,7 +27,7 @@ PROMISED = {
     "polymae probe": "--dialect --format -m -o --check",
     "polymae record": "--framework -m --weights --inputs --level --taps --dtype --twin --out --device",
     "polymae compare": "-m --weights --frameworks --images --inputs --level --traces --out --junit --markdown --json --against "
-    "--atol --rtol --keep --python --power --device --norm-pix-loss --time-limit",
+    "--atol --rtol --keep --python --device --norm-pix-loss --time-limit",
     "polymae profile": "--frameworks --operations --settings",
     "polymae models": "--json",
     "polymae doctor": "--framework --json",
@@ -43,13 +43,26 @@ PROMISED = {
     "polymae env remove": "",
 }
 # Of other programs, on the same pages: pip, pytest, coverage, the fuzzer, compilers.
-OF_OTHERS = {"-e", "-W", "-n2", "-k", "--dist", "--source", "--skip-covered", "--count", "--seed", "-ffast-math"}
+OF_OTHERS = {
+    "-e",
+    "-W",
+    "-n2",
+    "-k",
+    "--dist",
+    "--source",
+    "--skip-covered",
+    "--count",
+    "--seed",
+    "-ffast-math",
+    "--remember",
+}
 PYTHON = {
     "polymae": "Problem __version__ compare convert hub load",
     "polymae.hub": "list_models load",
-    "polymae.compare": "Finding Judgement Parity Problem Tap assert_parity chained displaced parity parity_of_traces rounded "
-    "save_trace tapped widened",
-    "polymae.convert.conversion": "convert",
+    "polymae.compare": "Comparison Finding Judgement LEVELS OF_ONE_RUN Parity Problem Run Tap assert_parity chained displaced "
+    "parity parity_of_traces rounded save_trace tapped widened",
+    "polymae.convert": "Checkpoint CheckpointProblem Loaded Prepared Wish content_hash convert open_checkpoint prepare "
+    "write_checkpoint",
     "polymae.backends.denormals": "keep_denormals",
     "mindspore_hub_conf": "create_model create_network list_models",
 }
@@ -61,7 +74,7 @@ ENTRIES = (
 VARIABLES = (
     "POLYMAE_DEBUG POLYMAE_ENVIRONMENTS POLYMAE_FRAMEWORKS POLYMAE_HOME POLYMAE_MIRROR POLYMAE_OFFLINE POLYMAE_REGISTRY"
 )
-TARGETS = "clean demo help lint setup test test-long"
+TARGETS = "clean demo help lint power setup test test-long"
 TEXT = {path.relative_to(ROOT).as_posix(): path.read_text() for path in PAGES}
 
 
