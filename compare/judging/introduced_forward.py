@@ -76,7 +76,10 @@ class _Forced(dict[str, Array]):
         return np.zeros(shape) if otherwise is None else otherwise
 
     def __setitem__(self, name: str, value: Array) -> None:
+        decided = name == "ids_restore"
         if not self.missing & set(self.inputs[name]):
-            self.seen(name, self.ids_restore if name == "ids_restore" and self.ids_restore is not None else value)
-        if value.ndim and name != "ids_restore":  # a loss is nobody's input
-            value[...] = self.taken(name, value.shape, value)
+            self.seen(name, self.ids_restore if decided and self.ids_restore is not None else value)
+        if value.ndim:  # a loss is nobody's input
+            own = self.taken(name, value.shape, value)
+            if not decided or np.isin(own, value).all():  # else it has no place for some patch: its order has to do
+                value[...] = own
