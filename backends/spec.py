@@ -8,7 +8,7 @@ Names, shapes and order are those of the official state dict (facebookresearch/m
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -33,19 +33,24 @@ class Param:
 
     @property
     def size(self) -> int:
+        """How many values it has."""
         return math.prod(self.shape)
+
+    @property
+    def module(self) -> str:
+        """The module that it belongs to; its own name where it belongs to the model itself."""
+        return self.name.rpartition(".")[0] if "." in self.role else self.name
 
 
 @dataclass(frozen=True)
 class Tap:
-    """One intermediate tensor, recorded by assignment in the forward pass of every backend.
-
-    `exact` taps hold decisions (which patch is kept, in which order), not sums: they must agree bit for bit.
-    """
+    """One intermediate tensor, recorded by assignment in the forward pass of every backend."""
 
     name: str
     operation: str
-    exact: bool = False
+    exact: bool = False  # a decision (which patch is kept, in which order), not a sum: it must agree bit for bit
+    of: tuple[str, ...] = ()  # the taps that the operation takes, and inputs of the model as `input/<name>`
+    by: tuple[str, ...] = ()  # the modules and parameters that it uses; none: a module of its own name, if there is one
 
 
 class NoTaps(dict[str, Any]):
@@ -72,7 +77,7 @@ def encoder_params(config: MAEConfig) -> tuple[Param, ...]:
 
 def taps(config: Config) -> tuple[Tap, ...]:
     """Every tap, in the order of the forward pass."""
-    return _mae_taps(config) if isinstance(config, MAEConfig) else _vit_taps(config)
+    return tuple(_mae_taps(config) if isinstance(config, MAEConfig) else _vit_taps(config))
 
 
 def differences(expected: Mapping[str, Shape], actual: Mapping[str, Shape]) -> list[str]:
@@ -168,64 +173,69 @@ def _vit_params(config: ViTConfig) -> tuple[Param, ...]:
     )
 
 
-def _block_taps(name: str, depth: int) -> list[Tap]:
-    inside = (
-        ("norm1", "layer norm"), ("attn.qkv", "linear"), ("attn.softmax", "softmax"), ("attn.proj", "linear"),
-        ("residual", "add"), ("norm2", "layer norm"),
-        ("mlp.fc1", "linear"), ("mlp.gelu", "gelu"), ("mlp.fc2", "linear"),
-    )  # fmt: skip
-    listed: list[Tap] = []
-    for i in range(depth):
-        listed += [Tap(f"{name}.{i}.{tap}", operation) for tap, operation in inside]
-        listed.append(Tap(f"{name}.{i}", "add"))
-    return listed
+def _block_taps(name: str, depth: int, tokens: str) -> Iterator[Tap]:
+    """A stack of blocks on the tap `tokens`."""
+    x = tokens
+    for block in (f"{name}.{i}" for i in range(depth)):
+        qkv, softmax, proj = f"{block}.attn.qkv", f"{block}.attn.softmax", f"{block}.attn.proj"
+        fc1, gelu, fc2 = f"{block}.mlp.fc1", f"{block}.mlp.gelu", f"{block}.mlp.fc2"
+        norm1, norm2, residual = f"{block}.norm1", f"{block}.norm2", f"{block}.residual"
+        yield Tap(norm1, "layer norm", of=(x,))
+        yield Tap(qkv, "linear", of=(norm1,))
+        yield Tap(softmax, "softmax", of=(qkv,))
+        yield Tap(proj, "linear", of=(softmax, qkv))
+        yield Tap(residual, "add", of=(x, proj))
+        yield Tap(norm2, "layer norm", of=(residual,))
+        yield Tap(fc1, "linear", of=(norm2,))
+        yield Tap(gelu, "gelu", of=(fc1,))
+        yield Tap(fc2, "linear", of=(gelu,))
+        yield Tap(block, "add", of=(residual, fc2))
+        x = block
 
 
-_CONV_HEAD_TAPS = (
-    Tap("decoder_pred", "linear"),  # [N, L, p*p*C], as all of these
-    Tap("patch_norm", "layer norm"),
-    Tap("pred", "transposed convolution"),
-)
-
-
-def _mae_taps(config: MAEConfig) -> tuple[Tap, ...]:
-    return (
-        Tap("patch_embed", "convolution"),  # [N, L, D]
-        Tap("pos_embed", "add"),  # [N, L, D]
-        Tap("ids_restore", "argsort", exact=True),  # [N, L]
-        Tap("mask", "compare", exact=True),  # [N, L], 0 is kept, 1 is removed
-        Tap("tokens", "gather"),  # [N, K+1, D]
-        *_block_taps("blocks", config.depth),
-        Tap("latent", "layer norm"),  # [N, K+1, D]
-        Tap("decoder_embed", "linear"),  # [N, K+1, E]
-        Tap("decoder_tokens", "gather"),  # [N, L+1, E]
-        *_block_taps("decoder_blocks", config.decoder_depth),
-        *([Tap("decoder_norm", "layer norm")] if config.decoder_norm else []),  # [N, L+1, E]
-        *(_CONV_HEAD_TAPS if config.head == "conv" else [Tap("pred", "linear")]),  # [N, L, p*p*C]
-        Tap("target", "patchify"),  # [N, L, p*p*C]
-        Tap("loss", "mean"),  # []
-    )
+def _mae_taps(config: MAEConfig) -> Iterator[Tap]:
+    yield Tap("patch_embed", "convolution", of=("input/imgs",), by=("patch_embed.proj",))  # [N, L, D]
+    yield Tap("pos_embed", "add", of=("patch_embed",))  # [N, L, D]
+    yield Tap("ids_restore", "argsort", exact=True, of=("input/noise",))  # [N, L]
+    yield Tap("mask", "compare", exact=True, of=("ids_restore",))  # [N, L], 0 is kept, 1 is removed
+    yield Tap("tokens", "gather", of=("pos_embed", "ids_restore"), by=("cls_token", "pos_embed"))  # [N, K+1, D]
+    yield from _block_taps("blocks", config.depth, "tokens")
+    yield Tap("latent", "layer norm", of=(f"blocks.{config.depth - 1}",), by=("norm",))  # [N, K+1, D]
+    yield Tap("decoder_embed", "linear", of=("latent",))  # [N, K+1, E]
+    yield Tap(
+        "decoder_tokens", "gather", of=("decoder_embed", "ids_restore"), by=("mask_token", "decoder_pos_embed")
+    )  # [N, L+1, E]
+    yield from _block_taps("decoder_blocks", config.decoder_depth, "decoder_tokens")
+    x = f"decoder_blocks.{config.decoder_depth - 1}"
+    if config.decoder_norm:
+        yield Tap("decoder_norm", "layer norm", of=(x,))  # [N, L+1, E]
+        x = "decoder_norm"
+    if config.head == "conv":
+        yield Tap("decoder_pred", "linear", of=(x,))  # [N, L, p*p*C], as the next two
+        yield Tap("patch_norm", "layer norm", of=("decoder_pred",))
+        yield Tap("pred", "transposed convolution", of=("patch_norm",), by=("unconv",))
+    else:
+        yield Tap("pred", "linear", of=(x,), by=("decoder_pred",))  # [N, L, p*p*C]
+    yield from _loss_taps("")
 
 
 def loss_taps(config: Config) -> tuple[Tap, ...]:
     """What a recorded run holds beside the taps: targets and values of both losses, from the same prediction."""
-    if isinstance(config, ViTConfig):
-        return ()
-    return (
-        Tap("pixel.target", "patchify"),
-        Tap("pixel.loss", "mean"),
-        Tap("norm_pix.target", "patchify"),
-        Tap("norm_pix.loss", "mean"),
-    )
+    return () if isinstance(config, ViTConfig) else (*_loss_taps("pixel."), *_loss_taps("norm_pix."))
 
 
-def _vit_taps(config: ViTConfig) -> tuple[Tap, ...]:
-    return (
-        Tap("patch_embed", "convolution"),  # [N, L, D]
-        Tap("tokens", "add"),  # [N, L+1, D]
-        *_block_taps("blocks", config.depth),
-        Tap("latent", "layer norm"),  # [N, D]
-        *([Tap("head_norm", "batch norm")] if config.head_norm else []),  # [N, D]
-        Tap("logits", "linear"),  # [N, classes]
-        Tap("loss", "cross entropy"),  # []
-    )
+def _loss_taps(kind: str) -> Iterator[Tap]:
+    yield Tap(f"{kind}target", "patchify", of=("input/imgs",))  # [N, L, p*p*C]
+    yield Tap(f"{kind}loss", "mean", of=("pred", f"{kind}target", "mask"))  # []
+
+
+def _vit_taps(config: ViTConfig) -> Iterator[Tap]:
+    norm = "fc_norm" if config.pooling == "gap" else "norm"
+    yield Tap("patch_embed", "convolution", of=("input/imgs",), by=("patch_embed.proj",))  # [N, L, D]
+    yield Tap("tokens", "add", of=("patch_embed",), by=("cls_token", "pos_embed"))  # [N, L+1, D]
+    yield from _block_taps("blocks", config.depth, "tokens")
+    yield Tap("latent", "layer norm", of=(f"blocks.{config.depth - 1}",), by=(norm,))  # [N, D]
+    if config.head_norm:
+        yield Tap("head_norm", "batch norm", of=("latent",))  # [N, D]
+    yield Tap("logits", "linear", of=("head_norm" if config.head_norm else "latent",), by=("head",))  # [N, classes]
+    yield Tap("loss", "cross entropy", of=("logits", "input/labels"))  # []

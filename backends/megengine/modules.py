@@ -14,10 +14,6 @@ from numpy.typing import NDArray
 
 from ...files.errors import Problem
 
-__all__ = [
-    "differentiate", "is_trained", "named_modules", "set_dtype", "set_tensor", "tensors", "to_tensor", "watch",
-]  # fmt: skip
-
 
 def named_modules(module: M.Module) -> dict[str, M.Module]:
     """Every module inside it by its dotted name, and itself as "", each once."""

@@ -12,10 +12,6 @@ from numpy.typing import NDArray
 
 from ...files.errors import Problem
 
-__all__ = [
-    "differentiate", "is_trained", "named_modules", "set_dtype", "set_tensor", "tensors", "to_tensor", "watch",
-]  # fmt: skip
-
 
 def named_modules(module: nn.Cell) -> dict[str, nn.Cell]:
     """Every module inside it by its dotted name, and itself as "", each once."""

@@ -9,10 +9,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-__all__ = [
-    "differentiate", "is_trained", "named_modules", "set_dtype", "set_tensor", "tensors", "to_tensor", "watch",
-]  # fmt: skip
-
 
 def named_modules(module: nn.Module) -> dict[str, nn.Module]:
     """Every module inside it by its dotted name, and itself as "", each once."""

@@ -55,18 +55,21 @@ def oracle_model(config: Config, weights: Arrays) -> Any:
     return load_backend("numpy").build(config, weights, dtype="float64")
 
 
-def introduced(own: OwnTaps, model: Any, gradients: bool = False) -> Iterator[tuple[str, float]]:
+def introduced(own: OwnTaps, model: Any, gradients: bool = False) -> list[tuple[str, float]]:
     """Tensor and introduced error, in units of roundoff (for integers: unequal elements), in the order of computation.
 
     What cannot be computed, because an input is missing, misshapen or not finite, is left out.
     """
-    trace = own.trace
+    trace, sizes = own.trace, list[tuple[str, float]]()
+
+    def measure(name: str, expected: Array) -> None:
+        sizes.extend(_measured(trace, name, expected))
+
     with np.errstate(all="ignore"):
-        pairs = forward_expected(own, model, trace.manifest["mask_ratio"])
-        for name, expected in pairs:
-            yield from _measured(trace, name, expected)
+        forward_expected(own, model, trace.manifest["mask_ratio"], measure)
         for name, expected in backward_expected(own, model) if gradients else ():
-            yield from _measured(trace, name, expected)
+            measure(name, expected)
+    return sizes
 
 
 def _measured(trace: Trace, name: str, expected: Array) -> Iterator[tuple[str, float]]:

@@ -154,14 +154,24 @@ def test_an_optimizer_has_what_differs_and_no_more(framework: str) -> None:
     assert abstract(HandWritten) == {"step"}
 
 
+def functions(text: str) -> list[str]:
+    """The functions of a file with their arguments, in order, but those whose names begin with _."""
+    nodes = [n for n in ast.parse(text).body if isinstance(n, ast.FunctionDef) and not n.name.startswith("_")]
+    return [f"{n.name}({_untyped(ast.unparse(n.args))})" for n in nodes]
+
+
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_weights_files_have_the_same_functions(framework: str) -> None:
-    def functions(framework: str) -> list[str]:
-        nodes = ast.parse(source(framework, "weights")).body
-        return [f"{n.name}({_untyped(ast.unparse(n.args))})" for n in nodes if isinstance(n, ast.FunctionDef)]
+    assert len(functions(source("torch", "weights"))) == 5
+    assert functions(source(framework, "weights")) == functions(source("torch", "weights"))
 
-    assert len(functions("torch")) == 5
-    assert functions(framework) == functions("torch")
+
+@pytest.mark.parametrize("framework", [name for name in FRAMEWORKS if name != "numpy"])
+def test_modules_files_have_the_functions_that_are_promised(framework: str) -> None:
+    promised = methods((BACKENDS / "modules.py").read_text(), "Modules")
+    expected = [f"{name}({_untyped(arguments.removeprefix('self, '))})" for name, arguments in promised.items()]
+    assert len(expected) == 8
+    assert functions(source(framework, "modules")) == expected
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)

@@ -146,6 +146,14 @@ for name, array in runtime.weights(model).items():
     assert np.array_equal(array, runtime.weights(again)[name]), name
     if name in state.v:
         assert state.v[name].shape == array.shape and np.array_equal(optimizer.state().v[name], resumed.state().v[name])
+
+def frozen():
+    return [name for name, p in runtime.named_parameters(model).items() if getattr(p, "requires_grad", None) is False]
+
+before = frozen()
+assert before or runtime.framework in ("numpy", "megengine"), "they have no such switch"
+assert "pos_embed" in runtime.run(model, random_inputs(config), gradients=True).gradients
+assert frozen() == before, "a run with gradients unfreezes parameters"
 fresh = runtime.optimizer(again, Settings(clip=1.0))
 assert go_on(again, fresh, range(4, 6)) != go_on(model, optimizer, range(4, 6)), "moments make no difference"
 """
