@@ -8,8 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from polymae.compare.judging.introduced_forward import forward_expected
-from polymae.compare.recording.inputs import random_inputs
 
 from polymae.backends.config import Config, MAEConfig
 from polymae.backends.gradient_taps import backward_taps, gradient_taps
@@ -17,6 +15,8 @@ from polymae.backends.initial import initial_weights
 from polymae.backends.presets import model_config
 from polymae.backends.runtime import load_backend
 from polymae.backends.spec import loss_taps, params, taps
+from polymae.compare.judge.local_error_forward import forward_expected
+from polymae.compare.record.inputs import random_inputs
 
 Arrays = dict[str, NDArray[Any]]
 
