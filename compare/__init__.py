@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ..files.lazy import lazily
 
 if TYPE_CHECKING:
     from ..backends.spec import Tap
@@ -21,32 +23,13 @@ __all__ = [
     "parity_of_traces", "rounded", "save_trace", "tapped", "widened",
 ]  # fmt: skip
 
-# Where the library's names are; they are imported when first asked for, so that this package stays instant.
-_LIBRARY = {
-    "LEVELS": ".options",
-    "OF_ONE_RUN": ".options",
-    "Comparison": ".options",
-    "Run": ".options",
-    "Finding": ".limits.findings",
-    "Judgement": ".limits.findings",
-    "Parity": ".api.result",
-    "Problem": "..files.errors",
-    "Tap": "..backends.spec",
-    "chained": ".api.chained",
-    "displaced": ".api.callables",
-    "rounded": ".api.callables",
-    "tapped": ".api.modules",
-    "widened": ".api.callables",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
-    return getattr(import_module(_LIBRARY.get(name, ".api.library"), __name__), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+_LIBRARY = ("assert_parity", "parity", "parity_of_traces", "save_trace")
+__getattr__, __dir__ = lazily(
+    __name__,
+    {
+        "LEVELS": ".options", "OF_ONE_RUN": ".options", "Comparison": ".options", "Run": ".options",
+        "Finding": ".limits.findings", "Judgement": ".limits.findings", "Problem": "..files.errors", "Tap": "..backends.spec",
+        "Parity": ".api.result", "chained": ".api.chained", "displaced": ".api.callables", "rounded": ".api.callables",
+        "tapped": ".api.modules", "widened": ".api.callables", **dict.fromkeys(_LIBRARY, ".api.library"),
+    },
+)  # fmt: skip

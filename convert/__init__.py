@@ -6,7 +6,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ..files.lazy import lazily
 
 if TYPE_CHECKING:
     from .checkpoint import Checkpoint, Loaded, content_hash, open_checkpoint
@@ -19,24 +21,11 @@ __all__ = [
     "write_checkpoint",
 ]  # fmt: skip
 
-# The public names' modules; they are imported when first asked for, so that this package stays instant.
-_MODULES = {
-    "Checkpoint": ".checkpoint",
-    "CheckpointProblem": ".tensors",
-    "Loaded": ".checkpoint",
-    "content_hash": ".checkpoint",
-    "open_checkpoint": ".checkpoint",
-    "write_checkpoint": ".writing",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
-    return getattr(import_module(_MODULES.get(name, ".conversion"), __name__), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazily(
+    __name__,
+    {
+        "Checkpoint": ".checkpoint", "CheckpointProblem": ".tensors", "Loaded": ".checkpoint", "Prepared": ".conversion",
+        "Wish": ".conversion", "content_hash": ".checkpoint", "convert": ".conversion", "open_checkpoint": ".checkpoint",
+        "prepare": ".conversion", "write_checkpoint": ".writing",
+    },
+)  # fmt: skip

@@ -7,7 +7,7 @@ name models. They are imported when first asked for, so that this package stays 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from . import compare, convert, hub
@@ -22,18 +22,12 @@ __all__ = ["Problem", "__version__", "compare", "convert", "hub", "load"]
 if not (Path(__file__).parent / "backends").is_dir():
     __path__.append(str(Path(__file__).resolve().parents[2]))
 
-_MODULES = {"Problem": ".files.errors", "__version__": ".files.version", "load": ".hub"}
+from .files.lazy import lazily
 
-
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
-    if name in _MODULES:
-        return getattr(import_module(_MODULES[name], __name__), name)
-    return import_module(f".{name}", __name__)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazily(
+    __name__,
+    {
+        "Problem": ".files.errors", "__version__": ".files.version", "compare": ".compare", "convert": ".convert", "hub": ".hub",
+        "load": ".hub",
+    },
+)  # fmt: skip
