@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..compare.options import Comparison
 from ..files.errors import Problem
-from .choices import add_options, given_options, recording_flags
+from .options import add_options, given_options, recording_flags
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

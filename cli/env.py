@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..backends import FRAMEWORKS
 from ..files.errors import Problem
-from .choices import actions_of
+from .options import actions_of
 
 _CHOICES = [name for name in FRAMEWORKS if name != "numpy"]  # NumPy's backend runs wherever PolyMAE does
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from ..compare.options import LEVELS, Run
 from ..files.errors import Problem
-from .choices import add_options, given_options
+from .options import add_options, given_options
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..backends import FRAMEWORKS
 from ..files.errors import Problem
-from .choices import actions_of
+from .options import actions_of
 
 if TYPE_CHECKING:
     from ..hub.inventory import Cached

@@ -21,7 +21,7 @@ from ..files.errors import Problem
 LEVELS = ("weights", "inputs", "forward", "loss", "gradients", "optimizer", "curve")
 # What one run of the model gives; the gradients, the optimizer and the curve are more work, and asked for by name.
 OF_ONE_RUN = ("weights", "inputs", "forward", "loss")
-SEED = 2**32 - 1  # the largest
+LARGEST_SEED = 2**32 - 1
 
 Made = TypeVar("Made", bound="Options")
 
@@ -134,7 +134,7 @@ class Options:
         False, "let a GPU round what it multiplies to TF32 (an Ascend: HF32), to see what it costs"
     )
     threads: int = option(1, "of each framework (default 1: one order of summation)", type=whole(1))
-    seed: int = option(0, "of weights, images and noise (default 0)", type=whole(0, SEED))
+    seed: int = option(0, "of weights, images and noise (default 0)", type=whole(0, LARGEST_SEED))
 
     def shared(self) -> dict[str, Any]:
         """The options that every run shares."""
@@ -223,7 +223,9 @@ class Run(Options):
         metavar="PATTERN",
         read=lambda patterns: patterns and tuple(patterns),
     )
-    twin: int | None = option(None, "NumPy: sum matrix products in a random order", type=whole(0, SEED), metavar="SEED")
+    twin: int | None = option(
+        None, "NumPy: sum matrix products in a random order", type=whole(0, LARGEST_SEED), metavar="SEED"
+    )
     kernel_noise: str | None = option(
         None, "NumPy: relative noise behind operations, in u", metavar="OPERATION=SIZE,..."
     )

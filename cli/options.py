@@ -18,7 +18,7 @@ def add_options(parser: argparse.ArgumentParser, kind: type[Options], one_of: Se
         words = dict(one.metadata["words"])
         if one.default is False:
             words["action"] = "store_true"
-        if one.default is MISSING and one.default_factory is MISSING:
+        if _is_required(one):
             words["required"] = True
         # The namespace holds what was given, and nothing else: the dataclass has the defaults.
         words |= {"dest": one.name, "default": argparse.SUPPRESS, "help": one.metadata["help"]}
@@ -37,7 +37,13 @@ def recording_flags(args: argparse.Namespace, kind: type[Options]) -> list[str]:
 
 
 def _options(kind: type[Options]) -> list[Field[Any]]:
-    return [one for one in fields(kind) if "help" in one.metadata]
+    """Those that must be given first."""
+    listed = [one for one in fields(kind) if "help" in one.metadata]
+    return sorted(listed, key=lambda one: not _is_required(one))
+
+
+def _is_required(one: Field[Any]) -> bool:
+    return one.default is MISSING and one.default_factory is MISSING
 
 
 def _flags(one: Field[Any]) -> tuple[str, ...]:
