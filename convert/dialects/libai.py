@@ -35,7 +35,7 @@ LIBAI = Dialect(
     folder="model",
     notes={
         "classifier": "LiBai calls a classifier's norm alike whichever tokens it pools: this one is taken for pooled patches, "
-        "as LiBai's fine-tuning does; for one on the class token say --from libai-cls."
+        "as LiBai's fine-tuning does; for one on the class token name the dialect: libai-cls."
     },
 )
 LIBAI_CLS = replace(

@@ -57,7 +57,7 @@ MINDFORMERS_03 = replace(
     never=(Sign(r"decoder_pos_embed"),),
     notes={
         "mae": "Weights that mindformers 0.3.0 itself trained predict pixels in another order, which the file does not "
-        "show: for those say --from mindformers-0.3-trained."
+        "show: for those name the dialect: mindformers-0.3-trained."
     },
 )
 MINDFORMERS_03_TRAINED = replace(

@@ -96,6 +96,6 @@ MINDSPORE = Dialect(
     unused=MINDSPORE_TRAINING,
     metadata={"format": "ms"},
     notes=dict.fromkeys(
-        ALL, "mindcv's files have these names too, and its program computes otherwise: for those say --from mindcv."
+        ALL, "mindcv's files have these names too, and its program computes otherwise: for those name the dialect: mindcv."
     ),
 )
