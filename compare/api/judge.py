@@ -104,7 +104,7 @@ def judge(candidates: Candidates, oracle: Source, floor: Floor, listed: Listed, 
 
         return rule
 
-    judge_each(listed, oracle, candidates, rule_of)
+    judge_each((one for one in listed if one[1].name in oracle), oracle, candidates, rule_of)
     for judgement, run in candidates:
         excuse_the_narrow(judgement, run, oracle)
         judgement.notices += [*floors.notices, *_notices(judgement, oracle, run)]

@@ -27,14 +27,12 @@ RuleOf = Callable[[str, Tap, NDArray[Any]], Rule]
 
 
 def judge_each(listed: Iterable[tuple[str, Tap]], oracle: Source, candidates: Candidates, rule_of: RuleOf) -> None:
-    """Add a finding to each candidate's judgement for every tensor that the oracle and the candidate have.
+    """Add a finding to each candidate's judgement for every tensor that it has. Raises Problem for one that the oracle lacks.
 
     listed: level and tap, in the order of computation. rule_of: of a level, a tap and the oracle's tensor the rule by which a
     candidate's is judged; it is asked once for each tensor, so that one tensor of each run is in memory at a time.
     """
     for level, tap in listed:
-        if tap.name not in oracle:
-            continue
         rule = rule_of(level, tap, oracle[tap.name])
         for judgement, source in candidates:
             if tap.name in source and (finding := rule(judgement, source)):

@@ -96,6 +96,7 @@ MINDSPORE = Dialect(
     unused=MINDSPORE_TRAINING,
     metadata={"format": "ms"},
     notes=dict.fromkeys(
-        ALL, "mindcv's files have these names too, and its program computes otherwise: for those name the dialect: mindcv."
+        ALL,
+        "mindcv's files have these names too, and its program computes otherwise: for those name the dialect: mindcv.",
     ),
 )

@@ -178,7 +178,7 @@ def test_a_training_file_is_recorded_by_torch_though_its_loader_refuses_it(tmp_p
 def test_a_loader_that_loads_nothing_is_caught(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     official = tmp_path / "official.pth"
     official_checkpoint(official, CONFIG, initial_weights(CONFIG))
-    monkeypatch.setattr("polymae.backends.torch.runtime.load_file", lambda model, path: None)
+    monkeypatch.setattr("polymae.backends.torch.runtime.Backend.load_file", lambda self, model, path: None)
     record(Run("torch", tmp_path / "t.npz", inputs(), weights=official, levels=(*OF_ONE_RUN, "gradients")))
     judgement = judged(Trace(tmp_path / "t.npz"))
     assert judgement.verdict == "fault"

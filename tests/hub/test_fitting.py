@@ -165,7 +165,9 @@ def test_device_and_dtype_reach_the_model(tmp_path: Path, monkeypatch: pytest.Mo
     assert load(MODEL, "numpy", weights=path, dtype=np.dtype("float32")).cls_token.dtype == np.float32
     asked = []
     monkeypatch.setattr("polymae.hub.loading.require_device", lambda *_: None)
-    monkeypatch.setattr("polymae.backends.numpy.runtime.build", lambda config, weights, *rest: asked.append(rest))
+    monkeypatch.setattr(
+        "polymae.backends.numpy.runtime.Backend.build", lambda self, config, weights, *rest: asked.append(rest)
+    )
     load(MODEL, "numpy", weights=path, device="cuda")
     assert asked == [("cuda", "float32")]
 
