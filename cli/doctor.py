@@ -13,8 +13,8 @@ from typing import Any
 from ..backends import FRAMEWORKS
 from ..backends.blas import cpu_flags, generation
 from ..backends.installing import has_wheels
-from ..compare.options import above_zero
 from ..compare.record.examine import BROKEN, MISSING, WORKS, Finding, examine_all
+from ..files.arguments import above_zero
 
 BASE_SIZE_GIB = 6  # what one framework takes for the base model's forward and backward pass
 

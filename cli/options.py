@@ -37,7 +37,7 @@ def recording_flags(args: argparse.Namespace, kind: type[Options]) -> list[str]:
 
 
 def _options(kind: type[Options]) -> list[Field[Any]]:
-    """Those that must be given first."""
+    """The fields that are options, with those that have no default in front."""
     listed = [one for one in fields(kind) if "help" in one.metadata]
     return sorted(listed, key=lambda one: not _is_required(one))
 

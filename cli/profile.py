@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from ..backends import DEVICES, FRAMEWORKS
-from ..compare.options import read_names
+from ..files.arguments import read_names
 from ..files.errors import Problem
 
 MODEL = "mae_vit_base_patch16"

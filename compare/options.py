@@ -1,21 +1,20 @@
 """What a comparison and a run of one framework are asked to do: frozen, and JSON in and out.
 
 A field made by `option` is an option of `polymae compare`, `polymae record` or of both: its flag is made from its line
-(cli/options.py), and a worker gets it as JSON (record/child.py). Only Python's own modules are imported: --help is instant.
+(cli/options.py), and a child gets it as JSON (record/child.py). Only Python's own modules are imported: --help is instant.
 """
 
 # ruff: noqa: RUF009  (`option` gives a field, not a value)
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, MISSING, dataclass, field, fields
-from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from ..backends import DEVICES, FRAMEWORKS
+from ..files.arguments import above_zero, read_names, whole
 from ..files.errors import Problem
 
 LEVELS = ("weights", "inputs", "forward", "loss", "gradients", "optimizer", "curve")
@@ -43,49 +42,6 @@ def option(
     metadata = {"help": help, "flags": tuple(flags), "read": read, "judging": judging, "words": words}
     made = {"default_factory" if callable(default) else "default": default}
     return field(**made, metadata=metadata)
-
-
-def read_names(text: str, known: Sequence[str], what: str) -> tuple[str, ...]:
-    """The names in a comma-separated text ("all": every one). Raises Problem, with the nearest name, for an unknown one."""
-    if text == "all":
-        return tuple(known)
-    names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
-    for name in names:
-        if name not in known:
-            near = get_close_matches(name, known, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise Problem(f"Unknown {what} {name!r}; there are {', '.join(known)}.{hint}")
-    if not names:
-        raise Problem(f"No {what} given; choose from {', '.join(known)}, or all.")
-    return names
-
-
-def whole(least: int, most: int = 2**63 - 1) -> Callable[[str], int]:
-    """The type of an argument that is a whole number from `least` to `most`."""
-
-    def parse(text: str) -> int:
-        try:
-            number = int(text)
-        except ValueError:
-            number = least - 1
-        if not least <= number <= most:
-            raise argparse.ArgumentTypeError(
-                f"{text!r} is not a whole number of at least {least} (and at most {most})."
-            )
-        return number
-
-    return parse
-
-
-def above_zero(text: str) -> float:
-    """The type of an argument that is a finite number above 0."""
-    try:
-        number = float(text)
-    except ValueError:
-        number = 0.0
-    if not 0 < number < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0.")
-    return number
 
 
 def _interpreters(given: Sequence[str]) -> dict[str, str]:

@@ -77,8 +77,8 @@ def _compare_in(folder: Path, comparison: Comparison, source: ModelSource) -> Re
     files = _convert(folder, comparison, config, weights)
     del weights
     files_of = {"model": _model_file(folder, config), "weights": files["numpy"], "inputs": inputs}
-    run = Run("numpy", folder / "oracle.npz", **comparison.shared() | files_of)
-    base = replace(run, dtype="float64", **_on("cpu", comparison))
+    common = comparison.shared() | files_of | _on("cpu", comparison)
+    base = Run("numpy", folder / "oracle.npz", dtype="float64", **common)
     twin = replace(base, dtype="float32")
     runs = [base, *(replace(twin, twin=seed, out=folder / f"twin{seed}.npz") for seed in TWINS)]
     for name in comparison.frameworks:

@@ -1,5 +1,6 @@
 """Options of `polymae compare` and `profile` that would be ignored are refused, and what they print can be piped."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,15 @@ IGNORED = (
 def test_what_says_how_to_record_is_refused_with_traces(option: str, capsys: pytest.CaptureFixture[str]) -> None:
     said = refused(capsys, "compare", option, "--traces", oracle(), plain())
     assert said.endswith(f"leave out --{option[2:].partition('=')[0]}.\n")
+
+
+def test_a_comparison_is_the_same_behind_json() -> None:
+    asked = Comparison(
+        ("torch", "numpy"), weights=Path("/a/mae.pth"), images=(Path("/a/b.jpg"),), levels=("loss",), reference=None,
+        rtol=1e-3, batch=3, time_limit=5.0, keep=Path("/k"), pythons={"torch": "/p/python"}, norm_pix_loss=True,
+    )  # fmt: skip
+    assert Comparison.from_dict(json.loads(json.dumps(asked.as_dict()))) == asked
+    assert Comparison.from_dict({}) == Comparison()
 
 
 def test_an_interpreter_for_nobody_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

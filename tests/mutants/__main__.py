@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 from polymae.backends import FRAMEWORKS
-from polymae.compare.options import above_zero, read_names
 from polymae.compare.report.power import remember
+from polymae.files.arguments import above_zero, read_names
 from polymae.files.atomic import replacing
 
 from .power import power
