@@ -65,7 +65,10 @@ class State(NamedTuple):
 
 
 class Optimizer(ABC):
-    """AdamW (Loshchilov and Hutter 2019, algorithm 2) as torch.optim has it, for the model's parameters that are trained."""
+    """AdamW (Loshchilov and Hutter 2019, algorithm 2) as torch.optim has it, for the model's parameters that are trained.
+
+    Packed gradients are few tensors that hold those of all parameters, so that a step costs few operations.
+    """
 
     lr: float
     decay: dict[str, float]  # the weight decay of every parameter that is held, by spec name
@@ -76,11 +79,16 @@ class Optimizer(ABC):
         self.settings = settings
 
     @abstractmethod
-    def step(self, gradients: Mapping[str, Any], lr: float) -> float:
-        """Change the model's parameters by gradients given by spec name; their global norm before clipping.
+    def packed(self, gradients: Mapping[str, Any]) -> list[Any]:
+        """Gradients by spec name, in the parameters' layout, as `norm` and `update` take them."""
 
-        Clipping may be done in the given tensors.
-        """
+    @abstractmethod
+    def norm(self, gradients: list[Any]) -> float:
+        """The Euclidean norm of all packed gradients together."""
+
+    @abstractmethod
+    def update(self, gradients: list[Any], lr: float, scale: float) -> None:
+        """Change the model's parameters by scale times the packed gradients, which may be changed as well."""
 
     @abstractmethod
     def state(self) -> State:
@@ -89,6 +97,13 @@ class Optimizer(ABC):
     @abstractmethod
     def load_state(self, state: State) -> None:
         """Go on from a state."""
+
+    def step(self, gradients: Mapping[str, Any], lr: float) -> float:
+        """Change the model's parameters by gradients given by spec name; their global norm before clipping."""
+        packed = self.packed(gradients)
+        norm = self.norm(packed)
+        self.update(packed, lr, clip_scale(norm, self.settings))
+        return norm
 
     def tensors(self, arrays: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
         """Arrays by spec name, as tensors in the layout and precision of the parameters."""
@@ -104,24 +119,64 @@ class Optimizer(ABC):
 
 
 class HandWritten(Optimizer):
-    """What the AdamWs written by hand share; each adds its step."""
+    """What the AdamWs written by hand share; each adds its update.
+
+    Parameters of one weight decay, their gradients and moments are one vector [n], in the spec's order.
+    """
 
     def __init__(self, runtime: Runtime, model: Any, settings: Settings):
         super().__init__(runtime, model, settings)
         self.lr = 0.0
         self.decay = decay_of(model.config, settings)
+        self.groups: dict[float, list[str]] = {}  # the names of the parameters of each weight decay
+        for name, decay in self.decay.items():
+            self.groups.setdefault(decay, []).append(name)
         zeros = {param.name: np.zeros(param.shape) for param in trainable(model.config)}
         self.load_state(State(0, zeros, zeros))
 
+    @abstractmethod
+    def pack(self, tensors: list[Any]) -> Any:
+        """Tensors, end to end, as one vector [n]."""
+
+    @abstractmethod
+    def unpack(self, vector: Any, like: list[Any]) -> list[Any]:
+        """The inverse of pack: a vector [n] cut into tensors of the shapes of `like`."""
+
+    @abstractmethod
+    def assign(self, parameters: list[Any], values: list[Any]) -> None:
+        """Give parameters of the model new values, tensor by tensor."""
+
+    def packed(self, gradients: Mapping[str, Any]) -> list[Any]:
+        """Gradients by spec name as one vector for each group."""
+        return [self.pack([gradients[name] for name in names]) for names in self.groups.values()]
+
+    def parameters(self) -> list[Any]:
+        """The model's parameters as one vector for each group: a copy."""
+        return self.packed(self.runtime.trained(self.model))
+
+    def put(self, vectors: list[Any]) -> None:
+        """The inverse of parameters: give the model's parameters the values of one vector for each group."""
+        trained = self.runtime.trained(self.model)
+        for names, vector in zip(self.groups.values(), vectors):
+            parameters = [trained[name] for name in names]
+            self.assign(parameters, self.unpack(vector, parameters))
+
     def state(self) -> State:
         """A copy of the steps taken and the moments by spec name; zeros before the first step."""
-        return State(self.steps, self.arrays(self.m), self.arrays(self.v))
+        return State(self.steps, self._by_name(self.m), self._by_name(self.v))
 
     def load_state(self, state: State) -> None:
         """Go on from a state."""
         self.steps = state.step
-        self.m = self.tensors(state.m)
-        self.v = self.tensors(state.v)
+        self.m = self.packed(self.tensors(state.m))
+        self.v = self.packed(self.tensors(state.v))
+
+    def _by_name(self, vectors: list[Any]) -> dict[str, NDArray[Any]]:
+        trained = self.runtime.trained(self.model)
+        tensors: dict[str, Any] = {}
+        for names, vector in zip(self.groups.values(), vectors):
+            tensors.update(zip(names, self.unpack(vector, [trained[name] for name in names])))
+        return self.arrays({name: tensors[name] for name in trained})
 
 
 def trainable(config: Config) -> tuple[Param, ...]:

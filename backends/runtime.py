@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, contextmanager
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from numpy.typing import NDArray
 
@@ -22,7 +22,9 @@ from .installing import NEWEST_PYTHON, has_wheels, install_line, installed, spel
 from .interpreters import remembered
 from .naming import Arrays, native, to_spec
 from .optimization import Optimizer, Settings, trainable
-from .spec import NoTaps
+
+if TYPE_CHECKING:
+    from .training import Training
 
 
 class RuntimeProblem(Problem, RuntimeError):
@@ -168,6 +170,10 @@ class Runtime(ABC):
     def optimizer(self, model: Any, settings: Settings) -> Optimizer:
         """An AdamW for the model's parameters."""
 
+    @abstractmethod
+    def training(self, model: Any, optimizer: Optimizer, **options: Any) -> Training:
+        """A model in training by an optimizer; options are Training's."""
+
     def weights(self, model: Any) -> dict[str, NDArray[Any]]:
         """A copy of the model's weights by spec name."""
         native = {name: self.to_numpy(tensor) for name, tensor in self.named_parameters(model).items()}
@@ -186,7 +192,7 @@ class Runtime(ABC):
         The frozen position tables get a gradient too: it costs nothing and shows more. recorder: makes the dictionaries
         that the taps and the gradients at them are recorded in, when they are computed.
         """
-        tensors = self._tensors(model, inputs)
+        tensors = self.tensors(model, inputs)
         loss = partial(forward, mask_ratio=mask_ratio)
         out, dy = recorder(""), recorder("dy/")
         if not gradients:
@@ -203,15 +209,8 @@ class Runtime(ABC):
         parameters = self.named_parameters(model)
         return {param.name: parameters[native(self.framework, param).name] for param in trainable(model.config)}
 
-    def train_step(self, model: Any, optimizer: Optimizer, inputs: Arrays, mask_ratio: float, lr: float) -> float:
-        """One step of training from NumPy inputs, at this learning rate. Returns the loss before it."""
-        tensors = self._tensors(model, inputs)
-        loss = partial(objective, mask_ratio=mask_ratio)
-        value, found = self.differentiate(loss, model, tensors, self.trained(model), Watched(NoTaps(), (), {}))
-        optimizer.step(found, lr)
-        return float(self.to_numpy(value))
-
-    def _tensors(self, model: Any, inputs: Arrays) -> dict[str, Any]:
+    def tensors(self, model: Any, inputs: Arrays) -> dict[str, Any]:
+        """NumPy inputs as tensors on the model's device."""
         return {name: self.from_numpy(array, model) for name, array in inputs.items()}
 
     def _emptied(self, tensors: dict[str, Any], names: Iterable[str] | None = None) -> dict[str, NDArray[Any]]:

@@ -15,11 +15,12 @@ from megengine.autodiff import GradManager
 from numpy.typing import NDArray
 
 from ..config import Config, MAEConfig
-from ..optimization import Settings
+from ..optimization import Optimizer, Settings
 from ..runtime import Loss, Runtime, RuntimeProblem, ShownTaps, Watched, require_dtype
 from .importing import use
 from .model import MAE, ViT
 from .optimizer import AdamW
+from .training import Training
 from .weights import Weights, load_file, load_weights, named_parameters, to_numpy
 
 DTYPES = {"float32": "float32"}
@@ -101,3 +102,6 @@ class Backend(Runtime):
 
     def optimizer(self, model: Any, settings: Settings) -> AdamW:
         return AdamW(self, model, settings)
+
+    def training(self, model: Any, optimizer: Optimizer, **options: Any) -> Training:
+        return Training(self, model, optimizer, **options)

@@ -16,10 +16,11 @@ from mindspore import ParameterTuple, Tensor
 from numpy.typing import NDArray
 
 from ..config import Config, MAEConfig
-from ..optimization import Settings
+from ..optimization import Optimizer, Settings
 from ..runtime import Loss, Runtime, RuntimeProblem, ShownTaps, Watched, require_dtype, unfrozen
 from .model import MAE, ViT
 from .optimizer import AdamW
+from .training import Training
 from .weights import Weights, load_file, load_weights, named_parameters, to_numpy
 
 DTYPES = {"float32": ms.float32, "float64": ms.float64}
@@ -102,6 +103,9 @@ class Backend(Runtime):
 
     def optimizer(self, model: Any, settings: Settings) -> AdamW:
         return AdamW(self, model, settings)
+
+    def training(self, model: Any, optimizer: Optimizer, **options: Any) -> Training:
+        return Training(self, model, optimizer, **options)
 
 
 def devices() -> list[str]:

@@ -2,37 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 
-from ..optimization import HandWritten, clip_scale
+from ..optimization import HandWritten
 from .sums import Array
 
 
 class AdamW(HandWritten):
     """AdamW (Loshchilov and Hutter 2019, algorithm 2) as torch.optim has it, with clipping by the global norm."""
 
-    def step(self, gradients: Mapping[str, Array], lr: float) -> float:
-        """Change the model's parameters by gradients given by spec name; their global norm before clipping."""
+    def update(self, gradients: list[Array], lr: float, scale: float) -> None:
+        """Change the model's parameters by scale times the packed gradients."""
         self.lr = lr
         self.steps += 1
         beta1, beta2 = self.settings.betas
         rest1, rest2 = 1 - beta1, 1 - beta2
         bias1, bias2 = 1 - beta1**self.steps, 1 - beta2**self.steps
-        eps, decay = self.settings.eps, self.decay
-        norm = global_norm([gradients[name] for name in decay])
-        scale = clip_scale(norm, self.settings)
-        for name, parameter in self.runtime.trained(self.model).items():
-            gradient = scale * gradients[name]
-            m = self.m[name] = beta1 * self.m[name] + rest1 * gradient
-            v = self.v[name] = beta2 * self.v[name] + rest2 * gradient * gradient
+        eps = self.settings.eps
+        parameters = self.parameters()
+        for i, decay in enumerate(self.groups):
+            parameter, gradient = parameters[i], scale * gradients[i]
+            m = self.m[i] = beta1 * self.m[i] + rest1 * gradient
+            v = self.v[i] = beta2 * self.v[i] + rest2 * gradient * gradient
             direction = (m / bias1) / (np.sqrt(v / bias2) + eps)
-            parameter -= lr * (direction + decay[name] * parameter)
-        return norm
+            parameters[i] = parameter - lr * (direction + decay * parameter)
+        self.put(parameters)
 
+    def norm(self, gradients: list[Array]) -> float:
+        """The Euclidean norm of all packed gradients together."""
+        squares = np.stack([(gradient * gradient).sum() for gradient in gradients])
+        return float(np.sqrt(squares.sum()))
 
-def global_norm(gradients: list[Array]) -> float:
-    """The Euclidean norm of all gradients together."""
-    squares = np.stack([(gradient * gradient).sum() for gradient in gradients])
-    return float(np.sqrt(squares.sum()))
+    def pack(self, tensors: list[Array]) -> Array:
+        """Tensors, end to end, as one vector [n]."""
+        return np.concatenate([tensor.reshape(-1) for tensor in tensors])
+
+    def unpack(self, vector: Array, like: list[Array]) -> list[Array]:
+        """The inverse of pack: a vector [n] cut into tensors of the shapes of `like`."""
+        pieces = np.split(vector, np.cumsum([tensor.size for tensor in like])[:-1])
+        return [piece.reshape(tensor.shape) for piece, tensor in zip(pieces, like)]
+
+    def assign(self, parameters: list[Array], values: list[Array]) -> None:
+        """Give parameters of the model new values, tensor by tensor."""
+        for parameter, value in zip(parameters, values):
+            np.copyto(parameter, value)

@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 
 from ..blas import openblas_cores
 from ..config import Config, MAEConfig
-from ..optimization import Settings
+from ..optimization import Optimizer, Settings
 from ..runtime import Loss, Runtime, RuntimeProblem, Watched, require_dtype
 from ..spec import NoTaps
 from .backward import gradients
 from .model import MAE, ViT
 from .optimizer import AdamW
+from .training import Training
 from .weights import Weights, load_file, load_weights, named_parameters, to_numpy
 
 DTYPES = ("float32", "float64")
@@ -79,3 +80,6 @@ class Backend(Runtime):
 
     def optimizer(self, model: Any, settings: Settings) -> AdamW:
         return AdamW(self, model, settings)
+
+    def training(self, model: Any, optimizer: Optimizer, **options: Any) -> Training:
+        return Training(self, model, optimizer, **options)

@@ -16,11 +16,12 @@ from oneflow import Tensor
 
 from ..blas import onednn_kernels
 from ..config import Config, MAEConfig
-from ..optimization import Settings
+from ..optimization import Optimizer, Settings
 from ..runtime import Loss, Runtime, RuntimeProblem, Watched, require_dtype, unfrozen
 from . import importing
 from .model import MAE, ViT
 from .optimizer import AdamW
+from .training import Training
 from .weights import Weights, load_file, load_weights, named_parameters, to_numpy
 
 DTYPES = {"float32": flow.float32, "float64": flow.float64}
@@ -100,3 +101,6 @@ class Backend(Runtime):
 
     def optimizer(self, model: Any, settings: Settings) -> AdamW:
         return AdamW(self, model, settings)
+
+    def training(self, model: Any, optimizer: Optimizer, **options: Any) -> Training:
+        return Training(self, model, optimizer, **options)

@@ -37,20 +37,24 @@ class AdamW(Optimizer):
         for group in self.optimizer.param_groups:
             group["lr"] = value
 
-    def step(self, gradients: Mapping[str, Tensor], lr: float) -> float:
-        """Change the model's parameters by gradients given by spec name; their global norm before clipping.
+    def packed(self, gradients: Mapping[str, Tensor]) -> list[Tensor]:
+        """Gradients by spec name, in the parameters' layout: PyTorch's own kernels take lists of tensors."""
+        return [gradients[name] for name in self.decay]
 
-        Clipping is done in the given tensors.
-        """
+    def norm(self, gradients: list[Tensor]) -> float:
+        """The Euclidean norm of all packed gradients together."""
+        return float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients))))
+
+    def update(self, gradients: list[Tensor], lr: float, scale: float) -> None:
+        """Change the model's parameters by scale times the packed gradients, which are scaled in place."""
         self.lr = lr
+        if scale != 1.0:
+            torch._foreach_mul_(gradients, scale)
         parameters = self.runtime.trained(self.model)
-        for name, parameter in parameters.items():
-            parameter.grad = gradients[name]
-        clip = float("inf") if self.settings.clip is None else self.settings.clip
-        norm = torch.nn.utils.clip_grad_norm_(parameters.values(), clip)
+        for name, gradient in zip(self.decay, gradients):
+            parameters[name].grad = gradient
         self.optimizer.step()
         self.optimizer.zero_grad()
-        return float(norm)
 
     def state(self) -> State:
         """A copy of the steps taken and the moments by spec name; zeros before the first step."""

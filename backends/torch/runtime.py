@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..config import Config, MAEConfig
-from ..optimization import Settings
+from ..optimization import Optimizer, Settings
 from ..runtime import Loss, Runtime, RuntimeProblem, Watched, require_dtype, unfrozen
 from .model import MAE, ViT
 from .optimizer import AdamW
+from .training import Training
 from .weights import Weights, load_file, load_weights, named_parameters, to_numpy
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
@@ -94,6 +95,9 @@ class Backend(Runtime):
 
     def optimizer(self, model: Any, settings: Settings) -> AdamW:
         return AdamW(self, model, settings)
+
+    def training(self, model: Any, optimizer: Optimizer, **options: Any) -> Training:
+        return Training(self, model, optimizer, **options)
 
 
 def _blas() -> str:

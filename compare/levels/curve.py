@@ -14,6 +14,7 @@ from ...backends.initial import initial_weights
 from ...backends.runtime import Runtime
 from ...backends.spec import Tap
 from ...data.images import MEAN, STD, demo_photographs
+from ...training.steps import take
 from ..trace import Inputs, digest
 from . import small
 from .optimizer import CASES, injected
@@ -36,12 +37,14 @@ def training_curve(runtime: Runtime, config: Config, device: str, dtype: str) ->
     """Train the small model from its initial weights. Yields learning rates and losses [STEPS], float64."""
     config = training_config(config)
     model = runtime.build(config, initial_weights(config, small.SEED), device, dtype)
-    optimizer = runtime.optimizer(model, small.SETTINGS)
+    training = runtime.training(
+        model, runtime.optimizer(model, small.SETTINGS), mask_ratio=small.MASK_RATIO, device=device
+    )
     rates, losses = [], []
     for step in range(small.STEPS):
         batch = training_batch(config, step)
-        losses.append(runtime.train_step(model, optimizer, batch, small.MASK_RATIO, small.rate(step)))
-        rates.append(optimizer.lr)
+        losses.append(take(training, batch, small.rate(step)).loss)
+        rates.append(training.optimizer.lr)
     yield "curve/lr", np.array(rates)
     yield "curve/loss", np.array(losses)
 

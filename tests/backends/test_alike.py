@@ -76,7 +76,7 @@ def test_shape_comments_are_those_of_torch(framework: str, file: str) -> None:
 
 
 # MindSpore's numbers have to be made tensors, or float64 would be lost.
-ITS_OWN = ("number", "(lr, scale, ", "(beta2, ", "decay")
+ITS_OWN = ("number", "(lr, scale, ", "(beta2, ")
 
 
 @pytest.mark.parametrize("framework", ["megengine", "mindspore", "oneflow"])
@@ -84,9 +84,9 @@ def test_hand_written_optimizers_are_that_of_numpy(framework: str) -> None:
     expected = structure(source("numpy", "optimizer"))
     assert len(expected) >= 20
     found = structure(source(framework, "optimizer"))
+    found = [line for line in found if not line.strip().startswith("ends")]
     if framework == "mindspore":
         found = [line for line in found if not line.strip().startswith(ITS_OWN)]
-        expected = [line.replace("(eps, decay)", "eps") for line in expected]
     assert found == expected
 
 
@@ -127,7 +127,7 @@ def _untyped(arguments: str) -> str:
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_a_runtime_has_what_differs_and_no_more(framework: str) -> None:
-    """All five have the abstract methods of Runtime; `run`, `train_step` and what else is written once none of them has."""
+    """All five have the abstract methods of Runtime; `run`, `tensors` and what else is written once none of them has."""
     text = source(framework, "runtime")
     assert set(methods(text, "Backend")) == abstract(Runtime) | {"framework", "DTYPES"}
     assert same_arguments(text, "Backend", "runtime.py", "Runtime") == {}
@@ -141,7 +141,7 @@ def test_a_runtime_that_differs_is_seen() -> None:
     other = text.replace("parameters: Mapping[str, Any], watched", "watched: Watched, parameters")
     assert set(same_arguments(other, "Backend", "runtime.py", "Runtime")) == {"differentiate"}
     assert abstract(Runtime) >= {"differentiate", "no_grad", "from_numpy", "named_parameters"}
-    assert not abstract(Runtime) & {"run", "train_step", "trained", "weights"}
+    assert not abstract(Runtime) & {"run", "tensors", "trained", "weights"}
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
@@ -151,7 +151,7 @@ def test_an_optimizer_has_what_differs_and_no_more(framework: str) -> None:
     own = abstract(Optimizer) | {"__init__", "lr", "_moment"} if framework == "torch" else abstract(HandWritten)
     assert set(methods(text, "AdamW")) == own
     assert same_arguments(text, "AdamW", "optimization.py", "Optimizer") == {}
-    assert abstract(HandWritten) == {"step"}
+    assert abstract(HandWritten) == {"update", "norm", "pack", "unpack", "assign"}
 
 
 def functions(text: str) -> list[str]:

@@ -10,7 +10,7 @@ _fault = partial(Fault, level="optimizer")
 
 _DECAY = "0.0 if p.name in spared else settings.weight_decay"
 _OTHERS = ("numpy", "megengine", "mindspore", "oneflow")
-_CLIP = "torch.nn.utils.clip_grad_norm_(parameters.values(), clip)"
+_CLIPPED = "self.update(packed, lr, clip_scale(norm, self.settings))"
 
 
 def _adam(torch: Pair, *others: Pair) -> dict[str, tuple[Pair, ...]]:
@@ -71,8 +71,8 @@ ADAM = (
             "optimizer",
             **_adam(
                 ("torch.optim.AdamW(", "torch.optim.Adam("),
-                ("= scale * gradients[name]", "= scale * gradients[name] + decay[name] * parameter"),
-                ("(direction + decay[name] * parameter)", "direction"),
+                ("scale * gradients[i]", "scale * gradients[i] + decay * parameters[i]"),
+                ("(direction + ", "(direction + 0 * "),
             ),
         ),
     ),
@@ -80,19 +80,12 @@ ADAM = (
         "gradients clipped tensor by tensor",
         located_at="optimizer/later/m/cls_token",
         about="Every tensor is clipped by its own norm, not by that of all together.",
-        edits=in_each(
-            "optimizer",
-            **_adam(
-                (
-                    f"norm = {_CLIP}",
-                    'norm = torch.nn.utils.clip_grad_norm_(parameters.values(), float("inf"))\n'
-                    "        for parameter in parameters.values():\n"
-                    "            torch.nn.utils.clip_grad_norm_(parameter, clip)",
-                ),
-                (
-                    "= scale * gradients[name]",
-                    "= clip_scale(global_norm([gradients[name]]), self.settings) * gradients[name]",
-                ),
+        edits=in_all(
+            "backends.optimization",
+            (
+                _CLIPPED,
+                "self.update(self.packed({name: clip_scale(self.norm([each]), self.settings) * each "
+                "for name, each in gradients.items()}), lr, 1.0)",
             ),
         ),
     ),
@@ -100,13 +93,7 @@ ADAM = (
         "gradients not clipped",
         located_at="optimizer/later/m/cls_token",
         about="The norm is computed, and nothing is done with it.",
-        edits=in_each(
-            "optimizer",
-            **_adam(
-                (_CLIP, _CLIP.replace("clip)", 'float("inf"))')),
-                ("scale = clip_scale(norm, self.settings)", "scale = 1.0"),
-            ),
-        ),
+        edits=in_all("backends.optimization", (_CLIPPED, "self.update(packed, lr, 1.0)")),
     ),
 )
 
@@ -160,7 +147,7 @@ SCHEDULE = (
             "compare.levels.curve",
             (
                 "        batch = training_batch(config, step)",
-                "        optimizer = optimizer if step % 10 else runtime.optimizer(model, small.SETTINGS)\n"
+                "        training.optimizer = training.optimizer if step % 10 else runtime.optimizer(model, small.SETTINGS)\n"
                 "        batch = training_batch(config, step)",
             ),
         ),

@@ -1,0 +1,93 @@
+"""Training, a step at a time: what the five training.py files share. A framework adds how it compiles the gradients of a batch.
+
+Source: facebookresearch/mae engine_pretrain.py (accumulation, loss scale); the step is compiled and records no taps.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from .naming import Arrays
+from .optimization import Optimizer, clip_scale
+from .runtime import RuntimeProblem, Watched, objective
+from .spec import NoTaps
+
+if TYPE_CHECKING:
+    from .runtime import Runtime
+
+PRECISIONS = ("float32", "bfloat16", "float16")
+
+
+class Training:
+    """A model in training: the gradients of a batch, whole or in parts, then the update.
+
+    Raises RuntimeProblem for a precision that the framework does not train in here.
+    """
+
+    # What a framework computes in while weights, moments and updates stay float32, and why it has no other.
+    PRECISIONS: Mapping[str, tuple[str, ...]] = {"cpu": ("float32",)}  # by device
+    REASON = "Its gradients are computed in the precision of its weights."
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        model: Any,
+        optimizer: Optimizer,
+        mask_ratio: float = 0.75,
+        precision: str = "float32",
+        device: str = "cpu",
+        compiled: bool = True,
+    ):
+        there = self.PRECISIONS.get(device, ("float32",))
+        if precision not in there:
+            raise RuntimeProblem(
+                f"{runtime.framework} trains in {', '.join(there)} on the {device} here, not in {precision}. {self.REASON} "
+                "Set precision to one of these."
+            )
+        self.runtime = runtime
+        self.model = model
+        self.optimizer = optimizer
+        self.mask_ratio = mask_ratio
+        self.precision = precision
+        self.compiled = compiled
+        self._held: list[Any] | None = None  # packed gradients of the parts so far
+
+    def accumulate(self, inputs: Arrays, share: float = 1.0, scale: float = 1.0) -> float:
+        """Add the gradients of a part of the batch; returns the part's loss.
+
+        inputs: imgs [n, C, height, width] float32 with noise [n, L] float32 or labels [n]. share: of the batch's images
+        that are in this part. scale: the loss scale, by which all gradients are larger until `update`.
+        """
+        loss, gradients = self.gradients(self.runtime.tensors(self.model, inputs), share * scale)
+        if self._held is None:
+            self._held = gradients
+        else:
+            self._held = [held + gradient for held, gradient in zip(self._held, gradients)]
+        return loss
+
+    def update(self, lr: float, scale: float = 1.0) -> float:
+        """Clip the gradients, change the weights; returns the gradients' norm before clipping.
+
+        Where the norm is not finite, weights and moments stay as they were.
+        """
+        assert self._held is not None, "accumulate comes first"
+        gradients, self._held = self._held, None
+        norm = self.optimizer.norm(gradients) / scale
+        if math.isfinite(norm):
+            self.optimizer.update(gradients, lr, clip_scale(norm, self.optimizer.settings) / scale)
+        return norm
+
+    def gradients(self, inputs: Mapping[str, Any], factor: float) -> tuple[float, list[Any]]:
+        """The loss of a batch of tensors, and the packed gradients of factor times it. This one is eager."""
+
+        def scaled(model: Any, inputs: Mapping[str, Any], out: dict[str, Any]) -> Any:
+            value = objective(model, inputs, out, self.mask_ratio)
+            losses.append(value)
+            return value if factor == 1.0 else value * factor
+
+        losses: list[Any] = []
+        trained = self.runtime.trained(self.model)
+        _, gradients = self.runtime.differentiate(scaled, self.model, inputs, trained, Watched(NoTaps(), (), {}))
+        return float(self.runtime.to_numpy(losses[0])), self.optimizer.packed(gradients)

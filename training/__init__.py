@@ -1,0 +1,1 @@
+"""Training masked autoencoders: recipes, the loop, checkpoints and logs; imports no framework."""
