@@ -1,0 +1,162 @@
+"""What is done to an image before the model sees it, with everything random drawn by place (data/draws.py).
+
+The law of the crops is that of torchvision's RandomResizedCrop, which the official pre-training uses; pixels are Pillow's.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..files.errors import Problem
+from .draws import generator
+from .images import MEAN, STD, centre_crop, normalise, resize, resized_sides
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+CROPS = ("random_resized", "centre", "shift", "none")
+INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
+_TRIES = 10  # boxes that are drawn before the middle is taken
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """From a decoded image to the model's input. The defaults are the official pre-training's.
+
+    input_size: a side, or height and width, in pixels.
+    crop: "random_resized" (a box of random area and shape, resized), "centre" (the official evaluation's: the shorter side
+        is resized to 256/224 of the input, then the middle cropped), "shift" (the whole image, resized where it has
+        another size, moved by up to `shift` pixels each way over black), "none" (images that have the input's size).
+    scale, ratio: least and largest share of the area, and width by height, of a random box.
+    flip: the probability that left and right are exchanged.
+    mean, std: of each channel, of values in [0, 1].
+    channels: 3 (RGB) or 1 (grey). upright: apply EXIF rotations, which the official code does not.
+    """
+
+    input_size: int | tuple[int, int] = 224
+    crop: Literal["random_resized", "centre", "shift", "none"] = "random_resized"
+    scale: tuple[float, float] = (0.2, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bicubic"
+    shift: int = 2
+    flip: float = 0.5
+    mean: tuple[float, ...] = MEAN
+    std: tuple[float, ...] = STD
+    channels: int = 3
+    upright: bool = False
+
+    def __post_init__(self) -> None:
+        """Raises Problem for values that no image could be prepared with."""
+        for words, wrong in _mistakes(self).items():
+            if wrong:
+                raise Problem(f"The augmentation's {words}.")
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the model's input."""
+        side = self.input_size
+        return (side, side) if isinstance(side, int) else (side[0], side[1])
+
+    def pixels(self, image: Image.Image, seed: int, epoch: int, index: int) -> NDArray[np.uint8]:
+        """The image at a place of an epoch: uint8 [height, width, C]. image: of mode RGB or L, as `channels` says.
+
+        Raises Problem for an image of another size where nothing is cropped.
+        """
+        array = np.asarray(self._cropped(image, seed, epoch, index))
+        array = array.reshape(*self.size, self.channels)
+        if self.flip and generator(seed, "flip", epoch, index).random() < self.flip:
+            return array[:, ::-1]
+        return array
+
+    def __call__(self, image: Image.Image, seed: int, epoch: int, index: int) -> NDArray[np.float32]:
+        """The same, standardised: float32 [C, height, width]."""
+        return normalise(self.pixels(image, seed, epoch, index), "float32", self.mean, self.std)
+
+    def _cropped(self, image: Image.Image, seed: int, epoch: int, index: int) -> Image.Image:
+        if self.crop == "random_resized":
+            drawn = generator(seed, "crop", epoch, index)
+            top, left, height, width = random_resized_crop_box(drawn, image.height, image.width, self.scale, self.ratio)
+            return self._resized(image.crop((left, top, left + width, top + height)))
+        if self.crop == "centre":
+            sides = resized_sides((image.height, image.width), self.size)
+            return centre_crop(resize(image, sides, self.interpolation), self.size)
+        if self.crop == "shift":
+            down, right = random_shift(generator(seed, "crop", epoch, index), self.shift)
+            height, width = self.size
+            return self._resized(image).crop((-right, -down, width - right, height - down))  # outside is black
+        if (image.height, image.width) != self.size:
+            raise Problem(
+                f"An image of {image.width} x {image.height} pixels was given, and the model takes {self.size[1]} x "
+                f'{self.size[0]}; crop "none" crops and resizes nothing. Choose another: random_resized, centre or shift.'
+            )
+        return image
+
+    def _resized(self, image: Image.Image) -> Image.Image:
+        return image if (image.height, image.width) == self.size else resize(image, self.size, self.interpolation)
+
+
+def random_resized_crop_box(
+    drawn: np.random.Generator,
+    height: int,
+    width: int,
+    scale: Sequence[float] = (0.2, 1.0),
+    ratio: Sequence[float] = (3 / 4, 4 / 3),
+) -> tuple[int, int, int, int]:
+    """Top, left, height and width of a random box within an image, by the law of torchvision's RandomResizedCrop.
+
+    The area's share is uniform in `scale`, the logarithm of width by height uniform in that of `ratio`; the first of ten
+    boxes that fits is put anywhere with equal probability. Where none fits: the largest box in the middle whose shape is
+    within `ratio`.
+    """
+    narrowest, widest = (math.log(side) for side in ratio)
+    for share, shape, down, right in drawn.random((_TRIES, 4)).tolist():
+        area = height * width * (scale[0] + share * (scale[1] - scale[0]))
+        aspect = math.exp(narrowest + shape * (widest - narrowest))
+        rows, columns = round(math.sqrt(area / aspect)), round(math.sqrt(area * aspect))
+        if 0 < rows <= height and 0 < columns <= width:
+            return int(down * (height - rows + 1)), int(right * (width - columns + 1)), rows, columns
+    rows, columns = height, width
+    if width < height * min(ratio):
+        rows = round(width / min(ratio))
+    elif width > height * max(ratio):
+        columns = round(height * max(ratio))
+    return (height - rows) // 2, (width - columns) // 2, rows, columns
+
+
+def random_shift(drawn: np.random.Generator, most: int) -> tuple[int, int]:
+    """Pixels down and to the right, each uniform from -most to most."""
+    down, right = drawn.random(2).tolist()
+    return int(down * (2 * most + 1)) - most, int(right * (2 * most + 1)) - most
+
+
+def _mistakes(given: Augmentation) -> dict[str, bool]:
+    """What may be wrong with the settings, in words, and whether it is."""
+    low, high = given.scale
+    narrow, wide = given.ratio
+    return {
+        f"crop is {given.crop!r}; it must be one of {', '.join(CROPS)}": given.crop not in CROPS,
+        f"interpolation is {given.interpolation!r}; it must be one of {', '.join(INTERPOLATIONS)}": (
+            given.interpolation not in INTERPOLATIONS
+        ),
+        f"input_size is {given.input_size}; it must be a side, or height and width, of 1 pixel at least": (
+            min(given.size) < 1
+        ),
+        f"channels is {given.channels}; images have 3 (RGB) or 1 (grey)": given.channels not in (1, 3),
+        f"scale is {given.scale}; it must go from more than 0 to at most 1": not 0 < low <= high <= 1,
+        f"ratio is {given.ratio}; it must go from a width by height of more than 0 to a larger one": (
+            not 0 < narrow <= wide < math.inf
+        ),
+        f"flip is {given.flip}; it is a probability, from 0 to 1": not 0 <= given.flip <= 1,
+        f"shift is {given.shift}; it must be 0 pixels or more, and less than the input's side": (
+            not 0 <= given.shift < min(given.size)
+        ),
+        f"mean {given.mean} and std {given.std} must hold a number for each of {given.channels} channels, std above 0": (
+            not len(given.mean) == len(given.std) == given.channels or min(given.std) <= 0
+        ),
+    }
