@@ -39,6 +39,8 @@ class Schedule:
     """Linear warm-up from 0, then half a cosine down to min_lr; the rate changes with every step.
 
     lr is the highest rate; warmup_epochs and epochs are counted in passes over the data, steps_per_epoch steps each.
+    from_start: LiBai's and FlyEgle's mistake. The cosine, as long, is counted from the run's start: after the warm-up the
+    rate jumps down, and at the end it rises again.
     """
 
     lr: float
@@ -46,13 +48,14 @@ class Schedule:
     epochs: float
     steps_per_epoch: int
     min_lr: float = 0.0
+    from_start: bool = False
 
     def rate(self, step: int) -> float:
         """The learning rate of a step, counted from 0: the very first is 0 where there is a warm-up, as upstream."""
         epoch = step / self.steps_per_epoch
         if epoch < self.warmup_epochs:
             return self.lr * epoch / self.warmup_epochs
-        done = (epoch - self.warmup_epochs) / (self.epochs - self.warmup_epochs)
+        done = (epoch - (0 if self.from_start else self.warmup_epochs)) / (self.epochs - self.warmup_epochs)
         return self.min_lr + (self.lr - self.min_lr) * 0.5 * (1.0 + math.cos(math.pi * done))
 
 

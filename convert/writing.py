@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from einops import EinopsError
 
@@ -37,17 +38,28 @@ class NotFiniteProblem(CheckpointProblem):
 
 
 def write_checkpoint(
-    framework: str, path: str | Path, config: Config, weights: Arrays, progress: Progress | None = None
+    framework: str,
+    path: str | Path,
+    config: Config,
+    weights: Arrays,
+    progress: Progress | None = None,
+    source: Mapping[str, Any] | None = None,
 ) -> str:
     """Write weights, by spec name, as the framework's own loader reads them, and return their content hash.
 
     weights: all of a model's parameters or exactly its encoder's, of one floating dtype. torch writes .safetensors if the
-    path ends so. The file is read back and compared before it takes the place of an older one.
+    path ends so. source: where the weights are from; given, it is noted with the configuration as their provenance. The file is
+    read back and compared before it takes the place of an older one.
     Raises CheckpointProblem; then, as after Ctrl-C, what stood at `path` is untouched and nothing else is left.
     """
     target = target_of(framework)
     form = format_for(framework, Path(path))
-    return write_weights(_checked(config, weights), DIALECTS[target.dialect], form, Path(path), None, progress)
+
+    def about(hashed: Hashed) -> Provenance:
+        return Provenance(hashed.content, target.dialect, config, source=source or {})
+
+    noted = None if source is None else about
+    return write_weights(_checked(config, weights), DIALECTS[target.dialect], form, Path(path), noted, progress)
 
 
 def official_checkpoint(path: str | Path, config: Config, weights: Arrays) -> str:
