@@ -26,6 +26,8 @@ COMMANDS = {
     "probe": "write a checkpoint whose elements are their own index",
     "record": "run one framework and write a trace of every tap",
     "compare": "judge every framework against the float64 oracle",
+    "pretrain": "pre-train a masked autoencoder in any framework",
+    "recipes": "list the named recipes of training, or show one",
     "profile": "measure how accurate each framework's kernels are",
     "models": "list the named models",
     "weights": "list, download and verify published weights, and what is kept of them",

@@ -67,7 +67,7 @@ class Snapshot:
 def save(run: Path, snapshot: Snapshot) -> Path:
     """Write a snapshot as the newest checkpoint of a run; returns its folder. Raises CheckpointProblem, OSError."""
     target = run / FOLDER / str(snapshot.facts.step)
-    source = {"run": run.name, "step": snapshot.facts.step, "framework": snapshot.facts.framework}
+    source = {"name": f"polymae pretrain, step {snapshot.facts.step}", "framework": snapshot.facts.framework}
     try:
         with replacing(target) as new:
             new.mkdir()

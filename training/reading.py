@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from copy import deepcopy
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
@@ -21,15 +22,16 @@ def named() -> list[str]:
     return sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
 
-def read_recipe(name: str | Path | None = None, settings: Iterable[str] = ()) -> Recipe:
-    """A recipe by its name or file, with settings "name=value" changed; None: the defaults.
+def read_recipe(name: str | Path | Mapping[str, Any] | None = None, settings: Iterable[str] = ()) -> Recipe:
+    """A recipe by its name or file, or from nested settings, with settings "name=value" changed; None: the defaults.
 
     Raises Problem, with the nearest names, for an unknown recipe or setting, and for a value of another type.
     """
-    tree = {} if name is None else _tree_of(str(name))
+    named_so = isinstance(name, (str, Path))
+    tree = _tree_of(str(name)) if named_so else deepcopy(dict(name or {}))  # type: ignore[arg-type]
     for text in settings:
         _put(tree, text)
-    return recipe_of(tree, "the recipe" if name is None else str(name))
+    return recipe_of(tree, str(name) if named_so else "the recipe")
 
 
 def recipe_of(tree: Mapping[str, Any], where: str) -> Recipe:

@@ -3,6 +3,7 @@
 Defaults are the official pre-training's (facebookresearch/mae main_pretrain.py and PRETRAIN.md; He et al. 2021, table 8).
 """
 
+# ruff: noqa: RUF009  (`setting` gives a field, not a value)
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
