@@ -11,7 +11,7 @@ from ..files.arguments import whole
 from ..files.errors import Problem
 
 if TYPE_CHECKING:
-    pass
+    from ..training.pretrain import Request
 
 SAVED = 75  # the status of a run that a signal ended after it was saved (sysexits.h: try again)
 
