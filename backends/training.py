@@ -79,6 +79,10 @@ class Training:
             self.optimizer.update(gradients, lr, clip_scale(norm, self.optimizer.settings) / scale)
         return norm
 
+    def discard(self) -> None:
+        """Forget the gradients of the parts so far; the next part begins another batch."""
+        self._held = None
+
     def gradients(self, inputs: Mapping[str, Any], factor: float) -> tuple[float, list[Any]]:
         """The loss of a batch of tensors, and the packed gradients of factor times it. This one is eager."""
 

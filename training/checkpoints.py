@@ -79,10 +79,10 @@ def save(run: Path, snapshot: Snapshot) -> Path:
             described = {"format": _FORMAT, "polymae": __version__, **asdict(snapshot.facts), "hashes": hashes}
             (new / STATE).write_text(json.dumps(described, indent=1) + "\n")
         _point(run / FOLDER / LAST, target.name)
-    except OSError as problem:
+    except (OSError, CheckpointProblem) as problem:
         raise TrainingState(
-            f"The checkpoint {target} could not be written: {problem.strerror or problem}. Those before it are untouched; "
-            f"make room, then go on with --resume {run}."
+            f"The checkpoint {target} could not be written: {getattr(problem, 'strerror', None) or problem} Those before it are "
+            f"untouched; make room, then go on with --resume {run}."
         ) from None
     return target
 
