@@ -184,6 +184,7 @@ class _Run:
         """The recipe beside the run, and its lines up to the step that is gone on from."""
         out = self.request.out
         out.mkdir(parents=True, exist_ok=True)
+        checkpoints.remove_leftovers(out)
         with replacing(out / run.RECIPE) as new:
             new.write_text(as_yaml(self.recipe), encoding="utf-8")
         if start is not None and start.is_dir():
@@ -193,7 +194,9 @@ class _Run:
 
     def go(self) -> Outcome:
         """Train to the end, or until a signal."""
-        recipe, saved = self.recipe, -1
+        recipe, saved = self.recipe, self.step
+        if not (self.request.out / checkpoints.FOLDER / str(self.step) / checkpoints.STATE).is_file():
+            self._save()  # a run can be gone on with from its first moment on, and a disk that is too small shows at once
         lines = run.Lines(self.request.out / run.STEPS)
         stopped = ""
         try:
