@@ -11,6 +11,8 @@ from ..files.errors import Problem
 from .arrays import Arrays
 from .dataset import ENDINGS, Dataset
 from .folders import Folder, Listed, Tree, class_folders, images_below
+from .shards import Shards
+from .tables import Tables
 
 FORMATS = ("folder", "tree", "flat", "list", "tar", "parquet", "npz")
 SPLITS = {"train": ("train", "training"), "val": ("val", "validation", "valid")}
@@ -135,7 +137,10 @@ def _opened(files: list[Path], format: str, split: str) -> Dataset:
         if not path.is_file() or len(files) > 1:
             raise Problem(f'{_named(files)}: the format "{format}" reads one file.{_better(path)}')
         return Listed(path) if format == "list" else Arrays(path, split)
-    raise Problem(f'The format "{format}" is not read here.')
+    found = [one for one in sorted(path.iterdir()) if one.suffix == f".{format}"] if path.is_dir() else files
+    if not found or any(_KINDS.get(one.suffix) != format for one in found):
+        raise Problem(f"No .{format} file is in {_named(files)}: it holds {_contents(path)}.{_better(path)}")
+    return Shards(found) if format == "tar" else Tables(found)
 
 
 def _refuse_without_classes(path: Path) -> None:
