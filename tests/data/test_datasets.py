@@ -365,7 +365,7 @@ def test_shards_that_are_none_are_told(tmp_path: Path) -> None:
     path, second = tmp_path / "shard.tar", whole.index(b"./00001.png")
     for data, said in (
         (gzip.compress(whole), "gunzip .*shard.tar"),
-        (whole[: len(whole) // 2], "cut off or damaged"),
+        (whole[:9000], "cut off or damaged"),
         (whole[:second] + b"x" * 512 + whole[second + 512 :], "cut off or damaged"),
         (b"x" * 5000, "not a tar file"),
         (b"", "not a tar file"),
