@@ -32,13 +32,16 @@ class Shards(Dataset):
         self.names: list[str] = []
         self._shards, self._offsets, self._sizes = array("l"), array("q"), array("q")
         given: list[str | None] = []
+        others: Counter[str] = Counter()
         for number, file in enumerate(files):
-            for name, offset, size, label in _samples(file):
+            for name, offset, size, label in _samples(file, others):
                 self.names.append(f"{file.name}/{name}")
                 self._shards.append(number)
                 self._offsets.append(offset)
                 self._sizes.append(size)
                 given.append(label)
+        if not self.names:
+            raise Problem(_no_image(files[0], others))
         labels = [label for label in given if label is not None]
         if labels and len(labels) < len(given):
             raise Problem(
@@ -72,10 +75,12 @@ class Shards(Dataset):
         return iter(self._sizes)
 
 
-def _samples(path: Path) -> Iterator[tuple[str, int, int, str | None]]:
-    """The name of each image in a tar file, where its bytes begin, how many they are, and its label as written."""
+def _samples(path: Path, others: Counter[str]) -> Iterator[tuple[str, int, int, str | None]]:
+    """The name of each image in a tar file, where its bytes begin, how many they are, and its label as written.
+
+    others: counts what else is there, by its ending.
+    """
     key, images, label = "", list[tuple[str, int, int]](), None
-    others: Counter[str] = Counter()
     for member in _members(path):
         folder, _, base = member.name.rpartition("/")
         stem, _, ending = base.partition(".")
@@ -116,11 +121,21 @@ def _members(path: Path) -> Iterator[tarfile.TarInfo]:
                     yield member
         rest = _bytes_at(path, end, _BLOCK)
     except tarfile.ReadError as problem:
-        raise Problem(_no_tar(path, problem)) from None
+        raise Problem(_cut_off(path, end) if end else _no_tar(path, problem)) from None
     except OSError as problem:
         raise Problem(f"Cannot read {path}: {problem.strerror or problem}.") from None
     if end > path.stat().st_size or rest.strip(b"\0"):
-        raise Problem(f"{path} is cut off or damaged after {end} of its bytes; fetch or write it again.")
+        raise Problem(_cut_off(path, end))
+
+
+def _no_image(path: Path, others: Counter[str]) -> str:
+    there = ", ".join(f"{count} .{ending}" for ending, count in others.most_common(3)) or "no other file"
+    unpack = f": unpack it first (tar -xf {path}), and those in it" if others["tar"] else ""
+    return f"{path} holds no image (files ending in {', '.join(ENDINGS)}), but {there}{unpack}."
+
+
+def _cut_off(path: Path, end: int) -> str:
+    return f"{path} is cut off or damaged, near byte {end}; fetch or write it again."
 
 
 def _no_tar(path: Path, problem: Exception) -> str:
