@@ -218,9 +218,10 @@ def test_a_split_is_found(tmp_path: Path) -> None:
     assert len(open_dataset(tmp_path / "b", split="val")) == 2
     assert len(open_dataset(tmp_path / "b" / "train.npz", split="val")) == 4  # a file is what is meant
     folder_of_classes(tmp_path / "c", 1)
+    (tmp_path / "c" / "training-notes.txt").write_text("none of a split")
     assert len(open_dataset(tmp_path / "c")) == 3
     for path, split, said in (
-        ("c", "val", "train/ and val/ are missing in it, and it holds 3 folders"),
+        ("c", "val", "train/ and val/ are missing in it, and it holds 3 folders, 1 text file"),
         ("a/train", "val", "train/ and val/ are missing"),
         ("c", "trian", "must be one of train, val"),
     ):
@@ -293,6 +294,8 @@ def test_a_file_that_is_no_data_set_is_told(tmp_path: Path) -> None:
             open_dataset(tmp_path / name)
     with pytest.raises(Problem, match="There is no"):
         open_dataset(tmp_path / "none")
+    with pytest.raises(Problem, match="Patterns are not expanded"):
+        open_dataset(tmp_path / "train-{000..009}.tar")
     (tmp_path / "a.csv").write_text("x")
     with pytest.raises(Problem, match=r"is a file; the format \"folder\" reads folders. The format \"list\" reads it"):
         open_dataset(tmp_path / "a.csv", "folder")
