@@ -31,6 +31,7 @@ COMMANDS = {
     "profile": "measure how accurate each framework's kernels are",
     "models": "list the named models",
     "weights": "list, download and verify published weights, and what is kept of them",
+    "data": "fetch small data sets, and say what a data set holds",
     "doctor": "say which frameworks work here, and how to mend those that do not",
     "env": "make environments for frameworks that have no wheels for this Python",
 }

@@ -27,6 +27,7 @@ NUMPY_ALONE = [
     f"tests/{folder}/test_{name}.py"
     for folder, names in {
         "files": ("atomic",),
+        "data": ("augment", "batches", "decoding", "draws", "known", "summary",),
         "backends": ("chains", "encode", "models_in_use", "spec",),
         "convert": ("convert", "files_people_have", "formats", "malicious_files", "problems",),
         "hub": ("download", "hub",),

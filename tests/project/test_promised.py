@@ -36,6 +36,9 @@ PROMISED = {
     "polymae weights download": "--framework",
     "polymae weights verify": "--json",
     "polymae weights clear": "--all --converted",
+    "polymae data list": "--json",
+    "polymae data get": "--out --from",
+    "polymae data show": "--data-format --split --check --json",
     "polymae env add": "",
     "polymae env use": "",
     "polymae env list": "--json",
@@ -64,6 +67,9 @@ PYTHON = {
     "polymae.convert": "Checkpoint CheckpointProblem Loaded Prepared Wish content_hash convert open_checkpoint prepare "
     "write_checkpoint",
     "polymae.backends.denormals": "keep_denormals",
+    "polymae.data.augment": "Augmentation",
+    "polymae.data.batches": "Batches",
+    "polymae.data.datasets": "open_dataset",
     "mindspore_hub_conf": "create_model create_network list_models",
 }
 OF_A_RESULT = "as_json exit_status findings first_wrong ok reason verdict __getitem__ __str__"
