@@ -48,13 +48,15 @@ def read_object(path: Path) -> Opened:
     if any(name.endswith("/constants.pkl") for name in archive.entries):
         raise CheckpointProblem(
             f"{path} is a TorchScript program, not a checkpoint. In Python: "
-            "torch.save(torch.jit.load(path, 'cpu').state_dict(), 'weights.pth'), then give that file."
+            "torch.save(torch.jit.load(path, 'cpu').state_dict(), 'weights.pth'), then give that file.",
+            code="unsupported",
         )
     pickles = [name for name in archive.entries if re.fullmatch(r"[^/]+/data\.pkl", name)]
     if len(pickles) != 1:
         raise CheckpointProblem(
             f"{path} is a zip file, but not one that torch.save writes: it must hold one data.pkl. "
-            "Give the checkpoint itself, unpacked."
+            "Give the checkpoint itself, unpacked.",
+            code="not-a-checkpoint",
         )
     root = pickles[0].removesuffix("data.pkl")
     order = bytes(archive.entry(f"{root}byteorder")) if f"{root}byteorder" in archive.entries else b"little"
