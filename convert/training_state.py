@@ -62,7 +62,9 @@ def read_training_checkpoint(path: Path, config: MAEConfig) -> TrainingCheckpoin
     for index, name in names.items():
         entry = as_mapping(parts.state.get(index))
         if entry is None:
-            raise CheckpointProblem(f"{path} holds no moments of {name} (its optimizer's state {index}). {_ADVICE}")
+            raise CheckpointProblem(
+                f"{path} holds no moments of {name} (its optimizer's state {index}). {_ADVICE}", code="incomplete"
+            )
         steps.add(_number(entry.get("step"), opened.tensor, path))
         for kind, found in zip(("exp_avg", "exp_avg_sq"), moments):
             tensor = opened.tensor(f"{kind} of {name}", entry.get(kind))
@@ -70,12 +72,14 @@ def read_training_checkpoint(path: Path, config: MAEConfig) -> TrainingCheckpoin
                 there = "missing" if tensor is None else f"{tensor.dtype} {list(tensor.shape)}"
                 raise CheckpointProblem(
                     f"The {kind} of {name} in {path} is {there}, and the model's is float32 {list(shapes[name])}: its "
-                    f"optimizer is of another model, or in another order. {_ADVICE}"
+                    f"optimizer is of another model, or in another order. {_ADVICE}",
+                    code="does-not-fit",
                 )
             found[name] = np.array(tensor.load())
     if len(steps) != 1:
         raise CheckpointProblem(
-            f"The parameters in {path} have taken {sorted(steps)} steps, not all as many. {_ADVICE}"
+            f"The parameters in {path} have taken {sorted(steps)} steps, not all as many. {_ADVICE}",
+            code="does-not-fit",
         )
     scaler = as_mapping((as_mapping(opened.value) or {}).get("scaler")) or {}
     return TrainingCheckpoint(
@@ -95,7 +99,8 @@ def _parts(value: Any, path: Path) -> _Parts:
     if model is None or not state or not groups or None in groups or type(epoch) is not int or epoch < 0:
         raise CheckpointProblem(
             f"{path} is no training checkpoint in the official layout: a dict with model, optimizer (of AdamW, at least one "
-            f"step taken) and epoch; it holds {', '.join(map(str, list(outer)[:8])) or 'something else'}. {_ADVICE}"
+            f"step taken) and epoch; it holds {', '.join(map(str, list(outer)[:8])) or 'something else'}. {_ADVICE}",
+            code="incomplete",
         )
     return _Parts(model, state, [group for group in groups if group is not None], epoch)
 
@@ -110,7 +115,8 @@ def _in_groups(parts: _Parts, config: MAEConfig, path: Path) -> dict[Any, str]:
     if len(order) != len(trained) or [len(each) for each in indices] != [len(each) for each in expected]:
         raise CheckpointProblem(
             f"The optimizer in {path} has groups of {', '.join(str(len(each)) for each in indices)} parameters; official "
-            f"pre-training has {len(expected[0])} without weight decay and then {len(expected[1])} with it. {_ADVICE}"
+            f"pre-training has {len(expected[0])} without weight decay and then {len(expected[1])} with it. {_ADVICE}",
+            code="does-not-fit",
         )
     return {index: name for group, names in zip(indices, expected) for index, name in zip(group, names)}
 
@@ -120,5 +126,5 @@ def _number(value: Any, tensor: Any, path: Path) -> int:
     stored: Tensor | None = None if isinstance(value, (int, float)) else tensor("step", value)
     found = value if stored is None else stored.load().reshape(-1)[0]
     if not isinstance(found, (int, float, np.number)) or found < 1:
-        raise CheckpointProblem(f"The optimizer's steps in {path} cannot be read. {_ADVICE}")
+        raise CheckpointProblem(f"The optimizer's steps in {path} cannot be read. {_ADVICE}", code="damaged")
     return int(found)
