@@ -12,7 +12,6 @@ from torch import Tensor
 
 from .blocks import Attention
 
-
 Forwards = Mapping[Attention, Callable[..., Tensor]]
 
 
