@@ -26,6 +26,7 @@ from .checkpoints import Facts, Snapshot
 from .official import recipe_in
 from .reading import as_yaml, read_recipe, recipe_of
 from .recipe import Recipe, differences
+from .scaling import LossScale
 from .signals import Signals
 from .steps import Taken, take
 from .watching import Watcher
@@ -146,6 +147,7 @@ class _Run:
         self.schedule = recipe.schedule_of(self.per_epoch)
         self.end = recipe.steps(self.per_epoch)
         self.step = 0
+        self.scale = LossScale.of(recipe.computing.precision)
         weights, moments = self._begin(start)
         runtime.setup(request.device, request.threads, recipe.seed)
         self.model = runtime.build(config, weights, request.device, request.dtype)
@@ -172,12 +174,16 @@ class _Run:
         if not self.request.changed:
             _require_same(start, facts, self.recipe, self.data)
         self.step = facts.step
+        if facts.scale and self.scale.scaling:
+            self.scale.load_state_dict(facts.scale)
         return snapshot.weights, snapshot.moments
 
     def _from_official(self, path: Path) -> tuple[Mapping[str, Any], Moments]:
         """Weights and moments of a training checkpoint in the official layout, which is saved at an epoch's end."""
         found = read_training_checkpoint(path, self.config)
         self.step = (found.epoch + 1) * self.per_epoch
+        if found.scaler and self.scale.scaling:
+            self.scale.load_state_dict({"scale": found.scaler["scale"], "finite": int(found.scaler["_growth_tracker"])})
         return found.weights, found.moments
 
     def _open_folder(self, start: Path | None) -> None:
@@ -208,14 +214,15 @@ class _Run:
                 self.watcher.begin(loader)
                 for step, batch in loader:
                     lr = self.schedule.rate(step)
-                    taken = take(self.training, batch, lr, recipe.batch.accumulate)
-                    if not (math.isfinite(taken.loss) and math.isfinite(taken.norm)):
+                    taken = take(self.training, batch, lr, recipe.batch.accumulate, self.scale.scale)
+                    finite = math.isfinite(taken.norm)
+                    if not (math.isfinite(taken.loss) and (finite or self.scale.scaling)):
                         raise self._not_finite(step, batch, taken)
+                    self.scale.update(finite)  # where float16 overflowed, nothing was changed
                     self.step = step + 1
                     epoch = step // self.per_epoch
-                    lines.add(
-                        {"step": self.step, "epoch": epoch, "loss": taken.loss, "lr": lr, "grad_norm": taken.norm}
-                    )
+                    norm = taken.norm if finite else None
+                    lines.add({"step": self.step, "epoch": epoch, "loss": taken.loss, "lr": lr, "grad_norm": norm})
                     self.watcher.after_step(epoch, taken, lr)
                     if self.step % self.per_epoch == 0:
                         self.watcher.after_epoch(epoch)
@@ -237,12 +244,20 @@ class _Run:
         return bool(saving.save_every_epochs and self.step % (saving.save_every_epochs * self.per_epoch) == 0)
 
     def _save(self) -> None:
-        state = self.optimizer.state()
+        state, request = self.optimizer.state(), self.request
+        version = str(self.runtime.environment(request.device)["version"])
         facts = Facts(
-            self.step, self.step // self.per_epoch, state.step, self.request.framework,
-            {"polymae": __version__, self.request.framework: str(self.runtime.environment(self.request.device)["version"])},
-            self.request.dtype, None, self.data, asdict(self.recipe), self.watcher.epoch_loss,
-        )  # fmt: skip
+            step=self.step,
+            epoch=self.step // self.per_epoch,
+            updates=state.step,
+            framework=request.framework,
+            versions={"polymae": __version__, request.framework: version},
+            dtype=request.dtype,
+            scale=self.scale.state_dict() if self.scale.scaling else None,
+            data=self.data,
+            recipe=asdict(self.recipe),
+            loss=self.watcher.epoch_loss,
+        )
         checkpoints.save(self.request.out, Snapshot(facts, self.config, self.runtime.weights(self.model), state))
         checkpoints.prune(self.request.out, self.recipe.checkpoints.keep_last, self._kept())
 

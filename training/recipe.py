@@ -100,7 +100,7 @@ class Computing:
     """How the step computes."""
 
     precision: Precision = setting("float32", "of products in the step; weights, moments and updates are float32")
-    compiled: bool = setting(True, "compile the step where that pays", free=True)
+    compiled: bool | None = setting(None, "compile the step; null: where that pays in the framework", free=True)
 
 
 @dataclass(frozen=True)

@@ -272,3 +272,34 @@ def test_every_framework_trains_alike_and_goes_on(framework: str, data: Path, wh
     facts = checkpoints.facts_of(other / "checkpoints/12")
     assert facts.framework == framework
     assert replace(facts, framework="numpy").updates == 12
+
+
+def test_float16_skips_what_overflows_and_goes_on(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch in float16 on a CPU: gradients overflow at steps 3 and 4; the scale is that of the rule after a resume, too."""
+    from polymae.backends.torch.training import Training
+
+    right = Training.gradients
+
+    def overflowing(self: Any, inputs: Any, factor: float) -> Any:
+        loss, gradients = right(self, inputs, factor)
+        self.calls = getattr(self, "calls", 0) + 1
+        if self.calls in (3, 4):
+            gradients[0][0] = float("inf")
+        return loss, gradients
+
+    def torch_request(out: Path, *settings: str) -> Request:
+        return Request("torch", data, out, tiny_recipe("precision=float16", *settings), threads=1)
+
+    monkeypatch.setattr(Training, "gradients", overflowing)
+    whole, out = tmp_path / "whole", tmp_path / "run"
+    run_request(torch_request(whole))
+    assert [line["grad_norm"] is None for line in lines(whole)] == [False, False, True, True] + [False] * 8
+    state = json.loads((whole / "checkpoints/last/state.json").read_text())
+    assert state["scale"] == {"scale": 65536 / 4, "finite": 8}
+    assert (state["step"], state["updates"]) == (12, 10)
+    run_request(torch_request(out, "steps=6"))
+    monkeypatch.undo()
+    run_request(resumed(out, ["steps=null"], threads=1))
+    assert_same_run(whole, out)
+    with pytest.raises(Problem, match="NumPy|numpy"):
+        run_request(request(data, tmp_path / "x", "precision=float16"))

@@ -106,9 +106,13 @@ def test_only_float16_is_scaled() -> None:
 
 def test_a_scale_of_which_nothing_is_left_stops_the_run() -> None:
     scale = LossScale(Scaling())
-    with pytest.raises(Problem, match="whatever the scale"):
+
+    def overflow() -> None:
         for _ in range(200):
             scale.update(False)
+
+    with pytest.raises(Problem, match="whatever the scale"):
+        overflow()
     assert scale.scale > 0
 
 
