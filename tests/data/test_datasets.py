@@ -118,6 +118,7 @@ def test_a_list_names_images_and_labels(suffix: str, text: str, labels, classes,
         ("a.png,0\nnone.png,1\n", "line 2 names 'none.png'"),
         ("a.png,0,1\n", "line 1 is"),
         (",0\n", "line 1 is"),
+        ("a.png,20260101\nb.png,0\n", "A label of .* is 20260101"),
         ("a.png,-1\nb.png,0\n", "'-1' beside 0"),
     ],
 )
