@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..files.errors import Problem
-from .dataset import Dataset
+from .dataset import Dataset, numbered_classes
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -52,11 +52,10 @@ class Arrays(Dataset):
             raise Problem(f"{names[0]} of {path} is {list(shape)}: it holds no image.")
         self.labels = _labels(path, found.get(names[1]), len(self.imgs))
         if self.labels is not None:
-            count = int(self.labels.max()) + 1
-            given = found.get("classes")
-            self.classes = tuple(map(str, range(count) if given is None else given.tolist()))
-            if len(self.classes) < count:
-                raise Problem(f"{path} names {len(self.classes)} classes, and its labels go up to {count - 1}.")
+            numbered, given = numbered_classes(self.labels.tolist(), str(path)), found.get("classes")
+            self.classes = numbered if given is None else tuple(map(str, given.tolist()))
+            if len(self.classes) < len(numbered):
+                raise Problem(f"{path} names {len(self.classes)} classes, and its labels go up to {numbered[-1]}.")
 
     def __len__(self) -> int:
         return len(self.imgs)

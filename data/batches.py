@@ -117,10 +117,10 @@ class Batches:
         if "labels" in arrays:
             arrays["labels"][row] = self.dataset.label(index)
 
-    def digest(self, steps: Iterable[int]) -> str:
-        """SHA-256 of the batches of these steps: names, dtypes, shapes and bytes."""
+    def digest(self, steps: int | Iterable[int]) -> str:
+        """SHA-256 of the batches of these steps, or of the first so many: names, dtypes, shapes and bytes."""
         whole = hashlib.sha256()
-        for step in steps:
+        for step in range(steps) if isinstance(steps, int) else steps:
             for name, array in self.batch(step).items():
                 whole.update(f"{step} {name} {array.dtype.str} {array.shape} ".encode())
                 whole.update(array.data)

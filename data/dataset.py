@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 # The endings of image files, as torchvision's ImageFolder has them.
 ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+_MOST_CLASSES = 1_000_000
 
 
 class Dataset(ABC):
@@ -72,6 +73,16 @@ def whole_number(text: str) -> int | None:
     return int(text) if text.isascii() and text.isdigit() else None
 
 
+def numbered_classes(labels: Collection[int], source: str) -> tuple[str, ...]:
+    """The names of classes that have only numbers: "0", "1" .... Raises Problem for numbers that are too large for labels."""
+    largest = max(labels, default=-1)
+    if largest >= _MOST_CLASSES:
+        raise Problem(
+            f"A label of {source} is {largest}; the classes are numbered from 0, and {_MOST_CLASSES} are the most."
+        )
+    return tuple(map(str, range(largest + 1)))
+
+
 def labels_and_classes(given: list[str], source: str) -> tuple[list[int], tuple[str, ...]]:
     """Labels as numbers, and the name of each class, from labels as they are written.
 
@@ -81,7 +92,7 @@ def labels_and_classes(given: list[str], source: str) -> tuple[list[int], tuple[
     numbers = [whole_number(text) for text in given]
     known = [number for number in numbers if number is not None]
     if len(known) == len(given):
-        return known, tuple(map(str, range(max(known, default=-1) + 1)))
+        return known, numbered_classes(known, source)
     if known:
         name = next(text for text, number in zip(given, numbers) if number is None)
         raise Problem(

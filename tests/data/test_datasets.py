@@ -11,6 +11,8 @@ import pytest
 from made_images import encoded, folder_of_classes, picture, write
 from untested import require
 
+from polymae.data.augment import Augmentation
+from polymae.data.batches import Batches
 from polymae.data.datasets import open_dataset
 from polymae.data.folders import images_below
 from polymae.files.errors import Problem
@@ -118,6 +120,7 @@ def test_a_list_names_images_and_labels(suffix: str, text: str, labels, classes,
         ("a.png,0\nnone.png,1\n", "line 2 names 'none.png'"),
         ("a.png,0,1\n", "line 1 is"),
         (",0\n", "line 1 is"),
+        ("a.png,20260101\nb.png,0\n", "A label of .* is 20260101"),
         ("a.png,-1\nb.png,0\n", "'-1' beside 0"),
     ],
 )
@@ -439,3 +442,33 @@ def test_parquet_files_without_images_are_told(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     with pytest.raises(Problem, match="pip install pyarrow"):
         open_dataset(path)
+
+
+def test_the_same_images_give_the_same_batches_in_every_format(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    folder = open_dataset(folder_of_classes(tmp_path / "folder"))
+    every = range(len(folder))
+    _tar_of(
+        tmp_path / "set.tar",
+        {
+            f"{i:02}.{ending}": data
+            for i in every
+            for ending, data in (("png", folder.read(i)), ("cls", str(folder.label(i)).encode()))
+        },
+    )
+    images, labels = [folder.read(i) for i in every], [folder.label(i) for i in every]
+    pq.write_table(pa.table({"image": images, "label": labels}), tmp_path / "set.parquet", row_group_size=4)
+    pixels = np.stack([np.asarray(folder.image(i)) for i in every])
+    np.savez(tmp_path / "set.npz", imgs=pixels, labels=labels)
+    lines = [f"folder/{folder.name(i)},{folder.label(i)}" for i in every]
+    (tmp_path / "set.csv").write_text("\n".join(lines))
+    digests = set()
+    for name in ("folder", "set.tar", "set.parquet", "set.npz", "set.csv"):
+        batches = Batches(open_dataset(tmp_path / name), Augmentation(input_size=16), 4, seed=0, num_patches=4)
+        digests.add(batches.digest(range(6)))
+        with batches.loader(0, 6, workers=3) as loader:
+            for step, batch in loader:
+                assert all(np.array_equal(batch[key], value) for key, value in batches.batch(step).items())
+    assert len(digests) == 1
