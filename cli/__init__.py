@@ -28,6 +28,7 @@ COMMANDS = {
     "record": "run one framework and write a trace of every tap",
     "compare": "judge every framework against the float64 oracle",
     "pretrain": "pre-train a masked autoencoder in any framework",
+    "runs": "say whether runs of training are the same within roundoff, and from where they part",
     "recipes": "list the named recipes of training, or show one",
     "profile": "measure how accurate each framework's kernels are",
     "models": "list the named models",

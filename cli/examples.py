@@ -28,6 +28,11 @@ EXAMPLES = {
         "polymae compare --weights mae.pth --frameworks torch,mindspore",
         "polymae compare --traces oracle.npz twin1.npz twin2.npz candidate.npz",
     ),
+    "polymae runs": ("polymae runs compare torch-run mindspore-run",),
+    "polymae runs compare": (
+        "polymae runs compare RUN --reference small-cpu --out reports/",
+        "polymae runs compare torch-run mindspore-run",
+    ),
     "polymae profile": ("polymae profile --frameworks torch,mindspore", "polymae profile --operations softmax,gelu"),
     "polymae models": ("polymae models",),
     "polymae weights": ("polymae weights list", "polymae weights download mae_visualize_vit_base"),
@@ -66,6 +71,7 @@ EXAMPLES = {
 _STATUS = {
     "polymae compare": "0 parity, 1 a fault, 2 something could not be compared, 3 a trace is incomplete",
     "polymae data show": "0 for done, 1 where --check found a broken image",
+    "polymae runs compare": "0 the same within roundoff, 1 a run parts, 2 one could not be compared",
     "polymae doctor": "0 every framework asked for works, 1 at least one does not",
 }
 

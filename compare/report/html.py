@@ -50,7 +50,7 @@ def write_page(report: Report, path: Path) -> None:
         autoescape=True, trim_blocks=True, lstrip_blocks=True, loader=PackageLoader(str(__package__), ".")
     )
     environment.filters |= {"short": short, "ratio": _ratio, "breakable": _breakable}
-    environment.globals |= {"cell": level_cell, "style": _resource("report.css"), "marks": MARKS, "shown": SHOWN}
+    environment.globals |= {"cell": level_cell, "style": stylesheet(), "marks": MARKS, "shown": SHOWN}
     pictures = report.pictures or Pictures()
     text = environment.get_template("report.html").render(
         report=report,
@@ -66,6 +66,11 @@ def write_page(report: Report, path: Path) -> None:
         environment=_environment(report.judgements),
     )
     path.write_text(text, encoding="utf-8")
+
+
+def stylesheet() -> str:
+    """What every page of ours looks like, as CSS."""
+    return _resource("report.css")
 
 
 def _resource(name: str) -> str:

@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import io
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ..limits.findings import Finding, Judgement
+from .drawing import BAD, BAND, INK, LEAST, at_most, figure, lines, style
 from .plot_data import TWINS, Pictures
 
-# matplotlib knows only fixed colours: these stand for the page's, and are replaced by its CSS variables.
-INK, GRID, BAND, BAD = "#00000a", "#00000b", "#00000c", "#00000d"
-SERIES = tuple(f"#0000{i:02x}" for i in range(0x10, 0x16))
-STYLES = ("-", (0, (6, 2)), (0, (2, 1.5)), (0, (6, 1.5, 1.5, 1.5)), (0, (1, 1)), (0, (9, 3)))
-LEAST = 0.3  # u: what is smaller is as good as none
 TICK = 8  # points, of the names along an axis: 11 pixels at least, where a phone scrolls the plot (report.css)
 NAMES = 40  # that find room along an axis
-VARIABLES = {INK: "--ink", GRID: "--grid", BAND: "--band", BAD: "--bad"} | {
-    colour: f"--series{i}" for i, colour in enumerate(SERIES)
-}
 
 
 def depth_plot(judgements: Sequence[Judgement], chosen: Callable[[Finding], bool], along: str, prefix: str) -> str:
@@ -36,7 +28,7 @@ def depth_plot(judgements: Sequence[Judgement], chosen: Callable[[Finding], bool
         return ""
     top = max(finding.limit for finding in bands) * 1e6
     errors = {
-        label: [_at_most(row[name].error, top) if name in row else math.nan for name in names]
+        label: [at_most(row[name].error, top) if name in row else math.nan for name in names]
         for label, row in rows.items()
         if row
     }
@@ -46,7 +38,7 @@ def depth_plot(judgements: Sequence[Judgement], chosen: Callable[[Finding], bool
         floors, limits = [finding.floor for finding in bands], [finding.limit for finding in bands]
         axes.fill_between(x, floors, limits, color=BAND, linewidth=0, label="floor to limit")
         axes.set_yscale("log")
-        _lines(axes, x, errors, least=LEAST)
+        lines(axes, x, errors, least=LEAST)
         for judgement in judgements:
             wrong = judgement.first_wrong
             if wrong and wrong.name in names and judgement.label in errors:
@@ -58,7 +50,7 @@ def depth_plot(judgements: Sequence[Judgement], chosen: Callable[[Finding], bool
         _mark_blocks(axes, [name.removeprefix("grad/").removeprefix("dy/") for name in names])
         axes.set_xlabel(along)
 
-    return _figure(draw, prefix, len(errors) + 1, f"Error along the depth: {along}. {_worst(rows)}")
+    return figure(draw, prefix, len(errors) + 1, f"Error along the depth: {along}. {_worst(rows)}")
 
 
 def _worst(rows: Mapping[str, Mapping[str, Finding]]) -> str:
@@ -79,7 +71,7 @@ def introduced_plot(judgements: Sequence[Judgement], backward: bool, prefix: str
             if finding.introduced_limit and finding.name.startswith(("dy/", "grad/")) == backward:
                 block = block_of(finding.name) or _module_of(finding.name)
                 row = rows.setdefault(judgement.label, {})
-                row[block] = max(row.get(block, 0.0), _at_most(finding.introduced, 1e9))
+                row[block] = max(row.get(block, 0.0), at_most(finding.introduced, 1e9))
                 limits[block] = max(limits.get(block, 0.0), finding.introduced_limit)
     names = list(limits)
     if len(names) < 2:
@@ -89,9 +81,7 @@ def introduced_plot(judgements: Sequence[Judgement], backward: bool, prefix: str
         x = range(len(names))
         axes.plot(x, [limits[name] for name in names], color=BAD, linewidth=0.8, label="limit")
         axes.set_yscale("log")
-        _lines(
-            axes, x, {label: [row.get(name, math.nan) for name in names] for label, row in rows.items()}, least=LEAST
-        )
+        lines(axes, x, {label: [row.get(name, math.nan) for name in names] for label, row in rows.items()}, least=LEAST)
         axes.set_ylabel("introduced E  [u]")
         shown = range(0, len(names), math.ceil(len(names) / NAMES))
         axes.set_xticks(shown, [names[i] for i in shown], rotation=40, ha="right", fontsize=TICK)
@@ -99,7 +89,7 @@ def introduced_plot(judgements: Sequence[Judgement], backward: bool, prefix: str
     words = "; ".join(f"{label} at most {max(row.values()):.3g} u at {max(row, key=row.__getitem__)}"
                       for label, row in rows.items())  # fmt: skip
     which = "backward" if backward else "forward"
-    return _figure(draw, prefix, len(rows) + 1, f"Error that each block introduces by itself, {which}: {words}.")
+    return figure(draw, prefix, len(rows) + 1, f"Error that each block introduces by itself, {which}: {words}.")
 
 
 def curve_plots(pictures: Pictures, prefix: str) -> list[str]:
@@ -111,7 +101,7 @@ def curve_plots(pictures: Pictures, prefix: str) -> list[str]:
     def losses(axes: Any) -> None:
         axes.plot(steps, pictures.oracle_curve, color=INK, linewidth=2.4, alpha=0.35, label="oracle")
         for i, (label, values) in enumerate(pictures.curves.items()):
-            axes.plot(steps, values, **_style(i), label=label)
+            axes.plot(steps, values, **style(i), label=label)
         axes.set_ylabel("loss")
         axes.set_xlabel("training step")
 
@@ -120,8 +110,8 @@ def curve_plots(pictures: Pictures, prefix: str) -> list[str]:
             judged = steps[: len(pictures.curve_limit)]
             axes.fill_between(judged, 1e-12, pictures.curve_limit, color=BAND, linewidth=0, label="up to the limit")
         axes.set_yscale("log")
-        rows = {label: [_at_most(value, 1e3) for value in values] for label, values in pictures.distances.items()}
-        _lines(axes, steps, rows, least=1e-9)
+        rows = {label: [at_most(value, 1e3) for value in values] for label, values in pictures.distances.items()}
+        lines(axes, steps, rows, least=1e-9)
         axes.set_ylabel("|loss - oracle| / oracle")
         axes.set_xlabel("training step")
 
@@ -129,10 +119,10 @@ def curve_plots(pictures: Pictures, prefix: str) -> list[str]:
     most = "; ".join(f"{label} at most {max(values):.2g}" for label, values in pictures.distances.items())
     count = len(pictures.curves) + 1
     return [
-        _figure(
+        figure(
             losses, f"{prefix}a", count, f"Training loss by step: {last}; the oracle {pictures.oracle_curve[-1]:.6g}."
         ),
-        _figure(distances, f"{prefix}b", count, f"Relative distance of the training loss from the oracle's: {most}."),
+        figure(distances, f"{prefix}b", count, f"Relative distance of the training loss from the oracle's: {most}."),
     ]
 
 
@@ -151,7 +141,7 @@ def histogram_plot(pictures: Pictures, prefix: str) -> str:
             if label == TWINS:
                 axes.stairs([100 * share for share in row[low:high]], edges, fill=True, color=BAND, label=label)
                 continue
-            axes.stairs([100 * share for share in row[low:high]], edges, baseline=None, **_style(number), label=label)
+            axes.stairs([100 * share for share in row[low:high]], edges, baseline=None, **style(number), label=label)
             number += 1
         axes.set_xlabel("log2 of |d| / (u rms) of single elements; those without error count at the left end")
         axes.xaxis.get_major_locator().set_params(integer=True)
@@ -163,7 +153,7 @@ def histogram_plot(pictures: Pictures, prefix: str) -> str:
         f"{label} most often 2^{pictures.bins[max(range(len(row)), key=row.__getitem__)]}"
         for label, row in rows.items()
     )
-    return _figure(draw, prefix, len(rows), f"Histogram of errors: {most}.")
+    return figure(draw, prefix, len(rows), f"Histogram of errors: {most}.")
 
 
 def block_of(name: str) -> str:
@@ -182,34 +172,6 @@ def _case_of(name: str) -> str:
     return " ".join(name.split("/")[1:3]) if name.startswith("optimizer/") else ""
 
 
-def _at_most(value: float, top: float) -> float:
-    """Infinity has no place on an axis: the top. A NaN is drawn nowhere."""
-    return min(value, top)
-
-
-def _lines(axes: Any, x: Sequence[int], rows: Mapping[str, Sequence[float]], least: float) -> None:
-    """A line for each row on a logarithmic axis that begins at `least`, where what is smaller runs along the bottom.
-
-    A logarithm has no zero: the line has a gap there, and a dot below it, in a row of its own for every line.
-    """
-    for i, (label, values) in enumerate(rows.items()):
-        drawn = [max(value, least) if value > 0 else math.nan for value in values]
-        axes.plot(x, drawn, **_style(i), label=label)
-        dots = {place: least * 0.5 ** ((1 + i % len(SERIES)) / len(SERIES)) for place, v in zip(x, values) if v == 0}
-        for place, before, value, after in zip(x, [math.nan, *drawn[:-1]], drawn, [*drawn[1:], math.nan]):
-            if value > 0 and not (before > 0 or after > 0):  # between two gaps there is no line
-                dots[place] = value
-        axes.plot(list(dots), list(dots.values()), "o", color=SERIES[i % len(SERIES)], markersize=1.8)
-    exact = any(value == 0 for values in rows.values() for value in values)
-    if exact:
-        axes.plot([], [], "o", color=INK, markersize=1.8, label="no error at all")
-    axes.set_ylim(bottom=least / 2.2 if exact else least)
-
-
-def _style(number: int) -> dict[str, Any]:
-    return {"color": SERIES[number % len(SERIES)], "linestyle": STYLES[number % len(STYLES)], "linewidth": 1.2}
-
-
 def _mark_blocks(axes: Any, names: Sequence[str]) -> None:
     """A tick where each block begins; where there are none, at some of the tensors."""
     found: list[tuple[int, str]] = []
@@ -223,47 +185,3 @@ def _mark_blocks(axes: Any, names: Sequence[str]) -> None:
             found.append((i, label))
     axes.set_xticks([place for place, _ in found], [name for _, name in found], rotation=40, ha="right", fontsize=TICK)
     axes.margins(x=0.01)
-
-
-def _figure(draw: Callable[[Any], None], prefix: str, columns: int, words: str) -> str:
-    """What is drawn, as an SVG element with its description."""
-    import matplotlib as mpl
-
-    mpl.use("svg")
-    import matplotlib.pyplot as plt
-
-    colours = dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK)
-    style = {"svg.hashsalt": "polymae", "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 9, **colours,
-             "text.parse_math": False, "axes.unicode_minus": False}  # fmt: skip
-    with mpl.rc_context(style):
-        figure, axes = plt.subplots(figsize=(9.5, 3.3), layout="constrained")
-        draw(axes)
-        if axes.get_yscale() == "log":
-            axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        axes.grid(axis="y", color=GRID, linewidth=0.5)
-        for side in ("top", "right"):
-            axes.spines[side].set_visible(False)
-        # At the left and three in a row: there it is seen on a phone too, where the rest is scrolled to.
-        figure.legend(
-            loc="outside upper left", fontsize=8, frameon=False, ncols=min(columns, 3), handlelength=2.6,
-            columnspacing=1.0, handletextpad=0.5, borderaxespad=0.2, borderpad=0,
-        )  # fmt: skip
-        text = io.StringIO()
-        figure.savefig(text, format="svg", metadata={"Date": None}, transparent=True)
-        plt.close(figure)
-    return _themed(text.getvalue(), prefix, words)
-
-
-def _themed(text: str, prefix: str, words: str) -> str:
-    from markupsafe import escape
-
-    svg = text[text.index("<svg") :]
-    for colour, variable in VARIABLES.items():
-        svg = svg.replace(colour, f"var({variable})")
-    svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", svg, flags=re.S)
-    # A tenth of a point is as fine as a screen is. What is between the tags is text.
-    svg = re.sub(r"<[^>]+>", lambda tag: re.sub(r"(\d\.\d)\d+", r"\1", tag.group()), svg)
-    used = set(re.findall(r'(?:href="|url\()#([^")]+)', svg))
-    svg = re.sub(r' id="([^"]+)"', lambda found: found.group() if found[1] in used else "", svg)
-    svg = re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{prefix}", svg)
-    return svg.replace("<svg ", f'<svg role="img" aria-label="{escape(words)}" ', 1)

@@ -13,7 +13,7 @@ from ..options import LEVELS
 from .format import level_cell
 from .report import Report
 
-COLOURS = {"fault": "red", "not comparable": "yellow", "coverage hole": "yellow"}
+COLOURS = {"fault": "red", "parts": "red", "not comparable": "yellow", "coverage hole": "yellow"}
 CHANGES = 12  # that are printed; JSON holds all
 PIPE = 160  # columns, where there is no terminal to fit
 
