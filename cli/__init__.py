@@ -27,6 +27,7 @@ COMMANDS = {
     "record": "run one framework and write a trace of every tap",
     "compare": "judge every framework against the float64 oracle",
     "pretrain": "pre-train a masked autoencoder in any framework",
+    "preflight": "prove in minutes, before a pre-training takes days, that it will be right",
     "recipes": "list the named recipes of training, or show one",
     "profile": "measure how accurate each framework's kernels are",
     "models": "list the named models",

@@ -28,6 +28,10 @@ EXAMPLES = {
         "polymae compare --weights mae.pth --frameworks torch,mindspore",
         "polymae compare --traces oracle.npz twin1.npz twin2.npz candidate.npz",
     ),
+    "polymae preflight": (
+        "polymae preflight --framework torch --data imagenet/train --recipe official-base --out reports/",
+        "polymae preflight --framework mindspore --data mnist.npz --recipe small-cpu --only optimizer,schedule",
+    ),
     "polymae profile": ("polymae profile --frameworks torch,mindspore", "polymae profile --operations softmax,gelu"),
     "polymae models": ("polymae models",),
     "polymae weights": ("polymae weights list", "polymae weights download mae_visualize_vit_base"),
@@ -54,6 +58,7 @@ EXAMPLES = {
 # What an exit status means where it is more than 0 for done and 2 for a problem.
 _STATUS = {
     "polymae compare": "0 parity, 1 a fault, 2 something could not be compared, 3 a trace is incomplete",
+    "polymae preflight": "0 all is right, 1 a check failed, 2 one could not run",
     "polymae doctor": "0 every framework asked for works, 1 at least one does not",
 }
 
