@@ -29,6 +29,7 @@ COMMANDS = {
     "compare": "judge every framework against the float64 oracle",
     "pretrain": "pre-train a masked autoencoder in any framework",
     "runs": "say whether runs of training are the same within roundoff, and from where they part",
+    "preflight": "prove in minutes, before a pre-training takes days, that it will be right",
     "recipes": "list the named recipes of training, or show one",
     "profile": "measure how accurate each framework's kernels are",
     "models": "list the named models",

@@ -33,6 +33,10 @@ EXAMPLES = {
         "polymae runs compare RUN --reference small-cpu --out reports/",
         "polymae runs compare torch-run mindspore-run",
     ),
+    "polymae preflight": (
+        "polymae preflight --framework torch --data imagenet/train --recipe official-base --out reports/",
+        "polymae preflight --framework mindspore --data mnist.npz --recipe small-cpu --only optimizer,schedule",
+    ),
     "polymae profile": ("polymae profile --frameworks torch,mindspore", "polymae profile --operations softmax,gelu"),
     "polymae models": ("polymae models",),
     "polymae weights": ("polymae weights list", "polymae weights download mae_visualize_vit_base"),
@@ -70,6 +74,7 @@ EXAMPLES = {
 # What an exit status means where it is more than 0 for done and 2 for a problem.
 _STATUS = {
     "polymae compare": "0 parity, 1 a fault, 2 something could not be compared, 3 a trace is incomplete",
+    "polymae preflight": "0 all is right, 1 a check failed, 2 one could not run",
     "polymae data show": "0 for done, 1 where --check found a broken image",
     "polymae runs compare": "0 the same within roundoff, 1 a run parts, 2 one could not be compared",
     "polymae doctor": "0 every framework asked for works, 1 at least one does not",

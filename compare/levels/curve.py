@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,15 +34,20 @@ def record(subject: Subject) -> Iterator[Named]:
     return training_curve(subject.runtime, subject.config, subject.run.device, subject.run.dtype)
 
 
-def training_curve(runtime: Runtime, config: Config, device: str, dtype: str) -> Iterator[Named]:
-    """Train the small model from its initial weights. Yields learning rates and losses [STEPS], float64."""
+def training_curve(
+    runtime: Runtime, config: Config, device: str, dtype: str, steps: int = small.STEPS, **options: Any
+) -> Iterator[Named]:
+    """Train the small model from its initial weights. Yields learning rates and losses [steps], float64.
+
+    options: more of Training's.
+    """
     config = training_config(config)
     model = runtime.build(config, initial_weights(config, small.SEED), device, dtype)
     training = runtime.training(
-        model, runtime.optimizer(model, small.SETTINGS), mask_ratio=small.MASK_RATIO, device=device
+        model, runtime.optimizer(model, small.SETTINGS), mask_ratio=small.MASK_RATIO, device=device, **options
     )
     rates, losses = [], []
-    for step in range(small.STEPS):
+    for step in range(steps):
         batch = training_batch(config, step)
         losses.append(take(training, batch, small.rate(step)).loss)
         rates.append(training.optimizer.lr)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import asdict
 from difflib import get_close_matches
@@ -19,7 +19,7 @@ from ...files.errors import Problem
 from ..levels import expected, recorded
 from ..levels.curve import training_digest
 from ..levels.inputs import image_digests
-from ..levels.subject import Subject, emptied
+from ..levels.subject import Named, Subject, emptied
 from ..options import Run
 from ..trace import digest, require_folder, selects, write_trace
 from .environment import neutralise, recorded_environment
@@ -32,10 +32,15 @@ def _unspoilt(runtime: Runtime, model: Any) -> None:
     """The model as it is."""
 
 
-def record(run: Run, spoil: Callable[[Runtime, Any], None] = _unspoilt) -> None:
+def record(
+    run: Run,
+    spoil: Callable[[Runtime, Any], None] = _unspoilt,
+    tensors_of: Callable[[Subject], Iterator[Named]] = recorded,
+) -> None:
     """Load the weights, run the framework and write the trace, tensor by tensor. Raises Problem for what cannot be run.
 
-    spoil: is given the runtime and the model before it runs (tests/mutants plants faults so).
+    spoil: is given the runtime and the model before it runs (tests/mutants plants faults so). tensors_of: what is written of
+    a subject; by default everything that the run's levels have.
     """
     if run.framework != "numpy" and (run.twin is not None or run.kernel_noise is not None):
         raise Problem(f"--twin and --kernel-noise are for NumPy, not {run.framework}; leave them out.")
@@ -75,7 +80,7 @@ def record(run: Run, spoil: Callable[[Runtime, Any], None] = _unspoilt) -> None:
     }
     subject = Subject(run, runtime, model, config, inputs, _recorder(run, config))
     with _order(run):
-        tensors = ((name, array) for name, array in recorded(subject) if selects(run.taps, name))
+        tensors = ((name, array) for name, array in tensors_of(subject) if selects(run.taps, name))
         write_trace(run.out, manifest, tensors)
 
 

@@ -31,6 +31,7 @@ PROMISED = {
     "polymae compare": "-m --weights --frameworks --images --inputs --level --traces --out --junit --markdown --json --against "
     "--atol --rtol --keep --python --device --norm-pix-loss --time-limit",
     "polymae runs compare": "--reference --out --json",
+    "polymae preflight": "--framework --data --recipe --set --only --device --out --json",
     "polymae profile": "--frameworks --operations --settings",
     "polymae models": "--json",
     "polymae doctor": "--framework --json",

@@ -1,0 +1,1 @@
+"""Before a long pre-training: whether this framework, on this machine, with this recipe and data, trains right."""

@@ -1,0 +1,8 @@
+"""What a preflight starts for its work in a framework's process."""
+
+from ..record.child import serve
+from .jobs import Job
+from .work import do
+
+if __name__ == "__main__":
+    serve(do, Job)
