@@ -138,6 +138,10 @@ class HandWritten(Optimizer):
         self.load_state(State(0, zeros, zeros))
 
     @abstractmethod
+    def move(self, gradients: list[Any], lr: Any, scale: Any, bias1: Any, bias2: Any) -> None:
+        """The part of update that computes with tensors alone, by the numbers that differ from step to step."""
+
+    @abstractmethod
     def pack(self, tensors: list[Any]) -> Any:
         """Tensors, end to end, as one vector [n]."""
 

@@ -11,7 +11,7 @@ import megengine.functional as F
 import megengine.module as M
 from megengine import Tensor
 
-from .workarounds import LayerNorm, arange, contiguous
+from .workarounds import LayerNorm, PatchConv2d, arange, contiguous
 
 
 class PatchEmbed(M.Module):
@@ -19,7 +19,7 @@ class PatchEmbed(M.Module):
 
     def __init__(self, in_chans: int, dim: int, patch_size: int):
         super().__init__()
-        self.proj = M.Conv2d(in_chans, dim, patch_size, stride=patch_size)
+        self.proj = PatchConv2d(in_chans, dim, patch_size, stride=patch_size)
 
     def forward(self, imgs: Tensor) -> Tensor:
         """imgs [N, C, height, width] to tokens [N, L, D]."""

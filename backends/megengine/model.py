@@ -139,10 +139,10 @@ class MAE(M.Module):
         target = self.patchify(imgs)
         if self.norm_pix_loss:
             mean = F.mean(target, axis=-1, keepdims=True)
-            var = F.sum((target - mean) ** 2, axis=-1, keepdims=True) / (target.shape[-1] - 1)  # unbiased, n - 1
-            target = (target - mean) / (var + 1e-6) ** 0.5
+            var = F.sum(F.square(target - mean), axis=-1, keepdims=True) / (target.shape[-1] - 1)  # unbiased, n - 1
+            target = (target - mean) / F.sqrt(var + 1e-6)
         target = out["target"] = target
-        loss = F.mean((pred - target) ** 2, axis=-1)  # [N, L]
+        loss = F.mean(F.square(pred - target), axis=-1)  # [N, L]
         if self.config.loss_over == "removed":
             loss = F.sum(loss * mask) / F.sum(mask)
         else:

@@ -28,6 +28,22 @@ class LayerNorm(M.Module):
         return d / F.sqrt(F.mean(d * d, axis=-1, keepdims=True) + self.eps) * self.weight + self.bias
 
 
+class PatchConv2d(M.Conv2d):
+    """A convolution whose stride is its kernel, as one matrix product.
+
+    MegEngine's CPU kernel for the gradient of a convolution's weight takes as long as all blocks of a small model together.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [N, C, height, width] to [N, D, rows, columns]."""
+        N, C, height, width = x.shape
+        D, _, p, _ = self.weight.shape
+        rows, columns = height // p, width // p
+        x = x.reshape(N, C, rows, p, columns, p).transpose(0, 2, 4, 1, 3, 5).reshape(-1, C * p * p)
+        x = F.linear(x, self.weight.reshape(D, -1), self.bias.reshape(-1))  # [N * rows * columns, D]
+        return x.reshape(N, rows, columns, D).transpose(0, 3, 1, 2)
+
+
 def contiguous(x: Tensor) -> Tensor:
     """x in memory of its own, where it may be a slice that is to meet a tensor without its first axis.
 

@@ -22,8 +22,13 @@ class AdamW(HandWritten):
         self.lr = lr
         self.steps += 1
         beta1, beta2 = self.settings.betas
-        rest1, rest2 = 1 - beta1, 1 - beta2
         bias1, bias2 = 1 - beta1**self.steps, 1 - beta2**self.steps
+        self.move(gradients, lr, scale, bias1, bias2)
+
+    def move(self, gradients: list[Tensor], lr: float, scale: float, bias1: float, bias2: float) -> None:
+        """Move parameters and moments, where the numbers are those of this step; they may be tensors []."""
+        beta1, beta2 = self.settings.betas
+        rest1, rest2 = 1 - beta1, 1 - beta2
         eps = self.settings.eps
         number = partial(constant, like=self.model.cls_token)
         lr, scale, eps, beta1, rest1, bias1 = map(number, (lr, scale, eps, beta1, rest1, bias1))

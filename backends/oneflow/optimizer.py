@@ -15,14 +15,19 @@ from ..optimization import HandWritten
 class AdamW(HandWritten):
     """AdamW (Loshchilov and Hutter 2019, algorithm 2) as torch.optim has it, with clipping by the global norm."""
 
-    @flow.no_grad()  # type: ignore[untyped-decorator]
     def update(self, gradients: list[Tensor], lr: float, scale: float) -> None:
         """Change the model's parameters by scale times the packed gradients."""
         self.lr = lr
         self.steps += 1
         beta1, beta2 = self.settings.betas
-        rest1, rest2 = 1 - beta1, 1 - beta2
         bias1, bias2 = 1 - beta1**self.steps, 1 - beta2**self.steps
+        self.move(gradients, lr, scale, bias1, bias2)
+
+    @flow.no_grad()  # type: ignore[untyped-decorator]
+    def move(self, gradients: list[Tensor], lr: float, scale: float, bias1: float, bias2: float) -> None:
+        """Move parameters and moments, where the numbers are those of this step; they may be tensors []."""
+        beta1, beta2 = self.settings.betas
+        rest1, rest2 = 1 - beta1, 1 - beta2
         eps = self.settings.eps
         parameters = self.parameters()
         for i, decay in enumerate(self.groups):

@@ -151,7 +151,7 @@ def test_an_optimizer_has_what_differs_and_no_more(framework: str) -> None:
     own = abstract(Optimizer) | {"__init__", "lr", "_moment"} if framework == "torch" else abstract(HandWritten)
     assert set(methods(text, "AdamW")) == own
     assert same_arguments(text, "AdamW", "optimization.py", "Optimizer") == {}
-    assert abstract(HandWritten) == {"update", "norm", "pack", "unpack", "assign"}
+    assert abstract(HandWritten) == {"update", "move", "norm", "pack", "unpack", "assign"}
 
 
 def functions(text: str) -> list[str]:
