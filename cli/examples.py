@@ -33,6 +33,13 @@ EXAMPLES = {
         "polymae runs compare RUN --reference small-cpu --out reports/",
         "polymae runs compare torch-run mindspore-run",
     ),
+    "polymae pretrain": (
+        "polymae pretrain --framework torch --data imagenet/ --out runs/base --recipe official-base --device cuda",
+        "polymae pretrain --framework mindspore --data photos/ --out runs/small --set model=mae_vit_tiny_patch16 batch_size=64",
+        "polymae pretrain --resume runs/small",
+        "polymae pretrain --resume checkpoint-20.pth --framework oneflow --data imagenet/ --out runs/on",
+    ),
+    "polymae recipes": ("polymae recipes", "polymae recipes official-base --set epochs=100 > mine.yaml"),
     "polymae preflight": (
         "polymae preflight --framework torch --data imagenet/train --recipe official-base --out reports/",
         "polymae preflight --framework mindspore --data mnist.npz --recipe small-cpu --only optimizer,schedule",
@@ -74,6 +81,7 @@ EXAMPLES = {
 # What an exit status means where it is more than 0 for done and 2 for a problem.
 _STATUS = {
     "polymae compare": "0 parity, 1 a fault, 2 something could not be compared, 3 a trace is incomplete",
+    "polymae pretrain": "0 for done, 75 saved and ended by SIGTERM or SIGUSR1, 130 by Ctrl-C",
     "polymae preflight": "0 all is right, 1 a check failed, 2 one could not run",
     "polymae data show": "0 for done, 1 where --check found a broken image",
     "polymae runs compare": "0 the same within roundoff, 1 a run parts, 2 one could not be compared",

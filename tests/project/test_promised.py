@@ -30,6 +30,9 @@ PROMISED = {
     "polymae record": "--framework -m --weights --inputs --level --taps --dtype --twin --out --device",
     "polymae compare": "-m --weights --frameworks --images --inputs --level --traces --out --junit --markdown --json --against "
     "--atol --rtol --keep --python --device --norm-pix-loss --time-limit",
+    "polymae pretrain": "--framework --data --out --recipe --set --weights --resume --accept-changes --data-format --device --threads "
+    "--json",
+    "polymae recipes": "--set",
     "polymae runs compare": "--reference --out --json",
     "polymae preflight": "--framework --data --recipe --set --only --device --out --json",
     "polymae profile": "--frameworks --operations --settings",
@@ -63,6 +66,11 @@ OF_OTHERS = {
     "-ffast-math",
     "--remember",
 }
+# Of the upstream scripts, in the table of what one types here.
+OF_OTHERS |= set(
+    "--model --norm_pix_loss --batch_size --accum_iter --epochs --warmup_epochs --blr --data_path --output_dir --mask_ratio --lr "
+    "--weight_decay --min_lr --num_workers --config --run_mode --train_dataset_dir --train_file --max_epochs".split()
+)
 PYTHON = {
     "polymae": "Problem __version__ compare convert hub load",
     "polymae.hub": "list_models load",
@@ -74,6 +82,7 @@ PYTHON = {
     "polymae.data.augment": "Augmentation",
     "polymae.data.batches": "Batches",
     "polymae.data.datasets": "open_dataset",
+    "polymae.training.pretrain": "pretrain",
     "mindspore_hub_conf": "create_model create_network list_models",
 }
 OF_A_RESULT = "as_json exit_status findings first_wrong ok reason verdict __getitem__ __str__"
