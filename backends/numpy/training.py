@@ -11,6 +11,7 @@ from .sums import Array
 class Training(Shared):
     """A model in training in NumPy: in float64 the oracle's."""
 
+    COMPILED = False
     REASON = "Its gradients are written by hand, in the precision of its weights."
 
     def gradients(self, inputs: Mapping[str, Array], factor: float) -> tuple[float, list[Array]]:
