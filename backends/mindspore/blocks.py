@@ -39,7 +39,7 @@ class Attention(nn.Cell):
         N, T, D = x.shape
         x = out[f"{name}.qkv"] = self.qkv(x)  # [N, T, 3D]
         x = x.reshape(N, T, 3, self.num_heads, D // self.num_heads)
-        q, k, v = x.permute(2, 0, 3, 1, 4)  # each [N, H, T, D/H]
+        q, k, v = x.permute(2, 0, 3, 1, 4).unbind()  # each [N, H, T, D/H]
         attn = q @ k.swapaxes(-2, -1) * constant(self.scale, x)  # [N, H, T, T]
         attn = out[f"{name}.softmax"] = ops.softmax(attn, axis=-1)
         x = (attn @ v).swapaxes(1, 2).reshape(N, T, D)

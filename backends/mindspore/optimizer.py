@@ -11,7 +11,7 @@ from functools import partial
 from mindspore import Tensor, ops
 
 from ..optimization import HandWritten
-from .workarounds import constant
+from .workarounds import constant, divide
 
 
 class AdamW(HandWritten):
@@ -38,7 +38,7 @@ class AdamW(HandWritten):
             parameter, gradient = parameters[i], scale * gradients[i]
             m = self.m[i] = beta1 * self.m[i] + rest1 * gradient
             v = self.v[i] = beta2 * self.v[i] + rest2 * gradient * gradient
-            direction = (m / bias1) / (ops.sqrt(v / bias2) + eps)
+            direction = divide(divide(m, bias1), ops.sqrt(divide(v, bias2)) + eps)
             parameters[i] = parameter - lr * (direction + number(decay) * parameter)
         self.put(parameters)
 
