@@ -7,8 +7,9 @@ The five blocks.py files read alike line for line, as the five model.py files do
 from __future__ import annotations
 
 import oneflow as flow
-import oneflow.nn.functional as F
 from oneflow import Tensor, nn
+
+from .workarounds import LayerNorm, PatchConv2d, gelu
 
 
 class PatchEmbed(nn.Module):
@@ -16,7 +17,7 @@ class PatchEmbed(nn.Module):
 
     def __init__(self, in_chans: int, dim: int, patch_size: int):
         super().__init__()
-        self.proj = nn.Conv2d(in_chans, dim, patch_size, stride=patch_size)
+        self.proj = PatchConv2d(in_chans, dim, patch_size, stride=patch_size)
 
     def forward(self, imgs: Tensor) -> Tensor:
         """imgs [N, C, height, width] to tokens [N, L, D]."""
@@ -58,7 +59,7 @@ class Mlp(nn.Module):
     def forward(self, x: Tensor, out: dict[str, Tensor], name: str) -> Tensor:
         """x [N, T, D] to [N, T, D]."""
         x = out[f"{name}.fc1"] = self.fc1(x)  # [N, T, 4D]
-        x = out[f"{name}.gelu"] = F.gelu(x)
+        x = out[f"{name}.gelu"] = gelu(x)
         x = out[f"{name}.fc2"] = self.fc2(x)
         return x
 
@@ -68,9 +69,9 @@ class Block(nn.Module):
 
     def __init__(self, dim: int, num_heads: int, hidden_dim: int, norm_eps: float):
         super().__init__()
-        self.norm1 = nn.LayerNorm(dim, eps=norm_eps)
+        self.norm1 = LayerNorm(dim, eps=norm_eps)
         self.attn = Attention(dim, num_heads)
-        self.norm2 = nn.LayerNorm(dim, eps=norm_eps)
+        self.norm2 = LayerNorm(dim, eps=norm_eps)
         self.mlp = Mlp(dim, hidden_dim)
 
     def forward(self, x: Tensor, out: dict[str, Tensor], name: str) -> Tensor:

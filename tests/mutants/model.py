@@ -111,7 +111,7 @@ _GELU = {
     "torch": "F.gelu(x)",
     "megengine": "F.gelu(x)",
     "mindspore": 'ops.gelu(x, approximate="none")',
-    "oneflow": "F.gelu(x)",
+    "oneflow": "gelu(x)",
 }
 _TANH = "0.5 * x * (1 + {}.tanh(0.7978845608028654 * (x + 0.044715 * x**3)))"
 _SIGMOID = {"torch": "torch", "megengine": "F", "mindspore": "ops", "oneflow": "flow"}
