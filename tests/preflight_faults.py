@@ -163,7 +163,7 @@ LISTED = (
         "wrong mean",
         located_at="normalisation",
         about="One half, the mean of other models.",
-        edits=in_all("data.images", ("np.array(mean or MEAN, dtype)", "np.array([0.5], dtype)")),
+        edits=in_all("data.images", ("np.float32(mean[channel])", "np.float32(0.5)")),
     ),
     _fault(
         "ImageNet's mean whatever the recipe says",
@@ -175,7 +175,7 @@ LISTED = (
         "pixels divided by 256",
         located_at="normalisation",
         about="The number of values was taken for the largest.",
-        edits=in_all("data.images", ("np.array(255, dtype)", "np.array(256, dtype)")),
+        edits=in_all("data.images", ("np.float32(255)", "np.float32(256)")),
     ),
     _fault(
         "gradients of half the batch",

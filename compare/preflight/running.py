@@ -8,7 +8,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -81,7 +81,7 @@ def preflight(flight: Flight) -> Preflight:
             f"batch. A batch size of at most {len(dataset)} fits: --set batch_size={len(dataset)}"
         )
     with tempfile.TemporaryDirectory(prefix="polymae-preflight-", dir=flight.scratch) as folder:
-        trying = _Trying(flight, dataset, Path(folder).resolve())
+        trying = Trying(flight, dataset, Path(folder).resolve())
         found = trying.all()
     subject = {
         "framework": flight.framework, "device": flight.device, "recipe": flight.recipe_name,
@@ -91,8 +91,8 @@ def preflight(flight: Flight) -> Preflight:
     return Preflight(subject, tuple(found), time.monotonic() - began)
 
 
-class _Trying:
-    """One preflight at work in a folder."""
+class Trying:
+    """One preflight at work in a folder: the jobs of its processes, and the checks on what they left there."""
 
     def __init__(self, flight: Flight, dataset: Dataset, folder: Path):
         self.flight, self.recipe, self.dataset, self.folder = flight, flight.recipe, dataset, folder
@@ -115,20 +115,27 @@ class _Trying:
     def all(self) -> list[Check]:
         """Every check that was asked for, in order."""
         with ThreadPoolExecutor(1) as pool:
-            oracle = pool.submit(self._refer)
+            oracle = pool.submit(lambda: self.run(self.oracle_jobs(), PROGRAM))
             try:
-                self._run([self._job(work) for work in ("environment", "batches", "optimizer") if work in self.needed])
-                if "step" in self.needed and self._inputs():
-                    self._run([self._step()])
-                if "train" in self.needed:
+                self.run(self.jobs())
+                if "killed" in self.needed:
                     self._train()
-                _ended(oracle)
+                oracle.result()
             except BaseException:
                 self.stop.set()
                 raise
         if "measure" in self.needed:  # alone on the machine
-            self._run([self._job("measure")])
-        return [self._checked(name) for name in CHECKS if name in self.flight.wanted]
+            self.run([self._job("measure")])
+        return [self.checked(name) for name in CHECKS if name in self.flight.wanted]
+
+    def jobs(self) -> list[Job]:
+        """What one process of the framework does, in this order; the oracle's has its own jobs."""
+        jobs = [self._job(work) for work in ("environment", "batches", "optimizer") if work in self.needed]
+        if "step" in self.needed and self._inputs():
+            jobs.append(self._step())
+        if "train" in self.needed and "killed" not in self.needed:
+            jobs.append(self._whole(FIRST))
+        return jobs
 
     @cached_property
     def stop(self) -> threading.Event:
@@ -139,7 +146,7 @@ class _Trying:
         ending = {"batches": ".npz", "step": ".npz"}.get(work, ".json")
         return replace(self.base, **{"work": work, "out": self.folder / f"{work}{ending}", **more})
 
-    def _run(
+    def run(
         self, jobs: Sequence[Job], program: Sequence[str] | None = None, stop: threading.Event | None = None
     ) -> None:
         """Work in one process after the other; how it ended is kept by the files' stems."""
@@ -173,7 +180,7 @@ class _Trying:
     def _lock(self) -> threading.Lock:
         return threading.Lock()
 
-    def _refer(self) -> None:
+    def oracle_jobs(self) -> list[Job]:
         """The oracle, its twins, and its losses on the batches that the tried loop must begin with."""
         jobs = []
         if "oracle" in self.needed and self._inputs():
@@ -187,28 +194,30 @@ class _Trying:
             imgs, noise = (array[:2].reshape(-1, *array.shape[2:]) for array in (expected.imgs, expected.noise))
             np.savez(path, imgs=imgs.astype(np.float32), noise=noise)
             jobs.append(self._job("losses", inputs=path, recipe=self._trial("trial", self.tried), **ORACLE))
-        self._run(jobs, PROGRAM)
+        return jobs
 
     def _trial(self, name: str, recipe: Recipe) -> Path:
         return write_recipe(self.folder / f"{name}-recipe.json", recipe)
 
+    def _whole(self, steps: int) -> Job:
+        """So many steps of the loop from the beginning."""
+        recipe = self._trial("whole", stopped_at(self.tried, steps))
+        return self._job("train", out=self.folder / "whole.json", folder=self.folder / "whole", recipe=recipe)
+
     def _train(self) -> None:
-        """The loop: killed and gone on with where that is asked for, and from the beginning to the same step."""
-        whole = FIRST
-        if "killed" in self.needed:
-            folder = self.folder / "killed"
-            recipe = self._trial("killed", self.tried)
-            self._kill(self._job("train", out=self.folder / "killed.json", folder=folder, recipe=recipe))
-            if not checkpoints.steps_of(folder):
-                return
-            self.resumed_at = checkpoints.steps_of(folder)[-1]
-            whole = self.resumed_at + AFTER
-            again = self._trial("resumed", stopped_at(self.tried, whole))
-            self._run(
-                [self._job("train", out=self.folder / "resumed.json", folder=folder, resume=folder, recipe=again)]
-            )
-        recipe = self._trial("whole", stopped_at(self.tried, whole))
-        self._run([self._job("train", out=self.folder / "whole.json", folder=self.folder / "whole", recipe=recipe)])
+        """The loop killed and gone on with, and from the beginning to the same step."""
+        folder = self.folder / "killed"
+        self._kill(
+            self._job("train", out=self.folder / "killed.json", folder=folder, recipe=self._trial("killed", self.tried))
+        )
+        if not checkpoints.steps_of(folder):
+            return
+        self.resumed_at = checkpoints.steps_of(folder)[-1]
+        whole = self.resumed_at + AFTER
+        again = self._trial("resumed", stopped_at(self.tried, whole))
+        # In a process of its own: nothing but the folder is handed on.
+        self.run([self._job("train", out=self.folder / "resumed.json", folder=folder, resume=folder, recipe=again)])
+        self.run([self._whole(whole)])
 
     def _kill(self, job: Job) -> None:
         """Train until two checkpoints are there, then end the process by SIGKILL."""
@@ -225,18 +234,19 @@ class _Trying:
         watcher = threading.Thread(target=watch, args=(job.folder,), daemon=True)
         watcher.start()
         try:
-            self._run([job], stop=stop)
+            self.run([job], stop=stop)
         finally:
             stop.set()
             watcher.join()
         _say(f"{job.framework:<10} {'killed':<12} after step {max(checkpoints.steps_of(job.folder), default=0)}")
 
-    def _checked(self, name: str) -> Check:
+    def checked(self, name: str) -> Check:
         """One check; what it lacks is its reason."""
         files = {"train": "whole", "killed": "resumed"}
         for work in NEEDS[name]:
             stem = files.get(work, work)
-            outcome = self.outcomes.get(stem) or self.outcomes.get("killed") or Outcome(stem, None, "it was not begun")
+            before = "killed" if stem in ("whole", "resumed") else "step"  # that ended where this was to begin
+            outcome = self.outcomes.get(stem) or self.outcomes.get(before) or Outcome(stem, None, "it was not begun")
             if outcome.trace is None:
                 broken = work == "measure" and name == "memory" and "SIGKILL" in outcome.reason
                 reason = f"{stem}: {outcome.reason}"
@@ -343,17 +353,13 @@ class _Trying:
         job = replace(
             self._step(), work="reference", out=self.folder / "noisy.npz", kernel_noise=text, levels=levels, taps=taps, **ORACLE
         )  # fmt: skip
-        self._run([job], PROGRAM)
+        self.run([job], PROGRAM)
         return Trace(job.out) if self.outcomes["noisy"].trace else None
 
 
 def _words(finding: Finding) -> str:
     error, limit = finding.measure
     return f"{finding.name} is {error:.3g} u off, limit {limit:.3g}" if limit else f"{finding.name}: {finding.reason}"
-
-
-def _ended(future: Future[None]) -> None:
-    future.result()
 
 
 def _cores() -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -21,6 +22,7 @@ from ...files.atomic import replacing
 from ...training.memory import peak_memory
 from ...training.pretrain import Request, run_request
 from ...training.recipe import Recipe
+from ...training.scaling import LossScale
 from ...training.steps import parts, take
 from ..levels import gradients, inputs
 from ..levels.curve import training_curve
@@ -134,8 +136,10 @@ def _gradients(subject: Subject, recipe: Recipe, settings: Any, precision: str) 
     runtime = subject.runtime
     held = runtime.optimizer(subject.model, settings)
     training = runtime.training(subject.model, held, **training_options(recipe, subject.run.device, precision))
-    images = len(subject.inputs["imgs"])
-    taken = take(training, subject.inputs, 0.0, min(recipe.batch.accumulate, images))
+    parts_of = min(recipe.batch.accumulate, len(subject.inputs["imgs"]))
+    scale = LossScale.of(precision).scale
+    while not math.isfinite((taken := take(training, subject.inputs, 0.0, parts_of, scale)).norm) and scale > 1:
+        scale /= 2  # as a training would go on
     return taken.loss, dict(held.state().m)
 
 
