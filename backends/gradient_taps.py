@@ -6,6 +6,7 @@ All of it follows from the inputs and the parameters that the spec gives each ta
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 
 from .config import Config
 from .spec import Param, Tap, params, taps
@@ -13,6 +14,7 @@ from .spec import Param, Tap, params, taps
 _LOSS = {"mean": "loss"}  # what the operation behind the prediction is called here
 
 
+@lru_cache
 def gradient_taps(config: Config) -> tuple[Tap, ...]:
     """The taps whose gradient is recorded, in the order of the backward pass.
 

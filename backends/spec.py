@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 from ..files.errors import Problem
@@ -64,6 +65,7 @@ class SpecError(Problem, ValueError):
     """Parameters that are not those of the spec; the message lists every difference."""
 
 
+@lru_cache
 def params(config: Config) -> tuple[Param, ...]:
     """Every parameter of a model, in the official state dict's order."""
     return _mae_params(config) if isinstance(config, MAEConfig) else _vit_params(config)
@@ -75,6 +77,7 @@ def encoder_params(config: MAEConfig) -> tuple[Param, ...]:
     return tuple(p for p in params(config) if not p.name.startswith(decoder))
 
 
+@lru_cache
 def taps(config: Config) -> tuple[Tap, ...]:
     """Every tap, in the order of the forward pass."""
     return tuple(_mae_taps(config) if isinstance(config, MAEConfig) else _vit_taps(config))

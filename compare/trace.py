@@ -28,6 +28,7 @@ from .manifest import is_own, require_manifest
 MANIFEST = "manifest"
 FORMAT = 3  # 3: twins sum in chains; the kernels that ran are in the environment
 Inputs = dict[str, NDArray[Any]]  # of one run, by name
+KEPT = 16_000_000  # bytes of a file whose tensors are kept once they are read, which a judgement does four times
 LARGE = 1 << 20  # bytes from which a float64 tensor is shortened: only those of the oracle of a large model
 
 
@@ -96,7 +97,7 @@ def _config(values: dict[str, Any]) -> Config:
 
 
 class Trace:
-    """A recorded run, read tensor by tensor. Raises TraceProblem for a file that is no trace."""
+    """A recorded run, read tensor by tensor; a small one is kept in memory. Raises TraceProblem for a file that is no trace."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -131,6 +132,7 @@ class Trace:
             twice = sorted({name for name in names if names.count(name) > 1})
             raise TraceProblem(f"{path} holds {', '.join(twice)} twice; {again}.")
         self.names = [name for name in names if name != MANIFEST]
+        self._kept: dict[str, NDArray[Any]] | None = {} if path.stat().st_size <= KEPT else None
 
     @property
     def config(self) -> Config:
@@ -161,6 +163,15 @@ class Trace:
     def __getitem__(self, name: str) -> NDArray[Any]:
         if name not in self.names:
             raise TraceProblem(f"{self.path} holds no {name}; record it again with `polymae record`.")
+        if self._kept is not None and name in self._kept:
+            return self._kept[name]
+        array = self._read(name)
+        if self._kept is not None:
+            array.flags.writeable = False
+            self._kept[name] = array
+        return array
+
+    def _read(self, name: str) -> NDArray[Any]:
         try:
             array = np.asarray(self._arrays[name])
         except Exception as problem:  # as above

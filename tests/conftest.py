@@ -16,6 +16,8 @@ from polymae.backends.interpreters import FOLDER
 # Helpers with fixtures that several files share.
 pytest_plugins = ["checkpoints", "server", "downloads", "registered"]
 drawn.register()
+# Images of Python often set this, with which each of the hundreds of processes that tests start compiles its framework again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 os.environ[FOLDER] = os.devnull  # no environment that `polymae env` made on this machine
 # A shell that runs the tests in the background has them ignore Ctrl-C, which the processes that tests stop would inherit.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -8,6 +8,7 @@ for being one-to-one, leaf by leaf, when this module is imported.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 
 from ...backends.config import MAEConfig, ViTConfig
 from ...backends.spec import Param, params
@@ -36,6 +37,7 @@ DIALECTS: dict[str, Dialect] = {
 }  # fmt: skip
 
 
+@lru_cache
 def known_params(depth: int, decoder_depth: int) -> tuple[Param, ...]:
     """Every parameter that any kind of model of these depths can have, in the spec's order.
 

@@ -52,6 +52,7 @@ class Bench:
         models: Sequence[str] = MODELS,
     ):
         self.files, self.stop = ExitStack(), threading.Event()
+        self.opened: dict[Path, Trace] = {}
         self.record = partial(record_batch, time_limit=time_limit, stop=self.stop, program=PROGRAM)
         subjects = [Subject(folder / str(i), model, faults, fresh) for i, model in enumerate(models)]
         self.subjects = [subject for subject in subjects if subject.levels]
@@ -97,22 +98,24 @@ class Bench:
         return max(1, ROOM // largest)
 
     def _judgements(self, subject: Subject, outcomes: Sequence[Outcome], levels: Sequence[str]) -> list[Judgement]:
-        oracle, *twins = (self._opened(run.out) for run in subject.references)
+        oracle, *twins = (self._reference(run.out) for run in subject.references)
         about = About(subject.model, str(subject.base.weights), "", "", subject.base.mask_ratio)
 
         def noisy(noise: Mapping[str, float]) -> Trace | None:
             run = subject.noisy(noise)
             (outcome,) = [Outcome("", run.out)] if run.out.exists() else self.record([run])
-            return self._opened(outcome.trace) if outcome.trace else None
+            return self._reference(outcome.trace) if outcome.trace else None
 
         comparison = Comparison(levels=tuple(levels), reference=None)
         weights = partial(weights_of, oracle, subject.base.weights)
         return judge_traces(about, oracle, twins, outcomes, comparison, noisy, weights).judgements
 
-    def _opened(self, path: Path) -> Trace:
-        trace = Trace(path)
-        self.files.callback(trace.close)
-        return trace
+    def _reference(self, path: Path) -> Trace:
+        """A trace that all frameworks are judged with, opened once."""
+        if path not in self.opened:
+            self.opened[path] = Trace(path)
+            self.files.callback(self.opened[path].close)
+        return self.opened[path]
 
 
 class Subject:
