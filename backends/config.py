@@ -22,6 +22,8 @@ LossOver = Literal["removed", "all"]
 class ConfigError(Problem, ValueError):
     """A configuration that no model can have; the message says which value, and what it must be."""
 
+    code = "bad-argument"
+
 
 MOST_PIXELS = 65_536  # of an image's side
 # What no model comes near: whoever asks for more, by mistake or in a hostile file, must not cost more.

@@ -29,6 +29,7 @@ class Training:
     # What a framework computes in while weights, moments and updates stay float32, and why it has no other.
     PRECISIONS: Mapping[str, tuple[str, ...]] = {"cpu": ("float32",)}  # by device
     REASON = "Its gradients are computed in the precision of its weights."
+    COMPILED = True  # whether it pays to compile the gradients, where nobody says so
 
     def __init__(
         self,
@@ -38,7 +39,7 @@ class Training:
         mask_ratio: float = 0.75,
         precision: str = "float32",
         device: str = "cpu",
-        compiled: bool = True,
+        compiled: bool | None = None,
     ):
         there = self.PRECISIONS.get(device, ("float32",))
         if precision not in there:
@@ -51,7 +52,7 @@ class Training:
         self.optimizer = optimizer
         self.mask_ratio = mask_ratio
         self.precision = precision
-        self.compiled = compiled
+        self.compiled = self.COMPILED if compiled is None else compiled
         self._held: list[Any] | None = None  # packed gradients of the parts so far
 
     def accumulate(self, inputs: Arrays, share: float = 1.0, scale: float = 1.0) -> float:
@@ -61,10 +62,7 @@ class Training:
         that are in this part. scale: the loss scale, by which all gradients are larger until `update`.
         """
         loss, gradients = self.gradients(self.runtime.tensors(self.model, inputs), share * scale)
-        if self._held is None:
-            self._held = gradients
-        else:
-            self._held = [held + gradient for held, gradient in zip(self._held, gradients)]
+        self._held = gradients if self._held is None else self.add(self._held, gradients)
         return loss
 
     def update(self, lr: float, scale: float = 1.0) -> float:
@@ -79,6 +77,10 @@ class Training:
             self.optimizer.update(gradients, lr, clip_scale(norm, self.optimizer.settings) / scale)
         return norm
 
+    def discard(self) -> None:
+        """Forget the gradients of the parts so far; the next part begins another batch."""
+        self._held = None
+
     def gradients(self, inputs: Mapping[str, Any], factor: float) -> tuple[float, list[Any]]:
         """The loss of a batch of tensors, and the packed gradients of factor times it. This one is eager."""
 
@@ -91,3 +93,7 @@ class Training:
         trained = self.runtime.trained(self.model)
         _, gradients = self.runtime.differentiate(scaled, self.model, inputs, trained, Watched(NoTaps(), (), {}))
         return float(self.runtime.to_numpy(losses[0])), self.optimizer.packed(gradients)
+
+    def add(self, held: list[Any], gradients: list[Any]) -> list[Any]:
+        """The sum of packed gradients, tensor by tensor; those that are held may be changed."""
+        return [a + b for a, b in zip(held, gradients)]

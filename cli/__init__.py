@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import io
+import json
 import os
 import signal
 import sys
@@ -14,7 +15,7 @@ from difflib import get_close_matches
 from typing import NoReturn
 
 from ..backends.installing import in_words
-from ..files.errors import Problem, command
+from ..files.errors import Problem, command, facts
 from ..files.version import __version__
 from .examples import shown_in
 
@@ -32,6 +33,7 @@ COMMANDS = {
     "profile": "measure how accurate each framework's kernels are",
     "models": "list the named models",
     "weights": "list, download and verify published weights, and what is kept of them",
+    "data": "fetch small data sets, and say what a data set holds",
     "doctor": "say which frameworks work here, and how to mend those that do not",
     "env": "make environments for frameworks that have no wheels for this Python",
 }
@@ -67,8 +69,11 @@ class Parser(argparse.ArgumentParser):
             raise argparse.ArgumentError(action, f"{shown(str(value))!r} is not one of {', '.join(choices)}.{hint}")
 
 
-def run_safely(prog: str, work: Callable[[], int]) -> int:
-    """Run a command's work: a Problem becomes one message and status 2, Ctrl-C status 130, SIGTERM status 143."""
+def run_safely(prog: str, work: Callable[[], int], as_json: bool = False) -> int:
+    """Run a command's work: a Problem becomes one message and status 2, Ctrl-C status 130, SIGTERM status 143.
+
+    as_json: whether standard output is for a program, which is then given the Problem's code there (docs/conversion.md).
+    """
 
     def terminate(signum: int, frame: object) -> NoReturn:
         raise Terminated
@@ -95,7 +100,10 @@ def run_safely(prog: str, work: Callable[[], int]) -> int:
     except Exception as problem:
         if os.environ.get("POLYMAE_DEBUG") and not isinstance(problem, Problem):
             raise
-        print(f"{prog}: {in_words(problem)}", file=sys.stderr)
+        message = in_words(problem)
+        if as_json:
+            print(json.dumps({"problem": facts(problem, message)}, indent=2))
+        print(f"{prog}: {message}", file=sys.stderr)
         return 2
 
 
@@ -121,4 +129,5 @@ def main(argv: Sequence[str] | None = None) -> int:
         from ..files.urls import shown
 
         args.parser.error(f"unrecognized arguments: {' '.join(map(shown, unknown))}")
-    return run_safely(f"polymae {args.command}", lambda: int(args.run(args)))
+    as_json = getattr(args, "json", None) is True
+    return run_safely(f"polymae {args.command}", lambda: int(args.run(args)), as_json)

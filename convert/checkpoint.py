@@ -126,13 +126,14 @@ class Checkpoint:
         if encoder_only and self.contents in OF_CLASSIFIERS:
             raise CheckpointProblem(
                 f"{self.path} is a classifier; --encoder-only is for autoencoders. --num-classes K drops a head that has "
-                "not K classes."
+                "not K classes.",
+                code="does-not-fit",
             )
         if isinstance(config, MAEConfig) and self.contents == "encoder" and not encoder_only:
-            raise CheckpointProblem(needs_decoder(self.path, self.model, len(self.tensors)))
+            raise CheckpointProblem(needs_decoder(self.path, self.model, len(self.tensors)), code="does-not-fit")
         contents: Contents = "encoder" if encoder_only else self.contents
         if isinstance(config, MAEConfig) != (contents in ("mae", "encoder")):
-            raise CheckpointProblem(_of_another_kind(self, config))
+            raise CheckpointProblem(_of_another_kind(self, config), code="does-not-fit")
         actual = self.tensors_of(config)
         expected = expected_params(config, contents)
         if encoder_only:
@@ -144,7 +145,9 @@ class Checkpoint:
             here = [p for p in expected if p.name in actual and p.name not in mixed]
             sound = {p.name: actual[p.name] for p in here if actual[p.name].shape == p.shape}
             problems += hash_tensors(sound).not_finite
-            raise CheckpointProblem(report(self.path, problems, self.model, self.config, config), tuple(problems))
+            raise CheckpointProblem(
+                report(self.path, problems, self.model, self.config, config), tuple(problems), code="does-not-fit"
+            )
         return {param.name: actual[param.name] for param in expected}
 
     def weights(self, config: Config, encoder_only: bool = False) -> Weights:
@@ -167,11 +170,14 @@ class Checkpoint:
                 f"{self.path} holds float64 ({len(wide)} tensors, the first {wide[0]}), of which float32 would lose digits; "
                 "convert it first: convert_weights ... --dtype float32.",
                 tuple(wide),
+                code="not-expressible",
             )
         chosen = {name: cast(tensor, "float32") for name, tensor in chosen.items()}
         hashed = hash_tensors(chosen)
         if hashed.not_finite:
-            raise CheckpointProblem(report(self.path, hashed.not_finite, None, None, config), hashed.not_finite)
+            raise CheckpointProblem(
+                report(self.path, hashed.not_finite, None, None, config), hashed.not_finite, code="not-finite"
+            )
         if self.provenance is not None:
             untouched = all(tensor.dtype == "float32" for tensor in self.stored.values())
             if changed or (untouched and chosen.keys() == self.tensors.keys()):
@@ -194,7 +200,8 @@ class Checkpoint:
         if known is not None and known.hash != content:
             raise CheckpointProblem(
                 f"The provenance of {self.path} is of other weights (hash {known.hash[:16]}..., the file has "
-                f"{content[:16]}...): one of the two was replaced. Remove {beside(self.path).name}, or restore the file."
+                f"{content[:16]}...): one of the two was replaced. Remove {beside(self.path).name}, or restore the file.",
+                code="bad-note",
             )
 
     def _tensor(self, spec: str, reading: Reading, config: Config | None) -> Tensor:
@@ -204,7 +211,7 @@ class Checkpoint:
 
         def load() -> Array:
             for problem in self._mixed([spec]).values():
-                raise CheckpointProblem(f"{self.path} does not fit: {problem}.")
+                raise CheckpointProblem(f"{self.path} does not fit: {problem}.", code="does-not-fit")
             loaded = [part.load() for part in parts]
             array = loaded[0] if len(loaded) == 1 else np.concatenate(loaded)
             if reading.layout is None:
@@ -212,13 +219,16 @@ class Checkpoint:
             if "(" in reading.layout and config is None:
                 raise CheckpointProblem(
                     f"{self.path} is of no named model, and in the {self.dialect} dialect the place of a value depends on "
-                    f"the model; say with {option('-m')} what it is."
+                    f"the model; say with {option('-m')} what it is.",
+                    code="unknown-model",
                 )
             sizes = sizes_of(config, spec) if config is not None else {}
             try:
                 return to_spec(array, reading.layout, sizes)
             except EinopsError:
-                raise CheckpointProblem(f"{spec} {array.shape} does not fit the layout {reading.layout}.") from None
+                raise CheckpointProblem(
+                    f"{spec} {array.shape} does not fit the layout {reading.layout}.", code="damaged"
+                ) from None
 
         joined = len({part.dtype for part in parts}) == 1 and reading.layout is None
         return Tensor(reading.shape, parts[0].dtype, load, tuple(parts) if joined else ())

@@ -213,7 +213,9 @@ def convert(prepared: Prepared, dialect: str, form: str, output: Path, progress:
             dtype = next(iter(weights.tensors.values())).dtype
             read = {n: t for n, t in prepared.original.tensors.items() if n in weights.tensors}
             raise overflow_problem(checkpoint.path, dtype, read) from None
-        raise CheckpointProblem(report(checkpoint.path, problems, None, None, weights.config), problems) from None
+        raise CheckpointProblem(
+            report(checkpoint.path, problems, None, None, weights.config), problems, code="not-finite"
+        ) from None
 
 
 def require_apart(source: Path, output: Path, form: str, lost: Sequence[str]) -> None:
@@ -224,12 +226,14 @@ def require_apart(source: Path, output: Path, form: str, lost: Sequence[str]) ->
     one, other = source.resolve(), output.resolve()
     if one == other and lost:
         raise CheckpointProblem(
-            f"{output} is the file that is read, and would lose something ({', '.join(lost)}); write to another file with -o."
+            f"{output} is the file that is read, and would lose something ({', '.join(lost)}); write to another file with -o.",
+            code="bad-argument",
         )
     around, within = FORMATS[form].FOLDER and other in one.parents, one.is_dir() and one in other.parents
     if around or within:
         raise CheckpointProblem(
-            f"{output} is in the same place as the checkpoint {source}; write to another place with -o."
+            f"{output} is in the same place as the checkpoint {source}; write to another place with -o.",
+            code="bad-argument",
         )
 
 

@@ -69,7 +69,8 @@ def read_config(text: str, contents: Contents, where: str) -> tuple[Config, dict
             raise CheckpointProblem(
                 f"{where}: its decoder_intermediate_size of {shortened(hidden)} is not to {config.decoder_embed_dim} as its "
                 f"intermediate_size is to {config.embed_dim}. A model here has one ratio (mlp_ratio) for both, so this one "
-                "cannot be expressed; its encoder can: move the config.json away, and convert with --encoder-only and -m."
+                "cannot be expressed; its encoder can: move the config.json away, and convert with --encoder-only and -m.",
+                code="not-expressible",
             )
         return config, function
     except CheckpointProblem:  # a ValueError too
@@ -77,7 +78,8 @@ def read_config(text: str, contents: Contents, where: str) -> tuple[Config, dict
     except (ValueError, TypeError, OverflowError, RecursionError) as problem:
         raise CheckpointProblem(
             f"{where} is not the config.json of a ViTMAE or ViT model that can be read here: {problem}. Correct it, or "
-            "move it away and say what the model is with -m."
+            "move it away and say what the model is with -m.",
+            code="bad-note",
         ) from None
 
 

@@ -81,13 +81,17 @@ def identify(
     rest = {name: there for name, there in own.items() if there not in inside}
     mixed = _shown_by(shapes_of(rest if fitting else own), offered)[0]
     if mixed or not fitting:
-        raise CheckpointProblem(_none_fits(mixed, shapes_of(own), where, dialect))
+        raise CheckpointProblem(
+            _none_fits(mixed, shapes_of(own), where, dialect),
+            code="unknown-model" if dialect is None else "bad-argument",
+        )
     found = [_translate(candidate, part, shapes_of(part), where) for candidate in fitting]
     # A file may lack the tensors that tell dialects apart. If all candidates read it alike, the first one is no guess.
     if any((other.contents, other.readings) != (found[0].contents, found[0].readings) for other in found[1:]):
         raise CheckpointProblem(
             f"{where} can be read in more than one dialect: {', '.join(d.name for d in fitting)}. Say which with "
-            f"{option('--from')}."
+            f"{option('--from')}.",
+            code="ambiguous",
         )
     training = {name: None for name in rest if re.fullmatch(MINDSPORE_TRAINING, name)}
     outside = tuple(name for name in shapes if name not in inside and name not in training)
@@ -105,7 +109,7 @@ def identify(
 def dialect_named(name: str) -> Dialect:
     """The row of this name. Raises CheckpointProblem for an unknown name."""
     if name not in DIALECTS:
-        raise CheckpointProblem(f"Unknown dialect {name!r}; there are {', '.join(DIALECTS)}.")
+        raise CheckpointProblem(f"Unknown dialect {name!r}; there are {', '.join(DIALECTS)}.", code="bad-argument")
     return DIALECTS[name]
 
 
@@ -172,7 +176,9 @@ def _translate(dialect: Dialect, own: Own, shapes: Shapes, where: str) -> Identi
             )
             continue
         if name in readings:
-            raise CheckpointProblem(f"{where} holds both {name} and {readings[name].names[0]}, which are one tensor.")
+            raise CheckpointProblem(
+                f"{where} holds both {name} and {readings[name].names[0]}, which are one tensor.", code="ambiguous"
+            )
         readings[name] = Reading((own[name],), None, tuple(shape))
         strangers.append(name)
     contents = contents_of(readings, where)

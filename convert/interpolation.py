@@ -27,13 +27,18 @@ def resize_positions(table: Floats, old_grid: Grid, new_grid: Grid) -> Floats:
     """
     rows, columns = old_grid
     if min(*old_grid, *new_grid) < 1:
-        raise CheckpointProblem(f"A grid of patches has at least one row and column, not {old_grid} and {new_grid}.")
+        raise CheckpointProblem(
+            f"A grid of patches has at least one row and column, not {old_grid} and {new_grid}.", code="bad-argument"
+        )
     if table.dtype != np.float32:
-        raise CheckpointProblem(f"The position table is {table.dtype}; it is resized in float32: convert it first.")
+        raise CheckpointProblem(
+            f"The position table is {table.dtype}; it is resized in float32: convert it first.", code="bad-argument"
+        )
     if table.ndim != 3 or table.shape[:2] != (1, 1 + rows * columns):
         raise CheckpointProblem(
             f"The position table has the shape {table.shape}; for {rows} x {columns} patches and a class token it must "
-            f"be (1, {1 + rows * columns}, width). Name the model it was trained with (-m)."
+            f"be (1, {1 + rows * columns}, width). Name the model it was trained with (-m).",
+            code="does-not-fit",
         )
     if old_grid == new_grid:
         return table.copy()

@@ -36,7 +36,8 @@ def under(own: Own, prefix: str, where: str) -> dict[str, str]:
             return inner
     raise CheckpointProblem(
         f"No tensor in {where} has a name that begins with {start!r}; there are {grouped(own)}. Name one "
-        f"of these with {option('--prefix')}."
+        f"of these with {option('--prefix')}.",
+        code="bad-argument",
     )
 
 
@@ -58,7 +59,7 @@ def find_part(own: Own, fitting: Callable[[Own], list[T]], where: str) -> tuple[
         if len(found) > 1:
             listed = ", ".join(f"{start!r} ({len(parts[start])} tensors)" for start in found)
             raise CheckpointProblem(
-                f"{where} holds several models, under {listed}; name one with {option('--prefix')}."
+                f"{where} holds several models, under {listed}; name one with {option('--prefix')}.", code="ambiguous"
             )
         for start, kinds in found.items():
             return _with_decoder(parts, start), kinds

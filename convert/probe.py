@@ -101,10 +101,11 @@ def write_probe(
         config = model_config(model)
         kind = contents or ("mae" if isinstance(config, MAEConfig) else "classifier")
     if isinstance(config, MAEConfig) != (kind in ("mae", "encoder")):
-        raise CheckpointProblem(f"The model {model} has no {kind}; name another model with -m.")
+        raise CheckpointProblem(f"The model {model} has no {kind}; name another model with -m.", code="bad-argument")
     if part not in parts_of(config):
         raise CheckpointProblem(
-            f"This model has fewer than 2^24 elements: the part low tells them all apart, not {part}."
+            f"This model has fewer than 2^24 elements: the part low tells them all apart, not {part}.",
+            code="bad-argument",
         )
     weights = WeightSet(config, kind, probe_tensors(config, kind, part))
     write_weights(weights, DIALECTS[dialect], form, path, None)

@@ -172,6 +172,7 @@ def overflow_problem(path: Path, dtype: str, tensors: Mapping[str, Tensor]) -> C
         f"{path} holds values that do not fit {dtype}, in {len(problems)} tensors; {holds} holds them all (--dtype).\n  "
         + "\n  ".join(problems),
         tuple(problems),
+        code="not-expressible",
     )
 
 

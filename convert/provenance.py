@@ -73,7 +73,8 @@ def read_beside(path: Path, state: State) -> Provenance | None:
     except (OSError, ValueError, TypeError, KeyError, RecursionError, Problem) as problem:
         raise CheckpointProblem(
             f"The provenance in {where} is damaged ({problem}); remove it{'' if text is None else ' (it is only a note)'}, "
-            f"and say with {option('-m')} what the model is."
+            f"and say with {option('-m')} what the model is.",
+            code="bad-note",
         ) from None
 
 

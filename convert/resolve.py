@@ -136,7 +136,7 @@ def resolve(evidence: Evidence, wish: Wish) -> Resolved:
     if wish.model is None:
         name, config = evidence.shown
         if config is None:
-            raise CheckpointProblem(unknown_model(evidence.identified))
+            raise CheckpointProblem(unknown_model(evidence.identified), code="unknown-model")
         # Without a request an encoder's file is taken for what it is; one that was requested by name should be whole.
         return Resolved(name or "own model", config, encoder_only or contents == "encoder")
     requested, settings = model_config(wish.model, **wish.settings), {*wish.settings}
@@ -168,7 +168,8 @@ def with_requested_head(evidence: Evidence, config: Config, wish: Wish) -> Confi
         if requested not in (None, actual):
             raise CheckpointProblem(
                 f"{evidence.identified.where} is a classifier with {name}={actual}, not {requested}: it has nothing trained for "
-                f"that. Leave out {name}, or begin from a pre-trained encoder."
+                f"that. Leave out {name}, or begin from a pre-trained encoder.",
+                code="does-not-fit",
             )
     return config
 
@@ -347,7 +348,8 @@ def _require_same(config: Config, noted: Config, identified: Identified) -> None
     if differ:
         raise CheckpointProblem(
             f"{identified.where}: {HF_CONFIG} says otherwise than the provenance of the conversion that wrote the weights: "
-            f'{"; ".join(differ)}. Undo the change, or take the provenance ("polymae") out of the file\'s metadata.'
+            f'{"; ".join(differ)}. Undo the change, or take the provenance ("polymae") out of the file\'s metadata.',
+            code="bad-note",
         )
 
 
@@ -358,7 +360,8 @@ def _require_plausible(config: Config, identified: Identified, source: str) -> N
     if depth > count or (identified.contents in OF_CLASSIFIERS) != isinstance(config, ViTConfig):
         raise CheckpointProblem(
             f"What the {source} of {identified.where} says of the model ({type(config).__name__}, {depth} blocks) does not fit "
-            f"its {count} tensors ({identified.contents}). Remove it, and say with {option('-m')} what the model is."
+            f"its {count} tensors ({identified.contents}). Remove it, and say with {option('-m')} what the model is.",
+            code="bad-note",
         )
 
 
@@ -371,7 +374,8 @@ def _require_family(evidence: Evidence, model: str, requested: Config, shown: Co
     if differ:
         raise CheckpointProblem(
             f"{identified.where} is not of {model}'s family: its tensors show {' and '.join(differ)}. Leave out -m, or name "
-            "another model (`polymae models`)."
+            "another model (`polymae models`).",
+            code="does-not-fit",
         )
 
 
@@ -388,7 +392,8 @@ def _require_agreement(
     if differ:
         raise CheckpointProblem(
             f"{evidence.identified.where} says of itself (in its config.json or provenance) {', '.join(differ)} as in {model}. "
-            f"Leave out {option('-m')} to take it for what it says; if that is wrong, correct it there."
+            f"Leave out {option('-m')} to take it for what it says; if that is wrong, correct it there.",
+            code="bad-note",
         )
 
 

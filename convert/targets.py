@@ -34,7 +34,9 @@ TARGETS = {
 def target_of(framework: str) -> Target:
     """The row of a framework or library. Raises CheckpointProblem for another name."""
     if framework not in TARGETS:
-        raise CheckpointProblem(f"There is no checkpoint format for {framework!r}; there are {', '.join(TARGETS)}.")
+        raise CheckpointProblem(
+            f"There is no checkpoint format for {framework!r}; there are {', '.join(TARGETS)}.", code="bad-argument"
+        )
     return TARGETS[framework]
 
 
@@ -46,7 +48,7 @@ def default_ending(framework: str, form: str | None = None) -> str:
 def require_format(form: str) -> str:
     """The name itself of a format. Raises CheckpointProblem for an unknown one."""
     if form not in FORMATS:
-        raise CheckpointProblem(f"Unknown format {form!r}; there are {', '.join(FORMATS)}.")
+        raise CheckpointProblem(f"Unknown format {form!r}; there are {', '.join(FORMATS)}.", code="bad-argument")
     return form
 
 
@@ -57,7 +59,9 @@ def format_for(framework: str, path: Path, requested: str | None = None) -> str:
     # An existing folder has its own message, where it would be written.
     if not ending and not FORMATS[offered[0]].FOLDER and not path.is_dir():
         usual = " or ".join(FORMATS[offered[0]].ENDINGS)
-        raise CheckpointProblem(f"{path} has no ending, by which loaders know a file; name one that ends in {usual}.")
+        raise CheckpointProblem(
+            f"{path} has no ending, by which loaders know a file; name one that ends in {usual}.", code="bad-argument"
+        )
     for name in offered:
         if ending in FORMATS[name].ENDINGS:
             return name
@@ -67,7 +71,8 @@ def format_for(framework: str, path: Path, requested: str | None = None) -> str:
     if ending in taken or "mindspore" in offered:
         raise CheckpointProblem(
             f"{path} does not end as {requested or framework} files do: "
-            f"{' or '.join(wanted) or 'a folder, without such an ending'}."
+            f"{' or '.join(wanted) or 'a folder, without such an ending'}.",
+            code="bad-argument",
         )
     return offered[0]
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..backends.spec import Shape
-from ..files.errors import Problem
+from ..files.errors import Code, Problem
 
 Array = NDArray[Any]
 Progress = Callable[[int], None]  # called with the number of bytes just done
@@ -31,8 +31,8 @@ DTYPES = {
 class CheckpointProblem(Problem, ValueError):
     """A checkpoint that cannot be read, understood or written; `problems` lists every difference found."""
 
-    def __init__(self, message: str, problems: tuple[str, ...] = ()):
-        super().__init__(message)
+    def __init__(self, message: str, problems: tuple[str, ...] = (), *, code: Code):
+        super().__init__(message, code=code)
         self.problems = problems
 
 
@@ -117,10 +117,12 @@ def map_file(path: Path) -> memoryview:
         with path.open("rb") as file:
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except ValueError:
-        raise CheckpointProblem(f"{path} is empty (0 bytes); was the download or the copy interrupted?") from None
+        raise CheckpointProblem(
+            f"{path} is empty (0 bytes); was the download or the copy interrupted?", code="truncated"
+        ) from None
     except OSError as problem:
         raise CheckpointProblem(
-            f"Cannot read {path}: {problem.strerror}; check the path and its permissions."
+            f"Cannot read {path}: {problem.strerror}; check the path and its permissions.", code="cannot-read"
         ) from None
     _maps.add(mapped)
     return memoryview(mapped)

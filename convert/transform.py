@@ -45,7 +45,7 @@ class WeightSet:
         Raises CheckpointProblem for a count below 1.
         """
         if count < 1:
-            raise CheckpointProblem(f"--num-classes is {count}; it must be at least 1.")
+            raise CheckpointProblem(f"--num-classes is {count}; it must be at least 1.", code="bad-argument")
         if isinstance(self.config, ViTConfig):
             if self.contents == "headless" or self.config.num_classes == count:
                 return self
@@ -76,7 +76,7 @@ class WeightSet:
         try:
             config = replace(self.config, img_size=size)
         except ConfigError as problem:
-            raise CheckpointProblem(f"--image-size: {problem}") from None
+            raise CheckpointProblem(f"--image-size: {problem}", code="bad-argument") from None
         tensors = dict(self.tensors)
         for name in ("pos_embed", "decoder_pos_embed"):
             if name in tensors:
@@ -116,7 +116,8 @@ def refuse_inexpressible(dialect: Dialect, weights: WeightSet) -> None:
             reasons.append(f"it cannot express {setting}{choices}")
     if reasons:
         raise CheckpointProblem(
-            f"These weights cannot be written in the {dialect.name} dialect ({dialect.title}): {'; '.join(reasons)}."
+            f"These weights cannot be written in the {dialect.name} dialect ({dialect.title}): {'; '.join(reasons)}.",
+            code="not-expressible",
         )
 
 

@@ -108,7 +108,8 @@ def write_weights(
         size = sum(tensor.nbytes for tensor in weights.tensors.values()) / 1e6
         raise CheckpointProblem(
             f"Could not write {path}: {problem.strerror or problem}. It needs {size:,.1f} MB; "
-            "give a folder with room that you may write to. What stood there before is untouched."
+            "give a folder with room that you may write to. What stood there before is untouched.",
+            code="cannot-write",
         ) from None
     return hashed.content
 
@@ -131,7 +132,7 @@ def _flushing(path: Path, step: Progress) -> Progress:
 def _finite(hashing: Future[Hashed]) -> Hashed:
     hashed = hashing.result()
     if hashed.not_finite:
-        raise NotFiniteProblem(_not_the_models(hashed.not_finite), hashed.not_finite)
+        raise NotFiniteProblem(_not_the_models(hashed.not_finite), hashed.not_finite, code="not-finite")
     return hashed
 
 
@@ -197,7 +198,8 @@ def _compare(new: Path, path: Path, dialect: Dialect, weights: WeightSet, hashed
     if actual != hashed.tensors:
         wrong = [name for name in {**hashed.tensors, **actual} if actual.get(name) != hashed.tensors.get(name)]
         raise CheckpointProblem(
-            f"What was written for {path} does not read back the same ({wrong[0]}); the disk or the memory is at fault."
+            f"What was written for {path} does not read back the same ({wrong[0]}); the disk or the memory is at fault.",
+            code="cannot-write",
         )
 
 
@@ -211,7 +213,7 @@ def _checked(config: Config, weights: Arrays) -> WeightSet:
     found = [] if contents else differences(next(iter(kinds.values())), actual)
     found += [f"dtype: {n} is {a.dtype}, expected float32" for n, a in weights.items() if a.dtype.kind != "f"]
     if found or contents is None:
-        raise CheckpointProblem(_not_the_models(found), tuple(found))
+        raise CheckpointProblem(_not_the_models(found), tuple(found), code="does-not-fit")
     return WeightSet(config, contents, {name: of_array(array) for name, array in weights.items()})
 
 
@@ -227,4 +229,4 @@ def _check_target(target: Path, form: str) -> None:
     except OSError as unreadable:
         problem = unreadable.strerror or str(unreadable)
     if problem:
-        raise CheckpointProblem(f"Cannot write {target}: {problem}.")
+        raise CheckpointProblem(f"Cannot write {target}: {problem}.", code="cannot-write")

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ..files.errors import Problem
 from .draws import generator
-from .images import MEAN, STD, centre_crop, normalise, resize, resized_sides
+from .images import MEAN, STD, centre_crop, normalise_into, resize, resized_sides
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -76,7 +76,13 @@ class Augmentation:
 
     def __call__(self, image: Image.Image, seed: int, epoch: int, index: int) -> NDArray[np.float32]:
         """The same, standardised: float32 [C, height, width]."""
-        return normalise(self.pixels(image, seed, epoch, index), "float32", self.mean, self.std)
+        imgs = np.empty((self.channels, *self.size), np.float32)
+        self.into(imgs, image, seed, epoch, index)
+        return imgs
+
+    def into(self, imgs: NDArray[np.float32], image: Image.Image, seed: int, epoch: int, index: int) -> None:
+        """The same into an array float32 [C, height, width], such as a row of a batch."""
+        normalise_into(imgs, self.pixels(image, seed, epoch, index), self.mean, self.std)
 
     def _cropped(self, image: Image.Image, seed: int, epoch: int, index: int) -> Image.Image:
         if self.crop == "random_resized":

@@ -17,6 +17,8 @@ from .dataset import Dataset
 from .images import BrokenImage
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from .loader import Loader
 
 Batch = dict[str, NDArray[Any]]
@@ -105,8 +107,11 @@ class Batches:
         """Put the image at a place of a step's batch into a row of such arrays, with its noise and its label."""
         epoch, position = self.epoch_and_position(step)
         in_epoch = position * self.batch_size + place
-        index = int(self._order_of(epoch)[in_epoch])
-        index, arrays["imgs"][row] = self._prepared(index, epoch, in_epoch)
+        index, image = self._decoded(int(self._order_of(epoch)[in_epoch]))
+        try:
+            self.augmentation.into(arrays["imgs"][row], image, self.seed, epoch, in_epoch)
+        except Problem as problem:
+            raise Problem(f"{self.dataset.name(index)} of {self.dataset.path}: {problem}") from None
         if self.num_patches is not None:
             arrays["noise"][row] = draws.mask_noise(self.seed, epoch, in_epoch, self.num_patches)
         if "labels" in arrays:
@@ -142,21 +147,16 @@ class Batches:
                 self._orders = dict(list(self._orders.items())[-1:]) | {epoch: order}
             return self._orders[epoch]
 
-    def _prepared(self, index: int, epoch: int, place: int) -> tuple[int, NDArray[np.float32]]:
-        """The image at a place, and which one it is: the next good one where broken ones are skipped."""
+    def _decoded(self, index: int) -> tuple[int, Image.Image]:
+        """An image, and which one it is: the next good one where broken ones are skipped."""
         channels, upright = self.augmentation.channels, self.augmentation.upright
         for offset in range(len(self.dataset)):
             other = (index + offset) % len(self.dataset)
             try:
-                image = self.dataset.image(other, channels, upright)
+                return other, self.dataset.image(other, channels, upright)
             except BrokenImage as problem:
                 if not self.skip_broken:
                     raise
                 with self._lock:
                     self.broken[self.dataset.name(other)] = str(problem)
-                continue
-            try:
-                return other, self.augmentation(image, self.seed, epoch, place)
-            except Problem as problem:
-                raise Problem(f"{self.dataset.name(other)} of {self.dataset.path}: {problem}") from None
         raise Problem(f"None of the {len(self.dataset)} images of {self.dataset.path} can be decoded.")

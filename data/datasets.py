@@ -11,6 +11,8 @@ from ..files.errors import Problem
 from .arrays import Arrays
 from .dataset import ENDINGS, Dataset
 from .folders import Folder, Listed, Tree, class_folders, images_below
+from .shards import Shards
+from .tables import Tables
 
 FORMATS = ("folder", "tree", "flat", "list", "tar", "parquet", "npz")
 SPLITS = {"train": ("train", "training"), "val": ("val", "validation", "valid")}
@@ -37,7 +39,12 @@ def open_dataset(
         raise Problem(f"The data format is {format!r}; it must be one of {', '.join(FORMATS)}.")
     given = Path(path).expanduser()
     if not given.exists():
-        raise Problem(f"There is no {given}; give a folder of images, a list file, or .tar, .parquet or .npz files.")
+        pattern = (
+            " Patterns are not expanded: give the folder that holds the files." if set("*?{") & set(str(given)) else ""
+        )
+        raise Problem(
+            f"There is no {given}; give a folder of images, a list, or .tar, .parquet or .npz files.{pattern}"
+        )
     files = _part(given, split)
     dataset = _opened(files, format or _detected(files, given), split)
     if len(dataset) == 0:
@@ -69,19 +76,28 @@ def _part(path: Path, split: str) -> list[Path]:
 
 
 def _parts(path: Path, split: str) -> list[Path]:
-    """What in a folder is a split: a folder of its name, or the files that begin with it."""
+    """What in a folder is a split: a folder of its name, or the files that begin with it (a list has just that name)."""
     for name in SPLITS[split]:
         if (path / name).is_dir():
             return [path / name]
         for folder in (path, path / "data"):  # where Hugging Face keeps its parquet files
-            if folder.is_dir():
-                begins = re.compile(rf"{name}(?![a-z])", re.IGNORECASE)
-                found = sorted(
-                    one for one in folder.iterdir() if begins.match(one.name) and one.suffix in _KINDS and one.is_file()
-                )
-                if found:
-                    return found
+            found = [one for one in _files(folder) if _is_part(one, name)]
+            if found:
+                return found
     return []
+
+
+def _files(folder: Path) -> list[Path]:
+    """The files in a folder that are data sets by their ending, sorted."""
+    if not folder.is_dir():
+        return []
+    return sorted(one for one in folder.iterdir() if one.suffix.lower() in _KINDS and one.is_file())
+
+
+def _is_part(file: Path, name: str) -> bool:
+    if _KINDS[file.suffix.lower()] == "list":  # not training-notes.txt
+        return file.stem.lower() == name
+    return re.match(rf"{name}(?![a-z])", file.name, re.IGNORECASE) is not None
 
 
 def _detected(files: list[Path], given: Path) -> str:
@@ -107,12 +123,12 @@ def _format_of_folder(path: Path) -> str:
     for kind in ("tar", "parquet"):
         if there[kind]:
             return kind
-    with_images = [name for name in class_folders(path) if images_below(path / name)]
-    if with_images:
-        return "folder" if len(with_images) > 1 else "tree"
+    with_images = (name for name in class_folders(path) if images_below(path / name))
+    if next(with_images, None):
+        return "folder" if next(with_images, None) else "tree"
     for kind in ("npz", "list"):
         if there[kind] == 1:
-            one = next(one for one in sorted(path.iterdir()) if _KINDS.get(one.suffix.lower()) == kind)
+            one = next(one for one in _files(path) if _KINDS[one.suffix.lower()] == kind)
             raise Problem(f"{path} holds no images, but {one.name}: give that file, {one}.")
     raise Problem(
         f"{path} holds no image: {_contents(path)}. Give a folder of images (files ending in {', '.join(ENDINGS)}), a list "
@@ -135,7 +151,10 @@ def _opened(files: list[Path], format: str, split: str) -> Dataset:
         if not path.is_file() or len(files) > 1:
             raise Problem(f'{_named(files)}: the format "{format}" reads one file.{_better(path)}')
         return Listed(path) if format == "list" else Arrays(path, split)
-    raise Problem(f'The format "{format}" is not read here.')
+    found = [one for one in _files(path) if _KINDS[one.suffix.lower()] == format] if path.is_dir() else files
+    if not found or any(_KINDS.get(one.suffix.lower()) != format for one in found):
+        raise Problem(f"No .{format} file is in {_named(files)}: it holds {_contents(path)}.{_better(path)}")
+    return Shards(found) if format == "tar" else Tables(found)
 
 
 def _refuse_without_classes(path: Path) -> None:

@@ -33,6 +33,8 @@ _SYNC_FILE_RANGE_WRITE = 2  # linux/fs.h
 class BusyProblem(Problem):
     """Somebody else is writing the same file or folder."""
 
+    code = "busy"
+
 
 @contextmanager
 def replacing(target: Path) -> Iterator[Path]:

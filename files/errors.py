@@ -2,18 +2,43 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Literal
 
 REPORT_IT = "This should not happen: please report it"
 # What the options of the commands are called where hub.load and open_checkpoint take them.
 _IN_PYTHON = {"--prefix": "prefix=", "--from": "dialect=", "-m": "the model's name"}
 _commands = 0  # that run in this process
+# The kinds of problems that a program can treat each in its own way (docs/conversion.md).
+Code = Literal[
+    "no-such-file", "cannot-read", "cannot-write", "busy", "download",
+    "truncated", "checksum", "damaged", "incomplete", "too-large", "runs-code", "unsupported", "not-a-checkpoint",
+    "ambiguous", "unknown-model", "does-not-fit", "not-finite", "not-expressible", "bad-note", "bad-argument",
+    "other",
+]  # fmt: skip
 
 
 class Problem(Exception):
     """Something the user can mend. The message says what was received, what was expected and what to do next.
 
-    The command line prints it without a traceback and exits with status 2.
+    The command line prints it without a traceback and exits with status 2. `code` is the same for the same kind of
+    problem in every version, whatever the words of the message are.
     """
+
+    code: Code = "other"
+
+    def __init__(self, *args: object, code: Code | None = None):
+        super().__init__(*args)
+        if code is not None:
+            self.code = code
+
+
+def facts(problem: BaseException, message: str) -> dict[str, object]:
+    """A problem as JSON: {"code", "message", "problems"}, the last a list of every difference found."""
+    return {
+        "code": problem.code if isinstance(problem, Problem) else "other",
+        "message": message,
+        "problems": list(getattr(problem, "problems", ())),
+    }
 
 
 @contextmanager

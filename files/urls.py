@@ -21,6 +21,8 @@ _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://[^\s'\"<>]+", re.IGNORECASE)
 class DownloadProblem(Problem):
     """A file could not be downloaded. The message says why and what to do; nothing is at its place in the cache."""
 
+    code = "download"
+
 
 def offline() -> bool:
     """Whether POLYMAE_OFFLINE forbids to fetch anything: 1, true, yes or on."""

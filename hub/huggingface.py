@@ -16,6 +16,8 @@ _CONFIG = "config.json"
 class HubProblem(Problem):
     """A repository cannot be had from the Hugging Face Hub."""
 
+    code = "download"
+
 
 def fetch_huggingface(repo: str, offline: bool = False) -> Path:
     """The folder of a repository's weights and config.json, downloaded if it is not in the Hub's cache yet.

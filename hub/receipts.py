@@ -157,7 +157,9 @@ def content_of(checkpoint: Checkpoint) -> str:
     hashed = hash_tensors(checkpoint.tensors if checkpoint.placed else checkpoint.stored)
     if hashed.not_finite:
         raise CheckpointProblem(
-            f"{checkpoint.path} is not finite:\n  " + "\n  ".join(hashed.not_finite), hashed.not_finite
+            f"{checkpoint.path} is not finite:\n  " + "\n  ".join(hashed.not_finite),
+            hashed.not_finite,
+            code="not-finite",
         )
     content = hashed.content if checkpoint.placed else ""
     if content and checkpoint.provenance is not None:

@@ -79,12 +79,12 @@ def source_of(weights: str | Path | bool, model: str, config: Config) -> Source:
     if not isinstance(weights, str) or not weights.strip():
         raise Problem(f"weights is {weights!r}; give a name, a path, a URL or a Hugging Face id, or leave it out.")
     path = Path(weights).expanduser()
-    if ("/" in weights or weights.endswith(_ENDINGS)) and path.exists():  # asks no list, which may be broken
+    if ("/" in weights or weights.endswith(_ENDINGS)) and _exists(path):  # asks no list, which may be broken
         return Source(path=path)
     kind = of_model(model).get(weights)
     if kind is not None:  # before a folder that happens to be called so: ./full names that
         return _of_row(kind, model, config)
-    if path.exists():
+    if _exists(path):
         return Source(path=path)
     source = remote(weights)
     if source is not None:
@@ -101,7 +101,7 @@ def local(text: str) -> Path:
     for a path.
     """
     path = Path(text)
-    if path.exists():
+    if _exists(path):
         return path
     source = remote(text)
     if source is None and "://" in text:
@@ -109,6 +109,14 @@ def local(text: str) -> Path:
     if source is None and "/" not in text and (near := get_close_matches(text, published(), n=1, cutoff=0.8)):
         raise Problem(f"There is no file {text}; and the published checkpoint of a similar name is {near[0]}.")
     return source.fetch() if source else path
+
+
+def _exists(path: Path) -> bool:
+    """Whether something is there; not so for what is too long for a path, of which the reader of files will say so."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
 
 
 def remote(text: str) -> Source | None:

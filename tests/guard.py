@@ -114,21 +114,21 @@ def in_child(work: Callable[[], None]) -> str:
     return known.get(ended, f"the process died ({ended})")
 
 
-def refusal(path: Path, read: Callable[[Path], object]) -> str:
-    """The message with which a file is refused; asserts that it is, and that nothing else happened."""
+def refusal(path: Path, read: Callable[[Path], object]) -> tuple[str, str]:
+    """The code and the message with which a file is refused; asserts that it is, and that nothing else happened."""
     answer, send = os.pipe()
 
-    def message(path: Path) -> str:
+    def refused(path: Path) -> str:
         try:
             read(path)
         except CheckpointProblem as problem:
-            return str(problem)
+            return f"{problem.code} {problem}"
         raise AssertionError(f"{path} was read")
 
     def work() -> None:
         guard = Guard(path)
         limit()
-        seen = guard.watch(message)
+        seen = guard.watch(refused)
         os.write(send, json.dumps([seen.outcome[:4000], seen.wrong]).encode())
 
     died = in_child(work)
@@ -138,4 +138,5 @@ def refusal(path: Path, read: Callable[[Path], object]) -> str:
     assert not died, died
     outcome, wrong = json.loads(said)
     assert not wrong
-    return str(outcome)
+    code, _, message = str(outcome).partition(" ")
+    return code, message

@@ -27,8 +27,9 @@ NUMPY_ALONE = [
     f"tests/{folder}/test_{name}.py"
     for folder, names in {
         "files": ("atomic",),
+        "data": ("augment", "batches", "decoding", "draws", "known", "summary",),
         "backends": ("chains", "encode", "models_in_use", "spec",),
-        "convert": ("convert", "files_people_have", "formats", "malicious_files", "problems",),
+        "convert": ("convert", "files_people_have", "formats", "hostile", "problems",),
         "hub": ("download", "hub",),
         "compare": ("injected", "inputs", "judge", "library", "library_names", "options", "record", "trace",),
     }.items()

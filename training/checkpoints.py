@@ -79,10 +79,10 @@ def save(run: Path, snapshot: Snapshot) -> Path:
             described = {"format": _FORMAT, "polymae": __version__, **asdict(snapshot.facts), "hashes": hashes}
             (new / STATE).write_text(json.dumps(described, indent=1) + "\n")
         _point(run / FOLDER / LAST, target.name)
-    except OSError as problem:
+    except (OSError, CheckpointProblem) as problem:
         raise TrainingState(
-            f"The checkpoint {target} could not be written: {problem.strerror or problem}. Those before it are untouched; "
-            f"make room, then go on with --resume {run}."
+            f"The checkpoint {target} could not be written: {getattr(problem, 'strerror', None) or problem} Those before it are "
+            f"untouched; make room, then go on with --resume {run}."
         ) from None
     return target
 
@@ -135,7 +135,7 @@ def find(path: Path) -> Path:
         raise TrainingState(f"There is no {path}; --resume takes a run's folder, or a checkpoint's in it.")
     raise TrainingState(
         f"{path} holds no checkpoint to go on from: a run has {FOLDER}/<steps>/{STATE}. "
-        "A run that was ended before its first checkpoint is begun again, in a new folder."
+        "A run that was ended before it wrote one is begun again, without --resume."
     )
 
 
@@ -150,11 +150,21 @@ def steps_of(run: Path) -> list[int]:
 
 
 def prune(run: Path, keep_last: int, kept: set[int]) -> list[int]:
-    """Remove all but the newest checkpoints and those to be kept; returns the steps of those removed."""
-    gone = [step for step in steps_of(run)[:-keep_last] if step not in kept]
+    """Remove all but the newest checkpoints and those to be kept; returns the steps of those removed.
+
+    That of a run's beginning goes as soon as there is another.
+    """
+    there = steps_of(run)
+    gone = [step for step in there[:-1] if step == 0 or (step in there[:-keep_last] and step not in kept)]
     for step in gone:
         remove(run / FOLDER / str(step))
     return gone
+
+
+def remove_leftovers(run: Path) -> None:
+    """Remove from a run, which nobody else writes, everything that a killed process left half made."""
+    for left in (run / FOLDER).glob(".*.polymae-*"):
+        remove(left)
 
 
 def _described(path: Path) -> tuple[Facts, Mapping[str, str]]:

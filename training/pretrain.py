@@ -15,6 +15,7 @@ from ..backends.initial import initial_weights
 from ..backends.optimization import State as Moments
 from ..backends.runtime import Runtime, load_backend
 from ..convert.checkpoint import open_checkpoint
+from ..convert.training_state import read_training_checkpoint
 from ..data.batches import Batch, Batches
 from ..data.datasets import open_dataset
 from ..files.atomic import replacing
@@ -22,6 +23,7 @@ from ..files.errors import Problem
 from ..files.version import __version__
 from . import checkpoints, run
 from .checkpoints import Facts, Snapshot
+from .official import recipe_in
 from .reading import as_yaml, read_recipe, recipe_of
 from .recipe import Recipe, differences
 from .signals import Signals
@@ -86,12 +88,10 @@ def pretrain(
 def run_request(request: Request, show: bool = False) -> Outcome:
     """Do what is asked for. show: progress on stderr."""
     start = None
-    if request.resume is None:
+    if request.resume is not None:
+        start = request.resume if request.resume.is_file() else checkpoints.find(request.resume)
+    if start is None or start.parent.parent != Path(request.out).resolve():
         run.require_new(request.out)
-    else:
-        start = checkpoints.find(request.resume)
-        if start.parent.parent != Path(request.out).resolve():
-            run.require_new(request.out)
     runtime = load_backend(request.framework)
     with run.held(request.out):
         return _Run(request, runtime, start, show).go()
@@ -110,9 +110,16 @@ def resumed(
 
     Raises Problem where it cannot be gone on from.
     """
+    if path.is_file():
+        missing = [name for name, value in (("framework", framework), ("data", data), ("out", out)) if value is None]
+        if framework is None or data is None or out is None:
+            raise Problem(
+                f"{path} is a checkpoint of the official code; to go on from it also give --{' --'.join(missing)}."
+            )
+        return Request(framework, data, out, read_recipe(recipe or recipe_in(path), settings), resume=path, **options)
     start = checkpoints.find(path)
     facts = checkpoints.facts_of(start)
-    then = read_recipe(recipe, settings) if recipe else read_recipe(facts.recipe, settings)
+    then = read_recipe(recipe or facts.recipe, settings)
     return Request(
         framework or facts.framework, data or Path(facts.data["path"]), out or start.parent.parent, then, resume=start,
         dtype=facts.dtype, **options,
@@ -132,7 +139,7 @@ class _Run:
             skip_broken=recipe.data.skip_broken,
         )  # fmt: skip
         self.data = {
-            "path": str(request.data), "images": len(dataset), "fingerprint": dataset.fingerprint(),
+            "path": str(request.data.absolute()), "images": len(dataset), "fingerprint": dataset.fingerprint(),
             "first_batch": self.batches.digest([0]),
         }  # fmt: skip
         self.per_epoch = self.batches.steps_per_epoch
@@ -158,6 +165,8 @@ class _Run:
             if self.request.weights is None:
                 return initial_weights(self.config, self.recipe.seed), None
             return open_checkpoint(self.request.weights).weights(self.config), None
+        if start.is_file():
+            return self._from_official(start)
         snapshot = checkpoints.load(start, self.config)
         facts = snapshot.facts
         if not self.request.changed:
@@ -165,20 +174,29 @@ class _Run:
         self.step = facts.step
         return snapshot.weights, snapshot.moments
 
+    def _from_official(self, path: Path) -> tuple[Mapping[str, Any], Moments]:
+        """Weights and moments of a training checkpoint in the official layout, which is saved at an epoch's end."""
+        found = read_training_checkpoint(path, self.config)
+        self.step = (found.epoch + 1) * self.per_epoch
+        return found.weights, found.moments
+
     def _open_folder(self, start: Path | None) -> None:
         """The recipe beside the run, and its lines up to the step that is gone on from."""
         out = self.request.out
         out.mkdir(parents=True, exist_ok=True)
+        checkpoints.remove_leftovers(out)
         with replacing(out / run.RECIPE) as new:
             new.write_text(as_yaml(self.recipe), encoding="utf-8")
-        if start is not None:
+        if start is not None and start.is_dir():
             source = start.parent.parent
             run.cut_lines(out / run.STEPS, source / run.STEPS, {"step": self.step + 1})
             run.cut_lines(out / run.LOG, source / run.LOG, {"epoch": self.step // self.per_epoch})
 
     def go(self) -> Outcome:
         """Train to the end, or until a signal."""
-        recipe, saved = self.recipe, -1
+        recipe, saved = self.recipe, self.step
+        if not (self.request.out / checkpoints.FOLDER / str(self.step) / checkpoints.STATE).is_file():
+            self._save()  # a run can be gone on with from its first moment on, and a disk that is too small shows at once
         lines = run.Lines(self.request.out / run.STEPS)
         stopped = ""
         try:

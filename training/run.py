@@ -39,10 +39,6 @@ def require_new(run: Path) -> None:
             f"{run} holds a run of {facts_of(run / FOLDER / str(done[-1])).framework}, {done[-1]} steps long. To go on with it: "
             f"--resume {run}; to begin another, give another folder as --out."
         )
-    if (run / STEPS).exists() and (run / STEPS).stat().st_size:
-        raise Problem(
-            f"{run} holds a run that was ended before its first checkpoint. Give another folder as --out, or remove this one."
-        )
 
 
 class Lines:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -27,6 +28,9 @@ def take(training: Training, batch: Arrays, lr: float, accumulate: int = 1, scal
     for part in parts(size, accumulate):
         share = (part.stop - part.start) / size
         loss += share * training.accumulate({name: array[part] for name, array in batch.items()}, share, scale)
+    if not math.isfinite(loss):
+        training.discard()
+        return Taken(loss, math.nan)
     return Taken(loss, training.update(lr, scale))
 
 

@@ -13,7 +13,7 @@ from ..runtime import Runtime
 
 
 class AdamW(Optimizer):
-    """torch.optim.AdamW with the official decay groups and clipping by the global norm."""
+    """torch.optim.AdamW, its fused kernel, with the official decay groups and clipping by the global norm."""
 
     def __init__(self, runtime: Runtime, model: Any, settings: Settings):
         super().__init__(runtime, model, settings)
@@ -22,9 +22,10 @@ class AdamW(Optimizer):
             {"params": [p for name, p in trained.items() if decay[name] == each], "weight_decay": each}
             for each in sorted(set(decay.values()))
         ]
-        self.optimizer = torch.optim.AdamW(groups, lr=0.0, betas=settings.betas, eps=settings.eps)
+        self.optimizer = torch.optim.AdamW(groups, lr=0.0, betas=settings.betas, eps=settings.eps, fused=True)
         held = {id(p): group["weight_decay"] for group in self.optimizer.param_groups for p in group["params"]}
         self.decay = {name: held[id(p)] for name, p in trained.items() if id(p) in held}
+        self.parameters = [p for name, p in trained.items() if name in self.decay]
 
     @property
     def lr(self) -> float:
@@ -50,9 +51,9 @@ class AdamW(Optimizer):
         self.lr = lr
         if scale != 1.0:
             torch._foreach_mul_(gradients, scale)
-        parameters = self.runtime.trained(self.model)
-        for name, gradient in zip(self.decay, gradients):
-            parameters[name].grad = gradient
+        for parameter, gradient in zip(self.parameters, gradients):
+            # The fused kernel reads a gradient's memory as if it lay like the parameter's; autograd.grad may give another layout.
+            parameter.grad = gradient.contiguous()
         self.optimizer.step()
         self.optimizer.zero_grad()
 
@@ -66,7 +67,7 @@ class AdamW(Optimizer):
         """Go on from a state: steps taken, and moments by spec name."""
         m, v = self.tensors(state.m), self.tensors(state.v)
         for name, parameter in self.runtime.trained(self.model).items():
-            step = torch.tensor(float(state.step))
+            step = torch.tensor(float(state.step), device=parameter.device)  # where the fused kernel reads it
             self.optimizer.state[parameter] = {"step": step, "exp_avg": m[name], "exp_avg_sq": v[name]}
 
     def _moment(self, name: str) -> dict[str, Any]:

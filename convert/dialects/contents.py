@@ -26,7 +26,9 @@ def contents_of(names: Mapping[str, object], where: str) -> Contents:
     """The kind of a file with these spec names. Raises CheckpointProblem for signs of two kinds."""
     decoder, head, pooled = (any(n.startswith(s) for n in names) for s in ("decoder_", "head.", "fc_norm."))
     if decoder and (head or pooled):
-        raise CheckpointProblem(f"{where} holds both a decoder and a classifier's head; it can be mae or classifier.")
+        raise CheckpointProblem(
+            f"{where} holds both a decoder and a classifier's head; it can be mae or classifier.", code="unknown-model"
+        )
     if any(name.startswith("head_norm.") for name in names):
         return "probe"
     return "mae" if decoder else "classifier" if head else "headless" if pooled else "encoder"

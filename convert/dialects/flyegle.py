@@ -56,14 +56,16 @@ def derive(tensors: Tensors, shapes: Shapes) -> dict[str, Tensor]:
     """
     if shapes.get("pos_embed", (1, 1, 1))[1] > _MOST_PATCHES:
         raise CheckpointProblem(
-            f"A model of {shapes['pos_embed'][1] - 1:,} patches is larger than FlyEgle's can be; see -m."
+            f"A model of {shapes['pos_embed'][1] - 1:,} patches is larger than FlyEgle's can be; see -m.",
+            code="too-large",
         )
     made = {name: _table(shapes[name]) for name in ("pos_embed", "decoder_pos_embed") if name in shapes}
     if "mask_token" in shapes:
         absent = [f"{_GRAY}.{leaf}" for leaf in ("weight", "bias") if f"{_GRAY}.{leaf}" not in tensors]
         if absent:
             raise CheckpointProblem(
-                f"Without {' and '.join(absent)} there is no mask token; save the whole state dict."
+                f"Without {' and '.join(absent)} there is no mask token; save the whole state dict.",
+                code="does-not-fit",
             )
         weight, bias = (cast(tensors[f"{_GRAY}.{leaf}"], "float32") for leaf in ("weight", "bias"))
         patches = shapes["decoder_pos_embed"][1] - 1
@@ -95,24 +97,29 @@ def supply(config: Config, tensors: Tensors) -> dict[str, Tensor]:
         if name in tensors and tensors[name].dtype != "float32":
             raise CheckpointProblem(
                 f"FlyEgle's program makes {name} itself, in float32, and this one is {tensors[name].dtype}; leave out --dtype, "
-                "or say --dtype float32."
+                "or say --dtype float32.",
+                code="not-expressible",
             )
     for name in ("pos_embed", "decoder_pos_embed"):
         if name in tensors and not np.array_equal(tensors[name].load(), _table(tensors[name].shape).load()):
             raise CheckpointProblem(
-                f"FlyEgle computes its position tables itself, and {name} is another one; its program cannot be given it."
+                f"FlyEgle computes its position tables itself, and {name} is another one; its program cannot be given it.",
+                code="not-expressible",
             )
     if not isinstance(config, MAEConfig) or "mask_token" not in tensors:
         return {}
     if config.in_chans != 3:
-        raise CheckpointProblem(f"FlyEgle's mask token is made from 3 channels; this model has {config.in_chans}.")
+        raise CheckpointProblem(
+            f"FlyEgle's mask token is made from 3 channels; this model has {config.in_chans}.", code="not-expressible"
+        )
     E, L, p = config.decoder_embed_dim, config.num_patches, config.patch_size
     token = tensors["mask_token"].load().reshape(-1)
     starts = token[::L]
     if not np.array_equal(np.repeat(starts, L)[:E], token):
         raise CheckpointProblem(
             f"FlyEgle's mask token has one value for every {L} entries ({math.ceil(E / L)} in all), this one has more: it "
-            "was trained as a parameter of its own. Convert to another dialect, or with --encoder-only."
+            "was trained as a parameter of its own. Convert to another dialect, or with --encoder-only.",
+            code="not-expressible",
         )
     # With no weights the gray convolution gives its bias.
     bias = np.zeros(E, np.float32)

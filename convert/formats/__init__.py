@@ -98,9 +98,11 @@ def find_format(path: Path) -> tuple[str, Format]:
             hint = "web addresses are not read, download it first"
         elif re.fullmatch(r"[\w-]+/[\w.-]+", str(path)) and not path.parent.is_dir():
             hint = "if it is the name of a model on a hub, download it first"
-        raise CheckpointProblem(f"There is no file {path}; {hint}.") from None
+        raise CheckpointProblem(f"There is no file {path}; {hint}.", code="no-such-file") from None
     except (OSError, ValueError) as problem:  # ValueError: a null character in the name
-        raise CheckpointProblem(f"Cannot read {path}: {problem}; check the path and its permissions.") from None
+        raise CheckpointProblem(
+            f"Cannot read {path}: {problem}; check the path and its permissions.", code="cannot-read"
+        ) from None
 
 
 def _find_format(path: Path) -> tuple[str, Format]:
@@ -109,18 +111,24 @@ def _find_format(path: Path) -> tuple[str, Format]:
     if folder or shards.is_index(path):
         return _find_folder_format(path)
     if not regular:  # a pipe would make us wait for ever
-        raise CheckpointProblem(f"{path} is neither a file nor a folder; save the checkpoint to a file first.")
+        raise CheckpointProblem(
+            f"{path} is neither a file nor a folder; save the checkpoint to a file first.", code="cannot-read"
+        )
     if not head:
-        raise CheckpointProblem(f"{path} is empty (0 bytes); was the download or the copy interrupted?")
+        raise CheckpointProblem(
+            f"{path} is empty (0 bytes); was the download or the copy interrupted?", code="truncated"
+        )
     start = head.lstrip().lower()
     for sign, what in _STRANGERS.items():
         if start.startswith(sign):
-            raise CheckpointProblem(f"{path} is not a checkpoint: it is {what}.")
+            raise CheckpointProblem(f"{path} is not a checkpoint: it is {what}.", code="not-a-checkpoint")
     for name, form in FORMATS.items():
         if not form.FOLDER and form.matches(head):
             return name, form
     known = ", ".join(form.NAME for form in FORMATS.values())
-    raise CheckpointProblem(f"{path} is none of the known formats ({known}); it begins with {head[:16]!r}.")
+    raise CheckpointProblem(
+        f"{path} is none of the known formats ({known}); it begins with {head[:16]!r}.", code="not-a-checkpoint"
+    )
 
 
 def _first_bytes(path: Path) -> bytes:
@@ -134,10 +142,13 @@ def _find_folder_format(path: Path) -> tuple[str, Format]:
             return name, form
     for file, what in _FOREIGN.items():
         if (path / file).exists():
-            raise CheckpointProblem(f"{path} holds {file}: it is {what}. Then give what that wrote.{_hint(path)}")
+            raise CheckpointProblem(
+                f"{path} holds {file}: it is {what}. Then give what that wrote.{_hint(path)}", code="unsupported"
+            )
     raise CheckpointProblem(
         f"{path} is a folder, but not one that oneflow.save wrote (no pickled_data in it), nor LiBai (no model folder), "
-        f"nor Hugging Face (no model.safetensors).{_hint(path)}"
+        f"nor Hugging Face (no model.safetensors).{_hint(path)}",
+        code="not-a-checkpoint",
     )
 
 

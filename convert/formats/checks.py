@@ -40,7 +40,7 @@ def readable(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as problem:
-        raise CheckpointProblem(f"Cannot read {path}: {problem}; check its permissions.") from None
+        raise CheckpointProblem(f"Cannot read {path}: {problem}; check its permissions.", code="cannot-read") from None
 
 
 def shown(name: str) -> str:
@@ -53,7 +53,8 @@ def proper_name(name: Any, where: str) -> str:
     if not isinstance(name, str) or not 0 < len(name) <= 500 or not name.isprintable():
         raise CheckpointProblem(
             f"{where} is damaged: a tensor in it is called {ascii(name)[:100] if isinstance(name, str) else 'nothing'}, "
-            "which is no name. Download or save it again."
+            "which is no name. Download or save it again.",
+            code="damaged",
         )
     return name
 
@@ -62,7 +63,8 @@ def bounded_count(count: int, where: str) -> None:
     """Raise CheckpointProblem for more tensors than any model has: reading them would take too long."""
     if count > MOST_TENSORS:
         raise CheckpointProblem(
-            f"{where} is damaged, or no checkpoint: it lists {count:,} tensors; models have up to {MOST_TENSORS:,}."
+            f"{where} is damaged, or no checkpoint: it lists {count:,} tensors; models have up to {MOST_TENSORS:,}.",
+            code="too-large",
         )
 
 
@@ -75,7 +77,9 @@ def bounded_json(path: Path, where: str) -> dict[str, Any]:
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
-        raise CheckpointProblem(f"{where}: {path.name} is no JSON object of at most {LONGEST_JSON:,} bytes.")
+        raise CheckpointProblem(
+            f"{where}: {path.name} is no JSON object of at most {LONGEST_JSON:,} bytes.", code="damaged"
+        )
     return found
 
 
@@ -83,7 +87,8 @@ def not_supported(where: str, kind: str) -> CheckpointProblem:
     """The problem of a sound tensor of a kind that no model here has. where: file and tensor."""
     return CheckpointProblem(
         f"{where} is {kind}, which is not read here; nothing is wrong with the file. Save it as plain bfloat16 or float32 "
-        "first, with the library that wrote it."
+        "first, with the library that wrote it.",
+        code="unsupported",
     )
 
 
@@ -101,5 +106,6 @@ def require_dtypes(state: State, known: Collection[str], form: str) -> None:
         if tensor.dtype not in known:
             raise CheckpointProblem(
                 f"{form} cannot hold {tensor.dtype} ({name}); it holds {', '.join(known)}. Convert to one of these "
-                "(--dtype float32), or write .safetensors, which holds every dtype."
+                "(--dtype float32), or write .safetensors, which holds every dtype.",
+                code="not-expressible",
             )

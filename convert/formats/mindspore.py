@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
+from ...files.errors import Code
 from ..tensors import Array, CheckpointProblem, Progress, State, Tensor, from_bytes, map_file
 from .checks import bytes_needed, proper_name, shown, stored_bytes
 
@@ -62,13 +63,14 @@ def read(path: Path) -> State:
     if bytes(data[:4]).startswith(_ENCRYPTED):
         raise CheckpointProblem(
             f"{path} is encrypted; its key is not asked for here. Decrypt it with MindSpore: "
-            "save_checkpoint(load_checkpoint(file, dec_key=..., dec_mode=...), new_file)."
+            "save_checkpoint(load_checkpoint(file, dec_key=..., dec_mode=...), new_file).",
+            code="unsupported",
         )
     end = len(data)
     if bytes(data[-17:-10]) == _CHECKSUM:
         end -= 17
         if zlib.crc32(data[:end]) != int.from_bytes(data[-10:], "big"):
-            raise _damaged(path, "its checksum is wrong")
+            raise _damaged(path, "its checksum is wrong", "checksum")
     values: dict[str, _Value] = {}
     extras: list[str] = []
     last = ""
@@ -87,12 +89,14 @@ def read(path: Path) -> State:
         if value.stored != value.needed:
             raise _damaged(path, f"{tag} of shape {value.shape} has {value.stored:,} bytes, not {value.needed:,}")
     if not values:
-        raise CheckpointProblem(f"{path} holds no tensors; is it the right file?")
+        raise CheckpointProblem(f"{path} holds no tensors; is it the right file?", code="not-a-checkpoint")
     return State({tag: Tensor(value.shape, value.dtype, value.load) for tag, value in values.items()}, tuple(extras))
 
 
-def _damaged(path: Path, why: str) -> CheckpointProblem:
-    return CheckpointProblem(f"{path} is not a MindSpore .ckpt file, or a damaged one: {why}. Save or copy it again.")
+def _damaged(path: Path, why: str, code: Code = "damaged") -> CheckpointProblem:
+    return CheckpointProblem(
+        f"{path} is not a MindSpore .ckpt file, or a damaged one: {why}. Save or copy it again.", code=code
+    )
 
 
 class _Messages:
@@ -101,8 +105,8 @@ class _Messages:
     def __init__(self, path: Path):
         self.path, self.fields = path, 0
 
-    def damaged(self, why: str) -> CheckpointProblem:
-        return _damaged(self.path, why)
+    def damaged(self, why: str, code: Code = "damaged") -> CheckpointProblem:
+        return _damaged(self.path, why, code)
 
     def values(self, data: memoryview) -> Iterator[tuple[str, _Value | None]]:
         """Each value's tag and tensor; None for another value."""
@@ -132,7 +136,8 @@ class _Messages:
             return None
         if kind not in _DTYPES:
             raise CheckpointProblem(
-                f"{self.path}: {shown(name)} has dtype {kind[:20]!r}; known are {', '.join(_DTYPES)}."
+                f"{self.path}: {shown(name)} has dtype {kind[:20]!r}; known are {', '.join(_DTYPES)}.",
+                code="unsupported",
             )
         dtype = _DTYPES[kind]
         if shape == [0] and len(content) == bytes_needed((), dtype):
@@ -148,14 +153,14 @@ class _Messages:
         while at < len(data):
             self.fields += 1
             if self.fields > MAX_FIELDS:
-                raise self.damaged(f"it has more than {MAX_FIELDS:,} fields")
+                raise self.damaged(f"it has more than {MAX_FIELDS:,} fields", "too-large")
             key, at = self.varint(data, at)
             value, at = self.varint(data, at)
             if key & 7 == _VARINT:
                 yield key >> 3, value
             elif key & 7 == _BYTES:
                 if value > len(data) - at:
-                    raise self.damaged("it ends too early")
+                    raise self.damaged("it ends too early", "truncated")
                 yield key >> 3, data[at : at + value]
                 at += value
             else:
@@ -166,7 +171,7 @@ class _Messages:
         value = 0
         for shift in range(0, 70, 7):
             if at >= len(data):
-                raise self.damaged("it ends too early")
+                raise self.damaged("it ends too early", "truncated")
             byte = data[at]
             at += 1
             value |= (byte & 0x7F) << shift

@@ -42,7 +42,7 @@ def read(path: Path) -> State:
         else:
             extras.append(shown(entry))
     if not tensors:
-        raise CheckpointProblem(f"{path} holds no arrays; is it the right file?")
+        raise CheckpointProblem(f"{path} holds no arrays; is it the right file?", code="not-a-checkpoint")
     return State(tensors, tuple(extras))
 
 
@@ -76,7 +76,8 @@ def _header(text: str, name: str, archive: Archive) -> tuple[Any, Any, Any]:
     """What stands in the header under descr, shape and fortran_order."""
     if not _HEADER.fullmatch(text):
         raise CheckpointProblem(
-            f"{archive.path}: array {name} is damaged or no plain array of numbers: its header is {text[:80]!r}."
+            f"{archive.path}: array {name} is damaged or no plain array of numbers: its header is {text[:80]!r}.",
+            code="damaged",
         )
     try:
         found = ast.literal_eval(re.sub(r"(\d)L\b", r"\1", text).strip())  # Python 2 wrote 10L

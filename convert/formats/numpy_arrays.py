@@ -26,7 +26,7 @@ def array_tensor(name: str, value: Any, where: str) -> Tensor | None:
     """The tensor that a record stands for, None for another object. Raises CheckpointProblem."""
     if not isinstance(value, Record) or value.of not in (*_RECONSTRUCT, *_FROM_BUFFER):
         return None
-    damaged = CheckpointProblem(f"{where} is damaged: the record of array {name} makes no sense.")
+    damaged = CheckpointProblem(f"{where} is damaged: the record of array {name} makes no sense.", code="damaged")
     try:
         if value.of in _RECONSTRUCT:
             _, shape, kind, fortran, data = value.state
@@ -52,7 +52,8 @@ def unknown_dtype(name: str, code: str, where: str) -> CheckpointProblem:
         "whole Python objects, which would have to be run to be read" if code.startswith("O") else f"dtype {code[:20]}"
     )
     return CheckpointProblem(
-        f"{where}: array {name} holds {why}; weights are numbers ({', '.join(CODES.values())}). Save it without."
+        f"{where}: array {name} holds {why}; weights are numbers ({', '.join(CODES.values())}). Save it without.",
+        code="runs-code" if code.startswith("O") else "unsupported",
     )
 
 

@@ -66,7 +66,8 @@ def _pickled(folder: Path) -> State:
     saved = as_mapping(read_pickle(pickled, names, str(folder / PICKLE)))
     if saved is None or saved.get("protocol_version") != 1 or "data" not in saved:
         raise CheckpointProblem(
-            f"{folder} is no folder that oneflow.save (protocol 1) wrote; save it again with oneflow.save."
+            f"{folder} is no folder that oneflow.save (protocol 1) wrote; save it again with oneflow.save.",
+            code="not-a-checkpoint",
         )
     found: dict[str, Tensor] = {}  # by folder: two names may share one
 
@@ -76,7 +77,7 @@ def _pickled(folder: Path) -> State:
         inside = value.state.get("path") if isinstance(value.state, dict) else None
         # Only a folder beside the pickle: a crafted name must not lead elsewhere on the disk.
         if not isinstance(inside, str) or not re.fullmatch(r"[\w.-]{1,200}", inside) or inside in (".", ".."):
-            raise CheckpointProblem(f"{folder} is damaged: tensor {name} has no folder of its own.")
+            raise CheckpointProblem(f"{folder} is damaged: tensor {name} has no folder of its own.", code="incomplete")
         if inside not in found:
             found[inside] = _tensor(folder, inside, name)
         return found[inside]
@@ -94,7 +95,7 @@ def _one_folder_each(folder: Path) -> State:
         elif inside not in (_DONE, NOTE):
             extras.append(shown(inside))
     if not tensors:
-        raise CheckpointProblem(f"{folder} holds no tensors; is it the right folder?")
+        raise CheckpointProblem(f"{folder} holds no tensors; is it the right folder?", code="not-a-checkpoint")
     return State(tensors, tuple(extras))
 
 
@@ -103,7 +104,7 @@ def _inside(folder: Path, name: str) -> Path:
     found = Path(os.path.realpath(folder / name))
     if not found.is_file() or not found.is_relative_to(os.path.realpath(folder)):
         raise CheckpointProblem(
-            f"{folder} is incomplete: {shown(name)} is not there, or lies elsewhere. Copy it again."
+            f"{folder} is incomplete: {shown(name)} is not there, or lies elsewhere. Copy it again.", code="incomplete"
         )
     return found
 
@@ -114,20 +115,23 @@ def _tensor(folder: Path, inside: str, name: str) -> Tensor:
         found = _META.fullmatch(file.read(4096).decode("latin-1"))
     size = out.stat().st_size
     if not found or found[2] not in _KINDS:
-        raise CheckpointProblem(f"{folder} is damaged: {inside}/{META} does not describe a tensor. Copy it again.")
+        raise CheckpointProblem(
+            f"{folder} is damaged: {inside}/{META} does not describe a tensor. Copy it again.", code="damaged"
+        )
     shape = tuple(int(size) for size in re.findall(r"\d+", found[1]))
     dtype = _KINDS[found[2]]
     needed = bytes_needed(shape, dtype)
     if needed != size:
         raise CheckpointProblem(
             f"{folder} is damaged: {inside}/{OUT} has {size:,} bytes, {name} of shape {shape} needs {needed or 0:,}. "
-            "Copy it again."
+            "Copy it again.",
+            code="damaged" if needed is None or size > needed else "truncated",
         )
 
     def load() -> Array:
         data = map_file(out) if needed else memoryview(b"")
         if len(data) != needed:
-            raise CheckpointProblem(f"{out} changed while it was read.")
+            raise CheckpointProblem(f"{out} changed while it was read.", code="damaged")
         return from_bytes(data, dtype, shape)
 
     return Tensor(shape, dtype, load)
@@ -138,7 +142,9 @@ def _metadata(folder: Path) -> dict[str, str]:
         return {}
     found = bounded_json(_inside(folder, NOTE), str(folder))
     if not all(isinstance(text, str) for text in found.values()):
-        raise CheckpointProblem(f"{folder / NOTE} is damaged: it must hold texts only. Remove it or copy it again.")
+        raise CheckpointProblem(
+            f"{folder / NOTE} is damaged: it must hold texts only. Remove it or copy it again.", code="bad-note"
+        )
     return found
 
 

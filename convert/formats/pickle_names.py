@@ -86,5 +86,6 @@ def _refused(found: Global, where: str) -> CheckpointProblem:
     return CheckpointProblem(
         f"{where}: refused to load {_spelled(found)}{known[:200]}. It can run code where a framework loads the file, and weights "
         "need no such name; nothing in it was run here. Where the file is your own, save the state dict alone "
-        "(torch.save(model.state_dict(), path)); otherwise ask its author for that, or for a .safetensors file."
+        "(torch.save(model.state_dict(), path)); otherwise ask its author for that, or for a .safetensors file.",
+        code="runs-code",
     )

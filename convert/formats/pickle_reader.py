@@ -11,6 +11,7 @@ import struct
 from collections.abc import Callable, Collection
 from typing import Any
 
+from ...files.errors import Code
 from ..tensors import CheckpointProblem
 from .pickle_names import Names
 from .pickle_values import Global, LongText, Persistent, Record
@@ -59,7 +60,7 @@ class Reader:
         data, handlers = self.data, _HANDLERS
         for _ in range(most):
             if self.at >= len(data):
-                raise self.damaged("it ends too early")
+                raise self.damaged("it ends too early", "truncated")
             code = data[self.at]
             self.at += 1
             if code == 0x2E:  # STOP
@@ -70,23 +71,24 @@ class Reader:
             if code not in handlers:
                 raise self.damaged(f"opcode 0x{code:02x} is not one that a checkpoint needs")
             handlers[code](self)
-        raise self.damaged(f"it has more than {most:,} steps")
+        raise self.damaged(f"it has more than {most:,} steps", "too-large")
 
-    def damaged(self, why: str) -> CheckpointProblem:
+    def damaged(self, why: str, code: Code = "damaged") -> CheckpointProblem:
         return CheckpointProblem(
             f"{self.where}: the pickle in it is damaged or not a checkpoint's: {why} (at byte {self.at:,} of "
-            f"{len(self.data):,}). Download or save it again."
+            f"{len(self.data):,}). Download or save it again.",
+            code=code,
         )
 
     def take(self, count: int) -> memoryview:
         if count > len(self.data) - self.at:
-            raise self.damaged("it ends too early")
+            raise self.damaged("it ends too early", "truncated")
         self.at += count
         return self.data[self.at - count : self.at]
 
     def number(self, layout: struct.Struct) -> Any:
         if layout.size > len(self.data) - self.at:
-            raise self.damaged("it ends too early")
+            raise self.damaged("it ends too early", "truncated")
         (found,) = layout.unpack_from(self.data, self.at)
         self.at += layout.size
         return found

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from .checks import stored_bytes
 from .pickle_names import Names
 from .pickle_reader import read_pickle
 from .pickle_values import Persistent
-from .state_dict import find_state
+from .state_dict import ToTensor, find_state
 from .torch_tensors import KNOWN, Place, pickled, rebuild, storage_dtype
 from .zips import Archive, add
 
@@ -28,17 +29,34 @@ def matches(head: bytes) -> bool:
 
 def read(path: Path) -> State:
     """The tensors of a file written by torch.save (1.6 or newer), lazily. Raises CheckpointProblem."""
+    opened = read_object(path)
+    return find_state(opened.value, opened.tensor, str(path), opened.size, opened.unknown)
+
+
+class Opened(NamedTuple):
+    """The object in a file, of inert records, and how its tensors are read."""
+
+    value: Any
+    tensor: ToTensor
+    size: Callable[[], int]  # of the file in bytes
+    unknown: tuple[str, ...]  # names of classes that PolyMAE does not know
+
+
+def read_object(path: Path) -> Opened:
+    """The whole object that torch.save (1.6 or newer) wrote; nothing in it is made or run. Raises CheckpointProblem."""
     archive = Archive(path, ".pth")
     if any(name.endswith("/constants.pkl") for name in archive.entries):
         raise CheckpointProblem(
             f"{path} is a TorchScript program, not a checkpoint. In Python: "
-            "torch.save(torch.jit.load(path, 'cpu').state_dict(), 'weights.pth'), then give that file."
+            "torch.save(torch.jit.load(path, 'cpu').state_dict(), 'weights.pth'), then give that file.",
+            code="unsupported",
         )
     pickles = [name for name in archive.entries if re.fullmatch(r"[^/]+/data\.pkl", name)]
     if len(pickles) != 1:
         raise CheckpointProblem(
             f"{path} is a zip file, but not one that torch.save writes: it must hold one data.pkl. "
-            "Give the checkpoint itself, unpacked."
+            "Give the checkpoint itself, unpacked.",
+            code="not-a-checkpoint",
         )
     root = pickles[0].removesuffix("data.pkl")
     order = bytes(archive.entry(f"{root}byteorder")) if f"{root}byteorder" in archive.entries else b"little"
@@ -63,7 +81,7 @@ def read(path: Path) -> State:
 
     names = Names(KNOWN)
     value = read_pickle(archive.entry(pickles[0]), names, str(path), references=[])
-    return find_state(value, tensor, str(path), lambda: len(archive.data), names.unknown)
+    return Opened(value, tensor, lambda: len(archive.data), names.unknown)
 
 
 def write(path: Path, state: State, progress: Progress) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from ...files.errors import Code
 from ..tensors import DTYPES, CheckpointProblem, Progress, State, Tensor, map_file
 from . import pickle_writer as pickle
 from .checks import require_dtypes, stored_bytes
@@ -66,8 +67,8 @@ def read(path: Path) -> State:
     return find_state(value, tensor, str(path), lambda: len(data), names.unknown)
 
 
-def _damaged(path: Path, why: str) -> CheckpointProblem:
-    return CheckpointProblem(f"{path} is a damaged .pth file: {why}. Download or copy it again.")
+def _damaged(path: Path, why: str, code: Code = "damaged") -> CheckpointProblem:
+    return CheckpointProblem(f"{path} is a damaged .pth file: {why}. Download or copy it again.", code=code)
 
 
 def _itemsize(dtype: str | None) -> int:
@@ -106,7 +107,11 @@ def _places(
         begin = at + 8
         end = begin + count * _itemsize(dtype)
         if end > len(data) or struct.unpack("<Q", data[at:begin])[0] != count:
-            raise _damaged(path, f"storage {key[:40]} is not there with the {count:,} values that its tensors need")
+            raise _damaged(
+                path,
+                f"storage {key[:40]} is not there with the {count:,} values that its tensors need",
+                "truncated" if end > len(data) else "damaged",
+            )
         places[key], at = data[begin:end], end
     if at != len(data):
         raise _damaged(path, f"{len(data) - at:,} bytes follow its last storage")

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ...files.errors import Code
 from ..tensors import DTYPES, CheckpointProblem, Progress, State, Tensor, from_bytes, map_file
 from .checks import LONGEST_JSON, bounded_count, bytes_needed, not_supported, proper_name, stored_bytes
 
@@ -38,12 +39,15 @@ def read(path: Path) -> State:
     """The tensors of a file, lazily, and the file's metadata. Raises CheckpointProblem."""
     data = map_file(path)
 
-    def damaged(why: str) -> CheckpointProblem:
-        return CheckpointProblem(f"{path} is a damaged .safetensors file: {why}. Download or copy it again.")
+    def damaged(why: str, code: Code = "damaged") -> CheckpointProblem:
+        return CheckpointProblem(f"{path} is a damaged .safetensors file: {why}. Download or copy it again.", code=code)
 
     length = struct.unpack("<Q", data[:8])[0] if len(data) >= 8 else 0
     if not 2 <= length <= min(LONGEST_JSON, len(data) - 8):
-        raise damaged(f"its header of {length:,} bytes does not fit in its {len(data):,} bytes, or is beyond all need")
+        raise damaged(
+            f"its header of {length:,} bytes does not fit in its {len(data):,} bytes, or is beyond all need",
+            "too-large" if length > LONGEST_JSON else "truncated",
+        )
     try:
         header = json.loads(str(data[8 : 8 + length], "utf-8"), object_pairs_hook=_without_repeats)
     except (ValueError, RecursionError) as problem:
@@ -63,9 +67,9 @@ def read(path: Path) -> State:
         at = end
     body = data[8 + length :]
     if at != len(body):
-        raise damaged(f"its tensors end at byte {at:,} of {len(body):,}")
+        raise damaged(f"its tensors end at byte {at:,} of {len(body):,}", "truncated" if at > len(body) else "damaged")
     if not places:
-        raise CheckpointProblem(f"{path} holds no tensors; is it the right file?")
+        raise CheckpointProblem(f"{path} holds no tensors; is it the right file?", code="not-a-checkpoint")
     tensors = {name: _tensor(shape, dtype, body[begin:end]) for name, shape, dtype, begin, end in places}
     return State(tensors, metadata=metadata)
 

@@ -46,7 +46,9 @@ def _read(path: Path) -> State:
     folder, index = (path.parent, path) if is_index(path) else (path, path / _INDEX)
     if not is_index(path) and (folder / WHOLE).is_file():
         if index.is_file():
-            raise CheckpointProblem(f"{folder} holds both {WHOLE} and {_INDEX}: name the one that you mean.")
+            raise CheckpointProblem(
+                f"{folder} holds both {WHOLE} and {_INDEX}: name the one that you mean.", code="ambiguous"
+            )
         state = safetensors.read(_inside(folder, WHOLE))
     elif not index.is_file() and (folder / _PICKLED).is_file():  # what older versions of transformers wrote
         pickled = _inside(folder, _PICKLED)
@@ -55,7 +57,8 @@ def _read(path: Path) -> State:
     elif not index.is_file():
         raise CheckpointProblem(
             f"{folder} holds pickled shards ({_PICKLED_INDEX}), which are not read here. Load and save it once with "
-            "transformers (save_pretrained), which writes safetensors."
+            "transformers (save_pretrained), which writes safetensors.",
+            code="unsupported",
         )
     else:
         state = _read_shards(folder, _inside(folder, index.name))
@@ -69,13 +72,13 @@ def _inside(folder: Path, name: str) -> Path:
     """A file of the folder, through symbolic links. Raises CheckpointProblem for one that lies elsewhere, or nowhere."""
     problem = f"{folder} names {shown(name)}, which is no file inside it; copy the whole folder again."
     if "\0" in name or Path(name).is_absolute() or ".." in Path(name).parts:
-        raise CheckpointProblem(problem)
+        raise CheckpointProblem(problem, code="incomplete")
     home = Path(os.path.realpath(folder))
     found = Path(os.path.realpath(home / name))
     # Hugging Face's cache holds a snapshot as links to files shared by all snapshots of the same model.
     shared = home.parent.parent / "blobs" if home.parent.name == "snapshots" else home
     if not (found.is_relative_to(home) or found.is_relative_to(shared)) or not found.is_file():
-        raise CheckpointProblem(problem)
+        raise CheckpointProblem(problem, code="incomplete")
     return found
 
 
@@ -87,14 +90,18 @@ def _text(path: Path) -> str:
             return raw.decode()
     except UnicodeDecodeError:
         pass
-    raise CheckpointProblem(f"{path} is no text of at most {LONGEST_JSON:,} bytes; is it the right folder?")
+    raise CheckpointProblem(
+        f"{path} is no text of at most {LONGEST_JSON:,} bytes; is it the right folder?", code="damaged"
+    )
 
 
 def _read_shards(folder: Path, index: Path) -> State:
     """All tensors that an index lists, in the order of the files."""
     listed = bounded_json(index, str(folder)).get("weight_map")
     if not isinstance(listed, dict) or not listed or not all(isinstance(name, str) for name in listed.values()):
-        raise CheckpointProblem(f"{index} is damaged: it maps no tensors to files. Download or copy it again.")
+        raise CheckpointProblem(
+            f"{index} is damaged: it maps no tensors to files. Download or copy it again.", code="damaged"
+        )
     tensors: dict[str, Tensor] = {}
     metadata: Mapping[str, str] = {}
     for name in sorted(set(listed.values())):
@@ -104,13 +111,16 @@ def _read_shards(folder: Path, index: Path) -> State:
             if listed.get(tensor) != name or tensor in tensors:
                 other = shown(str(listed.get(tensor, "no file")))
                 raise CheckpointProblem(
-                    f"{folder} is damaged: {shown(name)} holds {tensor}, for which the index names {other}."
+                    f"{folder} is damaged: {shown(name)} holds {tensor}, for which the index names {other}.",
+                    code="damaged",
                 )
         tensors.update(state.tensors)
     missing = [shown(name) for name in listed if name not in tensors]
     if missing:
         where = shown(listed[missing[0]]) if missing[0] in listed else "its file"
-        raise CheckpointProblem(f"{folder} is damaged: {missing[0]} is not in {where}, where the index has it.")
+        raise CheckpointProblem(
+            f"{folder} is damaged: {missing[0]} is not in {where}, where the index has it.", code="damaged"
+        )
     return State(tensors, metadata=metadata)
 
 

@@ -45,13 +45,15 @@ def find_state(
     outer = as_mapping(value)
     if outer is None:
         raise CheckpointProblem(
-            f"{where} holds no dict of tensors but a single {_kind(value)}; save model.state_dict() and try again."
+            f"{where} holds no dict of tensors but a single {_kind(value)}; save model.state_dict() and try again.",
+            code="not-a-checkpoint",
         )
     if _PADDLE in outer:
         raise CheckpointProblem(
             f"{where} is Paddle's: it stores the weight of every linear layer the other way round, square ones too, which "
             "no shape shows. In Paddle's Python: numpy.savez('weights.npz', **{n: t.numpy().T if t.ndim == 2 else t.numpy() "
-            "for n, t in paddle.load(path).items()}), then convert weights.npz."
+            "for n, t in paddle.load(path).items()}), then convert weights.npz.",
+            code="unsupported",
         )
     found = _state_dicts(outer, to_tensor)
     extras: list[str] = []
@@ -69,12 +71,13 @@ def find_state(
             else:
                 tensors[start + proper_name(name, where)] = tensor
     if not tensors:
-        raise CheckpointProblem(_no_tensors(outer, extras, where))
+        raise _no_tensors(outer, extras, where)
     _refuse_emptied(tensors, where)
     needed = sum(tensor.nbytes for tensor in tensors.values())
     if needed > _MOST_SHARING * size():
         raise CheckpointProblem(
-            f"{where} is no honest checkpoint: its tensors share their bytes so that {size():,} bytes would become {needed:,}."
+            f"{where} is no honest checkpoint: its tensors share their bytes so that {size():,} bytes would become {needed:,}.",
+            code="too-large",
         )
     wrapper = ".".join(next(iter(found))) if len(found) == 1 else None
     return State(tensors, tuple(extras), wrapper=wrapper, settings=_settings(outer), unknown=unknown)
@@ -122,14 +125,16 @@ def _count(mapping: Mapping[Any, Any], to_tensor: ToTensor) -> int:
     return count
 
 
-def _no_tensors(outer: dict[Any, Any], extras: list[str], where: str) -> str:
+def _no_tensors(outer: dict[Any, Any], extras: list[str], where: str) -> CheckpointProblem:
     for key in WRAPPERS:
         if isinstance(value := outer.get(key), Record) and as_mapping(value) is None:
-            return (
+            return CheckpointProblem(
                 f"{where} holds a whole {value.of} object under {key!r}, which only the program that it is of can load; there, "
-                "save its state_dict()."
+                "save its state_dict().",
+                code="unsupported",
             )
-    return f"{where} holds no tensors, only {', '.join(extras[:8]) or 'an empty dict'}; is it the right file?"
+    only = ", ".join(extras[:8]) or "an empty dict"
+    return CheckpointProblem(f"{where} holds no tensors, only {only}; is it the right file?", code="not-a-checkpoint")
 
 
 def _refuse_emptied(tensors: Mapping[str, Tensor], where: str) -> None:
@@ -138,7 +143,8 @@ def _refuse_emptied(tensors: Mapping[str, Tensor], where: str) -> None:
     if 2 * len(emptied) > len(tensors):
         raise CheckpointProblem(
             f"{where} holds {len(emptied)} empty tensors, as DeepSpeed's ZeRO stage 3 leaves them: the values are spread over "
-            "the files of all processes. In the folder of the checkpoints run: python zero_to_fp32.py . pytorch_model.bin"
+            "the files of all processes. In the folder of the checkpoints run: python zero_to_fp32.py . pytorch_model.bin",
+            code="unsupported",
         )
 
 

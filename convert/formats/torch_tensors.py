@@ -110,7 +110,10 @@ def rebuild(
     except (TypeError, ValueError, IndexError, AttributeError):
         raise damaged("its record makes no sense") from None
     if bits and bits[0] and (not isinstance(bits[0], dict) or any(bits[0].values())):
-        raise damaged("it is marked as negated or conjugated, not stored so; save tensor.resolve_neg()")
+        raise CheckpointProblem(
+            f"{where}: tensor {name}: it is marked as negated or conjugated, not stored so; save tensor.resolve_neg().",
+            code="unsupported",
+        )
     return Tensor(tuple(shape), dtype, _view(place, dtype, offset, tuple(shape), tuple(strides), damaged))
 
 

@@ -9,6 +9,7 @@ import zlib
 from itertools import pairwise
 from pathlib import Path
 
+from ...files.errors import Code
 from ..tensors import CheckpointProblem, map_file
 from .checks import MOST_TENSORS, bounded_count, shown
 
@@ -19,12 +20,16 @@ _LONGEST_DIRECTORY = 250 * MOST_TENSORS  # bytes
 _SMALL, _MOST_GROWTH = 64 * 1024 * 1024, 16
 
 
+class _TooLong(zipfile.BadZipFile):
+    """A directory of more entries than a checkpoint has."""
+
+
 class _Bounded(io.FileIO):
     """A file for zipfile, which takes the directory at once: no longer one than a checkpoint's."""
 
     def read(self, size: int | None = -1, /) -> bytes:
         if size is not None and size > _LONGEST_DIRECTORY:
-            raise zipfile.BadZipFile(f"its directory is longer than {_LONGEST_DIRECTORY:,} bytes")
+            raise _TooLong(f"its directory is longer than {_LONGEST_DIRECTORY:,} bytes")
         return super().read(size)
 
 
@@ -40,14 +45,15 @@ class Archive:
         except (zipfile.BadZipFile, OSError, ValueError, OverflowError, NotImplementedError, struct.error) as problem:
             raise CheckpointProblem(
                 f"{path} is a damaged or cut off {what} file ({len(self.data):,} bytes; {problem}). Download or copy it "
-                "again and compare its size."
+                "again and compare its size.",
+                code="too-large" if isinstance(problem, _TooLong) else "damaged",
             ) from None
         self.entries = {entry.filename: entry for entry in entries}
         if len(self.entries) != len(entries):
             raise self.damaged("an entry is in it twice")
         bounded_count(len(entries), str(path))
         if sum(entry.compress_size for entry in entries) > len(self.data):
-            raise self.damaged("its entries claim more bytes than it has")
+            raise self.damaged("its entries claim more bytes than it has", "too-large")
         ordered = sorted(entries, key=lambda entry: entry.header_offset)
         for entry, after in pairwise(ordered):
             if entry.header_offset + _HEADER + entry.compress_size > after.header_offset:
@@ -55,12 +61,15 @@ class Archive:
         packed = sum(entry.file_size for entry in entries if entry.compress_type != zipfile.ZIP_STORED)
         if packed > _SMALL + _MOST_GROWTH * len(self.data):
             raise CheckpointProblem(
-                f"{path} is no honest checkpoint: its {len(self.data):,} bytes claim to unpack to {packed:,}."
+                f"{path} is no honest checkpoint: its {len(self.data):,} bytes claim to unpack to {packed:,}.",
+                code="too-large",
             )
 
-    def damaged(self, why: str) -> CheckpointProblem:
+    def damaged(self, why: str, code: Code = "damaged") -> CheckpointProblem:
         """What is raised for this sentence about it."""
-        return CheckpointProblem(f"{self.path} is a damaged {self.what} file: {why}. Download or copy it again.")
+        return CheckpointProblem(
+            f"{self.path} is a damaged {self.what} file: {why}. Download or copy it again.", code=code
+        )
 
     def entry(self, name: str, deflated: bool = False, start: int | None = None) -> memoryview:
         """An entry's bytes: in place, or inflated if that is allowed. start: only so many, with no checksum."""
@@ -70,7 +79,8 @@ class Archive:
         stored = info.compress_type == zipfile.ZIP_STORED
         if info.flag_bits & 1 or not (stored or (deflated and info.compress_type == zipfile.ZIP_DEFLATED)):
             raise CheckpointProblem(
-                f"{self.path}: its entry {name} is compressed or encrypted, as no {self.what} file is. Save it again."
+                f"{self.path}: its entry {name} is compressed or encrypted, as no {self.what} file is. Save it again.",
+                code="unsupported",
             )
         # The header in front of the data repeats the name and has padding of its own length.
         at = info.header_offset
@@ -79,7 +89,7 @@ class Archive:
             raise self.damaged(f"its entry {name} is not where the directory says")
         begin = at + _HEADER + sum(struct.unpack("<HH", header[26:]))
         if begin + info.compress_size > len(self.data) or (stored and info.file_size != info.compress_size):
-            raise self.damaged(f"its entry {name} is cut off")
+            raise self.damaged(f"its entry {name} is cut off", "truncated")
         data = self.data[begin : begin + info.compress_size]
         if not stored:
             data = self._inflate(name, data, info.file_size if start is None else min(start, info.file_size), start)
@@ -87,7 +97,7 @@ class Archive:
             return data[:start]
         # A checksum of 0 means that torch was told to save none.
         if info.CRC and name not in self.sound and zlib.crc32(data) != info.CRC:
-            raise self.damaged(f"the checksum of its entry {name} is wrong")
+            raise self.damaged(f"the checksum of its entry {name} is wrong", "checksum")
         self.sound.add(name)
         return data
 

@@ -1,4 +1,4 @@
-"""Arguments and files beside the weights that no model can be of: each is one clear message, and costs nothing."""
+"""Arguments, and files beside the weights, that no conversion can follow: each is refused with its code, and costs nothing."""
 
 import io
 import json
@@ -11,10 +11,11 @@ import pytest
 from checkpoints import CONFIG, MODEL, SIZES, WEIGHTS, raw_pth, refused
 
 from polymae.backends.config import ConfigError, MAEConfig, ViTConfig
+from polymae.backends.initial import initial_weights
 from polymae.backends.presets import model_config
 from polymae.cli import main as polymae
 from polymae.cli.convert_weights import main as convert
-from polymae.convert.checkpoint import open_checkpoint
+from polymae.convert.checkpoint import content_hash, open_checkpoint
 from polymae.convert.dialects import DIALECTS
 from polymae.convert.huggingface import read_config
 from polymae.convert.probe import probe_tensors, write_probe
@@ -22,35 +23,72 @@ from polymae.convert.tensors import CheckpointProblem, cast, of_array
 from polymae.convert.transform import WeightSet, refuse_inexpressible
 
 DIGITS = "1" + "0" * 400
-BUG = "This should not happen"
 
 
 def test_arguments_that_are_none(tmp_path, capsys, official, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "deep.json").write_text("[" * 100_000)
     (tmp_path / "long.json").write_text(json.dumps({"norm_eps": int(DIGITS)}))
+    out = ["-o", "o.pth"]
     before = sorted(tmp_path.rglob("*"))
-    for arguments, message in (
-        (["--format", "bogus"], "Unknown format 'bogus'; there are npz"),
-        (["--format", ""], "Unknown format ''"),
-        (["-o", ""], "The path after -o is empty"),
-        (["-m", f"{SIZES},decoder_num_heads=4"], "say where to write with -o"),
-        (["--image-size", "²"], "it must be a number of pixels"),
-        (["--image-size", "9" * 5000], "each up to 65,536"),
-        (["--image-size", "4000000"], "each up to 65,536"),
-        (["--image-size", "65536"], "has 67,108,864 patches of 8 pixels; there can be up to 1,048,576"),
+    for arguments, named in (
+        (["--format", "bogus"], "'bogus'; there are npz, pth"),
+        (["--format", ""], "''"),
+        (["--format", "tar", *out], "'tar'; there are npz, pth"),
+        (["--format", "mindspore", *out], ".ckpt"),
+        (["--from", "klingon", *out], "'klingon'; there are official, timm, polymae"),
+        (["--to", "klingon", *out], "'klingon'; there are official, timm, polymae"),
+        (["--from", "huggingface", *out], "not in the huggingface dialect"),
+        (["--from", "megengine", *out], "not in the megengine dialect"),
+        (["-o", ""], "-o"),
+        (["-m", f"{SIZES},decoder_num_heads=4"], "with -o"),
+        (["--image-size", "²"], "'²'"),
+        (["--image-size", "big", *out], "320x448"),
+        (["--image-size", "33", *out], "patch_size=8"),
+        (["--image-size", "9" * 5000], "65,536"),
+        (["--image-size", "4000000"], "65,536"),
+        (["--image-size", "65536"], "67,108,864 patches of 8 pixels; there can be up to 1,048,576"),
+        (["--num-classes", "0", *out], "at least 1"),
         (["-m", "embed_dim=" + "1" * 5000], "embed_dim is '1111"),
         (["-m", f"norm_eps={DIGITS}"], "norm_eps is 1000000000000000"),
         (["-m", "img_size=" + "[" * 100_000], "img_size is '[[[["),
-        (["-m", "deep.json"], "deep.json is not a JSON model file"),
-        (["-m", "long.json"], "which is too large"),
-        (["-m", f"{SIZES.replace('depth=3', 'depth=2000000000')},decoder_num_heads=4"], "depth is 2000000000; it must"),
+        (["-m", "deep.json"], "deep.json"),
+        (["-m", "long.json"], "norm_eps is 1000000000000000"),
+        (["-m", f"{SIZES.replace('depth=3', 'depth=2000000000')},decoder_num_heads=4"], "depth is 2000000000"),
+        (["-c", "-", "-o", "o.pth"], "Standard input and output"),
+        (["-o", "-"], "Standard input and output"),
     ):
-        said = refused(capsys, "torch", "-c", official, *arguments)
-        assert message in said, arguments
-        assert BUG not in said
-        assert len(said) < 1000
+        refusal = refused(capsys, "torch", *(() if "-c" in arguments else ("-c", official)), *arguments)
+        assert refusal.code == "bad-argument", refusal
+        assert named in refusal
+        assert len(refusal) < 1000
+    timm = refused(capsys, "torch", "-c", official, *out, "--to", "timm")
+    assert (timm.code, "--encoder-only" in timm) == ("not-expressible", True)
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_several_at_once_go_into_a_folder(tmp_path, capsys, official, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    second = raw_pth(tmp_path / "in" / "second.pth", initial_weights(CONFIG, seed=8))
+    both = [str(official), str(second)]
+    assert convert(["megengine", "-c", *both, "-o", "all"]) == 0
+    assert sorted(p.name for p in (tmp_path / "all").glob("*.pkl")) == ["official.pkl", "second.pkl"]
+    assert open_checkpoint(tmp_path / "all" / "second.pkl").hash == open_checkpoint(second).hash
+    assert refused(capsys, "megengine", "-c", *both, "-o", official).code == "bad-argument"
+    (tmp_path / "other").mkdir()
+    twin = raw_pth(tmp_path / "other" / "official.pth", WEIGHTS)
+    third = raw_pth(tmp_path / "in" / "official_float16.pth", WEIGHTS)
+    for sources, code, named in (
+        ((official, twin), "bad-argument", f"over what {official} becomes"),
+        ((official, official), "bad-argument", f"over what {official} becomes"),
+        ((official, tmp_path / "none.pth"), "no-such-file", "none.pth"),
+        ((official, tmp_path), "not-a-checkpoint", str(tmp_path)),
+    ):
+        refusal = refused(capsys, "megengine", "-c", second, *sources, "-o", "again")
+        assert (refusal.code, named in refusal) == (code, True), refusal
+        assert not (tmp_path / "again").exists()
+    refusal = refused(capsys, "torch", "-c", twin, third, "-o", third.parent, "--dtype", "float16")
+    assert (refusal.code, f"over {third}" in refusal) == ("bad-argument", True)
 
 
 @pytest.mark.parametrize(
@@ -64,35 +102,49 @@ def test_sizes_that_no_model_has(settings):
     assert model_config("mae_vit_huge_patch14", depth=1000, img_size=(14336, 14336)).num_patches == 1 << 20
 
 
-def test_a_provenance_of_odd_kinds_is_damaged(tmp_path, capsys, official):
-    out, side = tmp_path / "o.pth", tmp_path / "o.pth.polymae.json"
+def test_a_provenance_that_is_damaged_or_of_other_weights(tmp_path, capsys, official):
+    out, side, again = tmp_path / "o.pth", tmp_path / "o.pth.polymae.json", tmp_path / "again.pth"
     assert convert(["torch", "-c", str(official), "-o", str(out)]) == 0
-    good = json.loads(side.read_text())
-    long = side.read_text().replace('"norm_eps": 1e-06', f'"norm_eps": {DIGITS}')
-    assert long != side.read_text()
-    for text in (*(json.dumps(good | {"config": odd}) for odd in ([1], [], "", 0)), long):
+    good = side.read_text()
+    facts = json.loads(good)
+    assert facts["hash"] == content_hash(WEIGHTS)
+    raw_pth(out.with_name("new.pth"), WEIGHTS | {"norm.bias": np.ones(48, np.float32)}).replace(out)
+    refusal = refused(capsys, "torch", "-c", out, "-o", again)
+    assert refusal.code == "bad-note"
+    assert "Remove o.pth.polymae.json" in refusal
+    long = good.replace('"norm_eps": 1e-06', f'"norm_eps": {DIGITS}')
+    assert long != good
+    for text in (
+        *("", "{", "[]", "[" * 9999, long),
+        *(good.replace('"hash"', '"hush"'), good.replace('"depth": 3', '"depth": -3')),
+        *(json.dumps(facts | {"config": odd}) for odd in ([1], [], "", 0)),
+    ):
         side.write_text(text)
-        said = refused(capsys, "numpy", "-c", out, "-o", tmp_path / "x.npz")
-        assert f"The provenance in {side} is damaged" in said
+        refusal = refused(capsys, "torch", "-c", out, "-o", again)
+        assert (refusal.code, str(side) in refusal) == ("bad-note", True)
+    assert not again.exists()
+    side.unlink()
+    assert convert(["torch", "-c", str(out), "-o", str(again)]) == 0
 
 
 @pytest.mark.parametrize(
-    ("values", "message"),
+    ("values", "code", "named"),
     [
-        ({"intermediate_size": 10**400}, "not the config.json"),
-        ({"decoder_hidden_size": float("inf")}, "decoder_embed_dim is inf"),
-        ({"layer_norm_eps": 10**400}, "norm_eps=1000000"),
-        ({"patch_size": [8, 16]}, "patches must be square"),
-        ({"id2label": "cat"}, "id2label is 'cat'"),
-        ({"image_size": {"height": 32}}, "not the config.json"),
-        ({"decoder_intermediate_size": 100}, "one ratio (mlp_ratio) for both, so this one cannot be expressed"),
+        ({"intermediate_size": 10**400}, "bad-note", "config.json"),
+        ({"decoder_hidden_size": float("inf")}, "bad-note", "decoder_embed_dim is inf"),
+        ({"layer_norm_eps": 10**400}, "bad-note", "norm_eps=1000000"),
+        ({"patch_size": [8, 16]}, "bad-note", "square"),
+        ({"id2label": "cat"}, "bad-note", "id2label is 'cat'"),
+        ({"image_size": {"height": 32}}, "bad-note", "config.json"),
+        ({"decoder_intermediate_size": 100}, "not-expressible", "mlp_ratio"),
     ],
 )
-def test_odd_config_files_of_hugging_face(values, message, tmp_path, capsys):
+def test_odd_config_files_of_hugging_face(values, code, named):
     contents = "classifier" if "id2label" in values else "mae"
     with pytest.raises(CheckpointProblem) as caught:
         read_config(json.dumps(values), contents, "config.json")
-    assert message in str(caught.value)
+    assert caught.value.code == code
+    assert named in str(caught.value)
     assert len(str(caught.value)) < 600
 
 
@@ -103,7 +155,8 @@ def test_an_encoder_with_a_decoder_of_another_ratio_can_be_taken_out(tmp_path, c
     (folder / "config.json").write_text(json.dumps(said | {"patch_size": [8, 8], "image_size": [32, 32]}))
     assert open_checkpoint(folder).config == CONFIG
     (folder / "config.json").write_text(json.dumps(said | {"decoder_intermediate_size": 7}))
-    assert "its encoder can" in refused(capsys, "torch", "-c", folder, "-o", tmp_path / "o.pth")
+    refusal = refused(capsys, "torch", "-c", folder, "-o", tmp_path / "o.pth")
+    assert (refusal.code, "--encoder-only" in refusal) == ("not-expressible", True)
     (folder / "config.json").unlink()  # as the message says
     out = tmp_path / "o.pth"
     assert convert(["torch", "-c", str(folder), "-o", str(out), "--encoder-only", "-m", MODEL]) == 0
@@ -130,14 +183,15 @@ def test_a_stream_that_is_no_file_is_left_alone(official, monkeypatch):
 def test_what_does_not_fit_a_dtype(tmp_path, capsys, official):
     large = WEIGHTS | {"norm.bias": np.full(48, 7e4, np.float32)}
     path, out = raw_pth(tmp_path / "large.pth", large), tmp_path / "o.pth"
-    said = refused(capsys, "torch", "-c", path, "-o", out, "--dtype", "float16")
-    assert f"{path} holds values that do not fit float16, in 1 tensors; bfloat16 or float32 or float64 holds" in said
-    assert "too large: norm.bias has 48 of 48 values beyond float16, up to 70000" in said
-    assert "not the model's" not in said
+    refusal = refused(capsys, "torch", "-c", path, "-o", out, "--dtype", "float16")
+    assert refusal.code == "not-expressible"
+    assert "bfloat16 or float32 or float64 holds them all (--dtype)" in refusal
+    assert "too large: norm.bias has 48 of 48 values beyond float16, up to 70000" in refusal
     nan = raw_pth(tmp_path / "nan.pth", large | {"norm.weight": np.full(48, np.nan, np.float32)})
     for arguments in ((), ("--dtype", "float16")):
-        said = refused(capsys, "torch", "-c", nan, "-o", out, *arguments)
-        assert f"{nan} does not fit (1 problem).\n  not finite: norm.weight has 48 NaN" in said
+        refusal = refused(capsys, "torch", "-c", nan, "-o", out, *arguments)
+        assert refusal.code == "not-finite"
+        assert "not finite: norm.weight has 48 NaN" in refusal
     assert not out.exists()
 
 
@@ -186,21 +240,22 @@ def test_images_that_a_program_cannot_take():
     mae = {"img_size": 16, "patch_size": 4, "embed_dim": 24, "depth": 1, "num_heads": 3}
     mae |= {"decoder_embed_dim": 16, "decoder_depth": 1, "decoder_num_heads": 2}
     vit = {name: value for name, value in mae.items() if not name.startswith("decoder")}
-    four, wide = "cannot express in_chans=4, only 3", "cannot express images that are not square"
+    four, wide = "in_chans=4", "not square"
     for config, contents in (
         (MAEConfig(**mae), "mae"),
         (MAEConfig(**mae), "encoder"),
         (ViTConfig(**vit), "classifier"),
     ):
         for dialect in ("official", "libai", "mindcv", "mindformers-0.8", "mindformers-0.3"):
-            for odd, message in (({"in_chans": 4}, four), ({"img_size": (16, 20)}, wide)):
+            for odd, named in (({"in_chans": 4}, four), ({"img_size": (16, 20)}, wide)):
                 changed = type(config)(**{**(mae if contents != "classifier" else vit), **odd})
                 weights = WeightSet(changed, contents, probe_tensors(changed, contents))
                 if dialect == "official" and contents != "mae":  # there nothing but the loss needs them
                     refuse_inexpressible(DIALECTS[dialect], weights)
                     continue
-                with pytest.raises(CheckpointProblem, match=message):
+                with pytest.raises(CheckpointProblem, match=named) as caught:
                     refuse_inexpressible(DIALECTS[dialect], weights)
+                assert caught.value.code == "not-expressible"
 
 
 def test_float64_is_rounded_to_bfloat16_once():

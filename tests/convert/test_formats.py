@@ -48,8 +48,9 @@ def test_every_dtype_and_shape_comes_back_and_twice_the_same_bytes(form, tmp_pat
 @pytest.mark.parametrize("form", WRITTEN)
 def test_what_a_format_cannot_express_is_refused_by_name(form, tmp_path):
     for dtype in set(DTYPES) - set(HELD[form]):
-        with pytest.raises(Problem, match=rf"cannot hold {dtype} \({dtype}\.matrix\).*--dtype float32"):
+        with pytest.raises(Problem, match=rf"{dtype}\.matrix.*--dtype float32") as caught:
             save(form, tmp_path, every_kind((dtype,)))
+        assert caught.value.code == "not-expressible"
     assert not list(tmp_path.iterdir())
 
 
@@ -133,8 +134,10 @@ def test_cut_off_files_are_a_problem(form, share, tmp_path):
         if not whole:
             continue  # an empty tensor's file
         file.write_bytes(whole[: min(int(len(whole) * share), len(whole.rstrip()) - 1)])
-        with pytest.raises(Problem, match=r"damaged|cut off|empty|known formats|ends too early|incomplete"):
+        with pytest.raises(Problem) as caught:
             bits(read(path).tensors)
+        # Where it is cut decides whether the rest is still of its format, and contradicts itself before it ends.
+        assert caught.value.code in ("truncated", "damaged", "incomplete", "not-a-checkpoint"), caught.value
         file.write_bytes(whole)
 
 

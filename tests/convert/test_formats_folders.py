@@ -1,8 +1,6 @@
-"""Folders: OneFlow's and LiBai's, Hugging Face's shards; nothing outside them is read."""
+"""Folders: OneFlow's and LiBai's, Hugging Face's shards. That nothing outside them is read: test_hostile.py."""
 
 import json
-import os
-import struct
 
 import numpy as np
 import pytest
@@ -30,8 +28,9 @@ def test_oneflow_notes_libai_folders_and_leftovers(tmp_path):
     assert (inside.wrapper, inside.extras, bits(inside.tensors)) == (None, (), bits(STATE.tensors))
     (libai / "lr_scheduler" / "pickled_data").touch()
     assert not oneflow.replaceable(libai)
-    with pytest.raises(Problem, match="Did you mean .*model_final"):
+    with pytest.raises(Problem, match=r"Did you mean .*model_final\?") as caught:
         read(tmp_path)
+    assert caught.value.code == "not-a-checkpoint"
     script = (
         f"import oneflow; print({{n: t.numpy().tolist() for n, t in oneflow.load({str(libai / 'model')!r}).items()}})"
     )
@@ -50,32 +49,7 @@ def test_oneflow_older_layout(tmp_path):
     assert (bits(found.tensors), found.extras) == (dict(sorted(bits(STATE.tensors).items())), ("System-Train",))
 
 
-def test_oneflow_paths_stay_inside_the_folder(tmp_path):
-    path = write("oneflow", tmp_path / "w", STATE)
-    write("oneflow", tmp_path / "secret", STATE)
-    pickled = (path / "pickled_data").read_bytes()
-    for crafted in ("../secret/tensor_0", "/etc", "..", "a/b", "a\0b"):
-        changed = pickled.replace(b"X\x08\0\0\0tensor_0", b"X" + struct.pack("<I", len(crafted)) + crafted.encode(), 1)
-        assert changed != pickled
-        (path / "pickled_data").write_bytes(changed)
-        with pytest.raises(Problem, match="no folder of its own"):
-            read(path)
-    (path / "pickled_data").write_bytes(pickled)
-    for part in ("tensor_0/out", "tensor_0", "pickled_data"):
-        (path / part).rename(tmp_path / "moved")
-        (path / part).symlink_to(tmp_path / "moved")
-        with pytest.raises(Problem, match="is not there, or lies elsewhere"):
-            read(path)
-        (path / part).unlink()
-        (tmp_path / "moved").rename(path / part)
-    assert bits(read(path).tensors) == bits(STATE.tensors)
-    (path / "tensor_0" / "out").unlink()
-    os.mkfifo(path / "tensor_0" / "out")  # opening it would wait for ever
-    with pytest.raises(Problem, match="is not there, or lies elsewhere"):
-        read(path)
-
-
-def test_shards_stay_inside_the_folder_and_agree_with_their_index(tmp_path):
+def test_shards_and_their_index(tmp_path):
     path = tmp_path / "f"
     shards.write(
         path, state_of(ARRAYS, metadata={"config.json": '{"a": 1}', "hash": "x"}), lambda done: None, shard_size=1
@@ -86,27 +60,8 @@ def test_shards_stay_inside_the_folder_and_agree_with_their_index(tmp_path):
     good = json.loads(index.read_text())
     assert good["metadata"] == {"total_size": 52}
     first, second = good["weight_map"].values()
-    (tmp_path / "out.safetensors").write_bytes((path / first).read_bytes())
-    (path / "link.safetensors").symlink_to(tmp_path / "out.safetensors")
-    for changed, problem in {
-        "../out.safetensors": "no file inside it", str(tmp_path / "out.safetensors"): "no file inside it",
-        "link.safetensors": "no file inside it", "a\0b": "no file inside it", "none": "no file inside it",
-        second: "for which the index names|is not in", f"./{first}": None,
-    }.items():  # fmt: skip
-        index.write_text(json.dumps(good | {"weight_map": {"norm.weight": changed, "norm.bias": second}}))
-        if problem:
-            with pytest.raises(Problem, match=problem):
-                read(path)
-        else:
-            assert bits(read(index).tensors) == bits(STATE.tensors)
-    for broken in ("[", "[]", "{}", '{"weight_map": {"a": 1}}', "[" * 100_000):
-        index.write_text(broken)
-        with pytest.raises(Problem, match="no JSON object|maps no tensors"):
-            read(path)
-    index.write_text(json.dumps(good))
-    (path / "model.safetensors").write_bytes((path / first).read_bytes())
-    with pytest.raises(Problem, match="holds both"):
-        read(path)
+    index.write_text(json.dumps(good | {"weight_map": {"norm.weight": f"./{first}", "norm.bias": second}}))
+    assert bits(read(index).tensors) == bits(STATE.tensors)
 
 
 def test_a_snapshot_in_hugging_faces_cache_is_links(tmp_path):

@@ -49,8 +49,9 @@ def test_a_negated_view_is_refused(tmp_path):
         "torch",
         f"import torch; t = torch.ones(2); torch.save({{'a': torch._neg_view(t)}}, {str(tmp_path / 'n.pth')!r})",
     )
-    with pytest.raises(Problem, match="a: it is marked as negated"):
+    with pytest.raises(Problem, match=r"tensor a: .*resolve_neg\(\)") as caught:
         read(tmp_path / "n.pth")
+    assert caught.value.code == "unsupported"
 
 
 def test_megengine_tensors_parameters_and_wrappers(tmp_path):
@@ -89,15 +90,15 @@ def test_mindspore_scalars_slices_by_element_texts_and_checksums(tmp_path):
         "none": [],
         "cut": list(range(7)),
     }
-    path.write_bytes(data + b"crc_num" + (1).to_bytes(10, "big"))
-    with pytest.raises(Problem, match="checksum is wrong"):
-        read(path)
-    path.write_bytes(data + message(b"new", b"Float32", (), b"\0\0\x80\x3f"))
-    with pytest.raises(Problem, match="new is there twice"):
-        read(path)
-    path.write_bytes(data + message(b"four", b"Int4", (2,), b"\0"))
-    with pytest.raises(Problem, match="four has dtype 'Int4'"):
-        read(path)
+    for more, code in (
+        (b"crc_num" + (1).to_bytes(10, "big"), "checksum"),
+        (message(b"new", b"Float32", (), b"\0\0\x80\x3f"), "damaged"),
+        (message(b"four", b"Int4", (2,), b"\0"), "unsupported"),
+    ):
+        path.write_bytes(data + more)
+        with pytest.raises(Problem) as caught:
+            read(path)
+        assert caught.value.code == code
 
 
 def test_mindspore_appended_numbers_and_encryption(tmp_path):
@@ -115,8 +116,9 @@ for mode in ("AES-GCM", "AES-CBC", "SM4-CBC"):
     assert {n: t.shape for n, t in found.tensors.items()} == {"a": (2, 3), "epoch_num": (), "lr": ()}
     assert (found.extras, int(found.tensors["epoch_num"].load())) == (("who",), 3)
     for mode in ("AES-GCM", "AES-CBC", "SM4-CBC"):
-        with pytest.raises(Problem, match="is encrypted.*dec_key"):
+        with pytest.raises(Problem, match="dec_key") as caught:
             read(tmp_path / f"{mode}.ckpt")
+        assert caught.value.code == "unsupported"
 
 
 def test_every_format_says_what_it_is():

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -140,6 +143,28 @@ def test_closing_early_leaves_no_thread(batches: Batches) -> None:
     assert threading.active_count() == before
     with pytest.raises(Problem, match="closed"):
         next(loader)
+
+
+def test_ctrl_c_ends_a_process_that_waits_for_a_batch(tmp_path: Path) -> None:
+    folder_of_classes(tmp_path)
+    code = (
+        "import sys, time\n"
+        "from polymae.data import augment, batches, datasets\n"
+        "dataset = datasets.open_dataset(sys.argv[1])\n"
+        "read = dataset.read\n"
+        "dataset.read = lambda index: time.sleep(0.2) or read(index)\n"
+        "made = batches.Batches(dataset, augment.Augmentation(16), 15, 0)\n"
+        "with made.loader(0, 10**6, 2, depth=8) as loader:\n"
+        "    print('begun', flush=True)\n"
+        "    for _ in loader: pass\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, tmp_path], stdout=-1, stderr=-1, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "begun\n"
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=120)  # eight batches would be made until then, and ever more
+    assert process.returncode == -signal.SIGINT
+    assert said.strip().endswith("KeyboardInterrupt")
 
 
 def test_an_image_of_another_size_is_named(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from importlib import import_module
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from repository import ROOT, repository_files
 from polymae.backends import FRAMEWORKS
 from polymae.cli import COMMANDS, convert_weights, main
 from polymae.compare import parity
+from polymae.files.errors import Code
 from polymae.hub import list_models
 from polymae.hub.entries import entries
 
@@ -37,6 +39,9 @@ PROMISED = {
     "polymae weights download": "--framework",
     "polymae weights verify": "--json",
     "polymae weights clear": "--all --converted",
+    "polymae data list": "--json",
+    "polymae data get": "--out --from",
+    "polymae data show": "--data-format --split --check --json",
     "polymae env add": "",
     "polymae env use": "",
     "polymae env list": "--json",
@@ -65,6 +70,9 @@ PYTHON = {
     "polymae.convert": "Checkpoint CheckpointProblem Loaded Prepared Wish content_hash convert open_checkpoint prepare "
     "write_checkpoint",
     "polymae.backends.denormals": "keep_denormals",
+    "polymae.data.augment": "Augmentation",
+    "polymae.data.batches": "Batches",
+    "polymae.data.datasets": "open_dataset",
     "mindspore_hub_conf": "create_model create_network list_models",
 }
 OF_A_RESULT = "as_json exit_status findings first_wrong ok reason verdict __getitem__ __str__"
@@ -152,6 +160,17 @@ def test_every_variable_is_read() -> None:
     ours = [path for path in repository_files("*.py") if path.parts[0] != "docs"]
     code = "\n".join((ROOT / path).read_text() for path in ours if path.name != "test_promised.py")
     assert [name for name in VARIABLES.split() if f'"{name}"' not in code] == []
+
+
+def test_every_code_of_a_problem_is_on_the_page_and_raised() -> None:
+    page = TEXT["docs/conversion.md"].partition("## Problems, for programs")[2].partition("\n## ")[0]
+    listed = [
+        code for row in re.findall(r"^\| (`.*?) \|", page, re.MULTILINE) for code in re.findall(r"`([\w-]+)`", row)
+    ]
+    assert sorted(listed) == sorted(get_args(Code))
+    shipped = [path for path in repository_files("*.py") if path.parts[0] != "tests" and path.name != "errors.py"]
+    code = "\n".join((ROOT / path).read_text() for path in shipped)
+    assert [name for name in listed if name != "other" and f'"{name}"' not in code] == []
 
 
 def test_make_has_its_targets() -> None:
