@@ -21,6 +21,8 @@ PAIR = 2 * FACTOR * (A_PRIORI + U)  # of two right runs: each may be as far from
 MEASURED = 100  # steps after which that was measured
 LEAP, WITHIN = 30.0, 10  # later: what is so many times further than so many steps before is no roundoff that grew
 LEAPS = 1000.0  # times the limit: where a loss leaps rather than drifts
+# Frameworks add the squares of all gradients in orders of their own, which the twins do not show.
+NORM = 10.0
 SAME_RATE = 1e-12  # relative: the cosine of two machines may differ by less
 
 _DATA = {"fingerprint": "the list of images", "first_batch": "the first batch", "images": "the number of images"}
@@ -58,15 +60,16 @@ def against_reference(run: Run, reference: Reference) -> Judged:
         Tap("loss", "training"), run.loss[begun], reference.oracle[at], [twin[at] for twin in reference.twins]
     )
     over = np.flatnonzero(np.array(judged.distances)[: within.size] > np.array(judged.limits))
-    judged.parts = int(at[over[0]]) + 1 if over.size else None
+    norm_limit = NORM * curve_limit(reference.oracle_norm, reference.twin_norms)
+    norms = at[at < norm_limit.size]
+    apart = distance(run.grad_norm[begun][: norms.size], reference.oracle_norm[norms])
     judged.verdict = "roundoff" if off.error else "exact"
-    if judged.parts is not None or off.verdict == "fault":
-        judged.verdict, judged.reason = "parts", _parting(judged, run, off.reason)
+    if _part(judged, run, at + 1, over, np.flatnonzero(apart > norm_limit[norms]), off.reason):
         return judged
     far = [epoch for epoch in judged.epochs if epoch.over]
     judged.reason = f"the same run within roundoff for its first {int(within[-1]) + 1} steps ({off.reason})"
     if judged.first_rate is not None:
-        judged.verdict, judged.reason = "parts", _wrong_rate(judged, run)
+        judged.verdict, judged.reason = "parts", _wrong_rate(judged)
     elif far:
         judged.verdict = "parts"
         judged.reason += (
@@ -108,12 +111,17 @@ def against_run(run: Run, first: Run) -> Judged:
         if epoch in first.epoch_means and _whole(run, first, epoch)
     ]
     over = np.flatnonzero(off[: limit.size] > limit)
+    norms = np.flatnonzero(distance(run.grad_norm[mine], first.grad_norm[theirs])[: limit.size] > NORM * limit)
     named = f" {_listed(judged)}." if judged.differences or judged.other_data else ""
+    said = ""
     if over.size:
         at = int(over[0])
-        judged.verdict, judged.parts = "parts", int(common[at])
         said = f"{off[at] / U:.3g} u from {first.label}, where roundoff explains {limit[at] / U:.3g}"
-        judged.reason = _parting(judged, run, said) + named
+    if _part(judged, run, common, over, norms, said):
+        judged.reason += named
+        return judged
+    if judged.first_rate is not None and not judged.differences:
+        judged.verdict, judged.reason = "parts", _wrong_rate(judged)
         return judged
     if judged.first_bits is None:
         judged.verdict = "exact"
@@ -124,8 +132,6 @@ def against_run(run: Run, first: Run) -> Judged:
         f"the same as {first.label} within roundoff: bits differ from step {judged.first_bits} on, and up to step "
         f"{int(common[limit.size - 1])} losses by at most {off[: limit.size].max() / U:.3g} u.{named}"
     )
-    if judged.first_rate is not None and not judged.differences:
-        judged.verdict, judged.reason = "parts", _wrong_rate(judged, run)
     return judged
 
 
@@ -168,28 +174,50 @@ def _rates(judged: Judged, steps: NDArray[np.int64], mine: NDArray[np.float64], 
         judged.first_rate, judged.rates = int(steps[at]), (float(theirs[at]), float(mine[at]))
 
 
-def _wrong_rate(judged: Judged, run: Run) -> str:
+def _wrong_rate(judged: Judged) -> str:
     theirs, mine = judged.rates
     return f"the learning rate of step {judged.first_rate} is {mine:.9g}, and should be {theirs:.9g}"
 
 
-def _parting(judged: Judged, run: Run, measured: str) -> str:
-    """From where, by how much, and where to look."""
-    step = judged.parts
-    if step is None:
-        return f"parts: {measured}"
+def _part(
+    judged: Judged,
+    run: Run,
+    steps: NDArray[np.int64],
+    losses: NDArray[np.int64],
+    norms: NDArray[np.int64],
+    measured: str,
+) -> bool:
+    """Note the first step that roundoff does not explain, if any, and where to look.
+
+    steps: those compared. losses, norms: the places among them where losses and norms of gradients are over their limits.
+    measured: what is said of the losses' distance.
+    """
+    if not losses.size and not norms.size:
+        return False
+    judged.verdict = "parts"
+    by_norm = not losses.size or (norms.size and norms[0] < losses[0])
+    at = int(norms[0] if by_norm else losses[0])
+    step = judged.parts = int(steps[at])
     said = f"parts at step {step}: {measured}. "
     if judged.first_rate is not None and judged.first_rate <= step:
-        return said + f"{_wrong_rate(judged, run)[0].upper()}{_wrong_rate(judged, run)[1:]}."
-    at = judged.steps.index(step)
-    if not run.lr[run.steps < step].any():
-        return (
-            said
-            + f"No update came before it: look at the first weights, batch and masks of step {step}, and the forward pass."
+        wrong = _wrong_rate(judged)
+        judged.reason = f"{said}{wrong[0].upper()}{wrong[1:]}."
+    elif by_norm:
+        judged.reason = (
+            f"parts at step {step} in the norm of its gradients, while its losses are right so far: look at the gradients "
+            "and their scale (accumulation, sums over processes, loss scale)."
         )
-    if judged.distances[at] > LEAPS * judged.limits[at]:
-        return said + f"It leaps: look at the batch and masks of step {step}, and at the update before it."
-    return said + "It drifts: look at the update (decay and its groups, moments, learning rate) rather than at a batch."
+    elif not run.lr[run.steps < step].any():
+        judged.reason = (
+            f"{said}No update came before: look at the first weights, batch and masks of step {step}, and forward pass."
+        )
+    elif judged.distances[at] > LEAPS * judged.limits[at]:
+        judged.reason = f"{said}It leaps: look at the batch and masks of step {step}, and at the update before it."
+    else:
+        judged.reason = (
+            f"{said}It drifts: look at the update (decay and its groups, moments, rate) rather than at a batch."
+        )
+    return True
 
 
 def _whole(run: Run, other: Run, epoch: int) -> bool:

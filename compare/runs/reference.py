@@ -32,9 +32,9 @@ Curve = NDArray[np.float64]
 class Reference:
     """The curves of one recipe on one data set.
 
-    oracle, oracle_norm: losses and gradient norms of float64 NumPy [n]. twins: losses [n] of float32 twins, which sum in
-    another order each. whole: losses [m] of a run in float32; lr: learning rates [m] of its steps. epochs: its mean loss in
-    each epoch [e]; seeds: the same of runs with other seeds, [s, e]. made: by what it was made.
+    oracle, oracle_norm: losses and gradient norms of float64 NumPy [n]. twins, twin_norms: those of float32 twins, which
+    sum in another order each. whole: losses [m] of a run in float32. lr: learning rates [m] of its steps. epochs: its mean
+    loss in each epoch [e]. seeds: the same of runs with other seeds, [s, e]. made: by what it was made.
     """
 
     name: str
@@ -43,6 +43,7 @@ class Reference:
     oracle: Curve
     oracle_norm: Curve
     twins: Sequence[Curve]
+    twin_norms: Sequence[Curve]
     lr: Curve
     whole: Curve
     epochs: Curve
@@ -68,13 +69,13 @@ def read_reference(name: str | Path) -> Reference:
         if tree["format"] != FORMAT:
             raise Problem(f"{path} is a reference of format {tree['format']}, and this version reads {FORMAT}.")
         curves = {key: np.array(tree[key], np.float64) for key in ("oracle", "oracle_norm", "lr", "whole", "epochs")}
-        twins = [np.array(twin, np.float64) for twin in tree["twins"]]
+        twins, norms = ([np.array(curve, np.float64) for curve in tree[key]] for key in ("twins", "twin_norms"))
         seeds = np.array(tree["seeds"], np.float64).reshape(-1, curves["epochs"].size)
         recipe = recipe_of(tree["recipe"], str(path))
-        if not twins or any(curve.shape != curves["oracle"].shape for curve in (curves["oracle_norm"], *twins)):
+        if not twins or any(curve.shape != curves["oracle"].shape for curve in (curves["oracle_norm"], *twins, *norms)):
             raise ValueError("its twins are not as long as its oracle")
         return Reference(
-            str(tree["name"]), recipe, {key: tree["data"][key] for key in _DATA}, twins=twins, seeds=seeds,
+            str(tree["name"]), recipe, {key: tree["data"][key] for key in _DATA}, twins=twins, twin_norms=norms, seeds=seeds,
             made=dict(tree["made"]), **curves,
         )  # fmt: skip
     except (FileNotFoundError, IsADirectoryError):
@@ -109,8 +110,8 @@ def reference_of(
             )
     return Reference(
         name, whole.recipe, {key: oracle.data[key] for key in _DATA}, oracle.loss[:steps], oracle.grad_norm[:steps],
-        [twin.loss[:steps] for twin in twins], whole.lr, whole.loss, _means(whole, count),
-        np.array([_means(run, count) for run in seeds]).reshape(-1, count), made,
+        [twin.loss[:steps] for twin in twins], [twin.grad_norm[:steps] for twin in twins], whole.lr, whole.loss,
+        _means(whole, count), np.array([_means(run, count) for run in seeds]).reshape(-1, count), made,
     )  # fmt: skip
 
 
@@ -125,10 +126,11 @@ def write_reference(path: Path, reference: Reference) -> None:
         group, _, last = dotted.rpartition(".")
         (recipe.setdefault(group, {}) if group else recipe)[last] = value
     tree = {
-        "format": FORMAT, "name": reference.name, "made": dict(reference.made), "recipe": recipe,
-        "data": dict(reference.data), "oracle": reference.oracle.tolist(), "oracle_norm": reference.oracle_norm.tolist(),
-        "twins": [twin.tolist() for twin in reference.twins], "lr": reference.lr.tolist(),
-        "whole": reference.whole.tolist(), "epochs": reference.epochs.tolist(), "seeds": reference.seeds.tolist(),
+        "format": FORMAT, "name": reference.name, "made": dict(reference.made), "recipe": recipe, "data": dict(reference.data),
+        "oracle": reference.oracle.tolist(), "oracle_norm": reference.oracle_norm.tolist(),
+        "twins": [curve.tolist() for curve in reference.twins], "twin_norms": [curve.tolist() for curve in reference.twin_norms],
+        "lr": reference.lr.tolist(), "whole": reference.whole.tolist(), "epochs": reference.epochs.tolist(),
+        "seeds": reference.seeds.tolist(),
     }  # fmt: skip
     lines = [f" {json.dumps(key)}: {json.dumps(value)}" for key, value in tree.items()]
     with replacing(path) as new:

@@ -53,7 +53,7 @@ class Judged:
     last_step: int = 0
     compared: int = 0
     judged: int = 0
-    parts: int | None = None  # the first step that roundoff does not explain
+    parts: int | None = None  # the first step that roundoff does not explain, by its loss or its gradients
     first_bits: int | None = None  # the first step whose loss differs at all; of two runs
     first_rate: int | None = None  # the first step whose learning rate differs
     rates: tuple[float, float] = (0.0, 0.0)  # the other's and the run's, at that step

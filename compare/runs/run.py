@@ -74,6 +74,8 @@ def _columns(path: Path) -> dict[str, NDArray[np.float64]]:
             if isinstance(value, bool) or not isinstance(value, (int, float)):
                 raise Problem(f"Line {number} of {path} has {value!r} as {name}, and not a number; give another run.")
     arrays = {name: np.array([line[name] for line in lines], np.float64) for name in COLUMNS}
+    if arrays["step"].size and arrays["step"][0] < 1:
+        raise Problem(f"Line 1 of {path} is of step {lines[0]['step']}; steps are counted from 1. Give another run.")
     wrong = np.flatnonzero(np.diff(arrays["step"]) <= 0)
     if wrong.size:
         at = int(wrong[0])
