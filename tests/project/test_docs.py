@@ -65,7 +65,9 @@ def things(tmp_path_factory: pytest.TempPathFactory) -> Path:
     np.savez(folder / "in.npz", **random_inputs(CONFIG))
     (folder / "mnist-10k").mkdir()
     for part in ("train", "val"):
-        np.savez(folder / "mnist-10k" / f"{part}.npz", imgs=np.zeros((130, 28, 28), np.uint8), labels=np.arange(130) % 10)
+        np.savez(
+            folder / "mnist-10k" / f"{part}.npz", imgs=np.zeros((130, 28, 28), np.uint8), labels=np.arange(130) % 10
+        )
     return folder
 
 

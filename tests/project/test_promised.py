@@ -30,8 +30,8 @@ PROMISED = {
     "polymae record": "--framework -m --weights --inputs --level --taps --dtype --twin --out --device",
     "polymae compare": "-m --weights --frameworks --images --inputs --level --traces --out --junit --markdown --json --against "
     "--atol --rtol --keep --python --device --norm-pix-loss --time-limit",
-    "polymae pretrain": "--framework --data --out --recipe --set --weights --resume --accept-changes --data-format --device --threads "
-    "--json",
+    "polymae pretrain": "--framework --data --out --recipe --set --weights --resume --accept-changes --data-format --device "
+    "--threads --json",
     "polymae recipes": "--set",
     "polymae runs compare": "--reference --out --json",
     "polymae preflight": "--framework --data --recipe --set --only --device --out --json",
@@ -67,10 +67,14 @@ OF_OTHERS = {
     "--remember",
 }
 # Of the upstream scripts, in the table of what one types here.
-OF_OTHERS |= set(
-    "--model --norm_pix_loss --batch_size --accum_iter --epochs --warmup_epochs --blr --data_path --output_dir --mask_ratio --lr "
-    "--weight_decay --min_lr --num_workers --config --run_mode --train_dataset_dir --train_file --max_epochs".split()
-)
+OF_OTHERS |= {
+    f"--{name}"
+    for name in (
+        "model", "norm_pix_loss", "batch_size", "accum_iter", "epochs", "warmup_epochs", "blr", "data_path", "output_dir",
+        "mask_ratio", "lr", "weight_decay", "min_lr", "num_workers", "config", "run_mode", "train_dataset_dir", "train_file",
+        "max_epochs",
+    )
+}  # fmt: skip
 PYTHON = {
     "polymae": "Problem __version__ compare convert hub load",
     "polymae.hub": "list_models load",
