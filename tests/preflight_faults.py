@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
+from mutants import FAULTS as PLANTED
 from mutants.planting import Edit, Fault, in_all, in_each
 
 from polymae.backends import FRAMEWORKS
@@ -183,6 +185,8 @@ LISTED = (
         about="The loss of parts is divided by their number twice.",
         edits=in_all("training.steps", ("batch.items()}, share,", "batch.items()}, share / 2,")),
     ),
+    replace(PLANTED["noise of the first batch in all"], located_at="curve"),
+    replace(PLANTED["adam eps of MindSpore"], located_at="optimizer"),
     _fault(
         "noise of other images",
         located_at="loop",

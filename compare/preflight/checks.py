@@ -250,8 +250,14 @@ def check_memory(seen: Mapping[str, Any], limit: int, recipe: Recipe) -> Check:
     needed = last["memory"] if measured else predicted_memory(rows, whole)
     known = "measured" if measured else f"continued from {int(last['images'])}" if len(rows) > 1 else "not known"
     parts = f", in {recipe.batch.accumulate} parts" if recipe.batch.accumulate > 1 else ""
-    reason = f"{needed / 1e9:.2f} GB for {whole} images at a time{parts} ({known}), of {limit / 1e9:.1f} GB"
+    reason = (
+        f"{needed / 1e9:.2f} GB of main memory for {whole} images at a time{parts} ({known}), of {limit / 1e9:.1f} GB"
+    )
     figures = {"bytes": needed, "limit": limit, "measured": measured, "steps": rows}
+    if problem := seen["problem"]:
+        accumulate = -(-recipe.batch.batch_size // int(last["images"]))
+        said = f"a step ends in an error with {problem}; --set accumulate={accumulate} takes {int(last['images'])} at a time"
+        return Check("memory", "failed", said, figures)
     if needed <= 0.9 * limit:
         return Check("memory", "passed", reason, figures)
     slope = (last["memory"] - seen["before"]) / last["images"]

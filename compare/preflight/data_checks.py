@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -32,6 +32,7 @@ class Expected:
     recipe: Recipe
     dataset: Dataset
     places: int
+    _orders: dict[int, NDArray[np.int64]] = field(default_factory=dict)
 
     @property
     def per_epoch(self) -> int:
@@ -46,7 +47,13 @@ class Expected:
     def index(self, step: int, row: int) -> int:
         """Which image it is."""
         epoch, place = self.place(step, row)
-        return int(law.order(self.recipe.seed, epoch, len(self.dataset))[place])
+        return int(self.order(epoch)[place])
+
+    def order(self, epoch: int) -> NDArray[np.int64]:
+        """Which image has which place of an epoch: int64 [images]; drawn once."""
+        if epoch not in self._orders:
+            self._orders[epoch] = law.order(self.recipe.seed, epoch, len(self.dataset))
+        return self._orders[epoch]
 
     @cached_property
     def pixels(self) -> NDArray[np.uint8]:
@@ -104,7 +111,7 @@ def check_batches(given: Arrays, expected: Expected) -> Check:
         if order.size != expected.per_epoch * size or times.max() > 1:
             repeated = f"image {int(times.argmax())} comes {times.max()} times among {order.size}"
             return _failed("batches", f"epoch {epoch} is no order of the {count} images: {repeated}")
-        if not np.array_equal(order, law.order(expected.recipe.seed, epoch, count)[: order.size]):
+        if not np.array_equal(order, expected.order(epoch)[: order.size]):
             return _failed("batches", f"the order of epoch {epoch} is not that of the seed {expected.recipe.seed}")
     imgs = first_batches(given, "imgs")
     right = _is_right_image(imgs, expected.pixels)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ...backends.initial import initial_weights
+from ...backends.installing import in_words
 from ...backends.naming import Arrays
 from ...backends.runtime import Runtime, load_backend
 from ...data.batches import Batches
@@ -182,12 +183,18 @@ def measure(job: Job, recipe: Recipe) -> None:
     )
     whole = -(-recipe.batch.batch_size // recipe.batch.accumulate)
     rows: list[dict[str, float]] = []
-    began, images = perf_counter(), min(2, whole)
+    began, images, problem = perf_counter(), min(2, whole), ""
     while True:
         batch = random_inputs(config, images, recipe.seed)
-        take(training, batch, 0.0)  # compiles, where the framework does
-        first = perf_counter()
-        take(training, batch, 0.0)
+        try:
+            take(training, batch, 0.0)  # compiles, where the framework does
+            first = perf_counter()
+            take(training, batch, 0.0)
+        except Exception as caught:  # each framework has a kind of its own for a device that is full
+            if not rows:
+                raise
+            problem = f"{images} images: {in_words(caught)}"
+            break
         rows.append({"images": images, "seconds": perf_counter() - first, "memory": peak_memory()})
         after = min(whole, GROWTH * images)
         expected = 2 * rows[-1]["seconds"] * after / images
@@ -196,7 +203,10 @@ def measure(job: Job, recipe: Recipe) -> None:
         if images == whole or not fits or late:
             break
         images = after
-    _write(job.out, {"before": before, "steps": rows, "whole": whole, "loader": _loaded_images(job, recipe)})
+    _write(
+        job.out,
+        {"before": before, "steps": rows, "whole": whole, "problem": problem, "loader": _loaded_images(job, recipe)},
+    )
 
 
 def predicted_memory(rows: list[dict[str, float]], images: int) -> float:

@@ -53,7 +53,7 @@ def test_the_program_that_plants_finds_nothing_where_it_plants_nothing(tmp_path:
 
 def test_every_check_but_those_of_the_machine_finds_a_planted_fault() -> None:
     """The others are tested by their numbers (test_preflight_checks.py)."""
-    assert set(CHECKS) - {fault.located_at for fault in LISTED} == {"curve", "precision", "memory", "speed"}
+    assert set(CHECKS) - {fault.located_at for fault in LISTED} == {"precision", "memory", "speed"}
 
 
 def test_parts_of_a_batch_have_the_gradients_of_the_whole(tmp_path: Path) -> None:
