@@ -32,6 +32,9 @@ from .steps import Taken, take
 from .watching import Watcher
 
 
+_LOOKED_AT = 128  # images of the first batch whose digest tells whether the data is the same
+
+
 class NotFinite(Problem):
     """Loss or gradients that are not finite; the batch and the weights before it are in the run's folder."""
 
@@ -93,6 +96,11 @@ def run_request(request: Request, show: bool = False) -> Outcome:
         start = request.resume if request.resume.is_file() else checkpoints.find(request.resume)
     if start is None or start.parent.parent != Path(request.out).resolve():
         run.require_new(request.out)
+    elif (last := checkpoints.steps_of(request.out)[-1]) != int(start.name):
+        raise Problem(
+            f"{request.out} goes on to step {last}, which going on from step {start.name} in the same folder would remove. "
+            f"Give another folder as --out, or go on from its end: --resume {request.out}"
+        )
     runtime = load_backend(request.framework)
     with run.held(request.out):
         return _Run(request, runtime, start, show).go()
@@ -141,7 +149,7 @@ class _Run:
         )  # fmt: skip
         self.data = {
             "path": str(request.data.absolute()), "images": len(dataset), "fingerprint": dataset.fingerprint(),
-            "first_batch": self.batches.digest([0]),
+            "first_batch": self.batches.digest([0], _LOOKED_AT),
         }  # fmt: skip
         self.per_epoch = self.batches.steps_per_epoch
         self.schedule = recipe.schedule_of(self.per_epoch)

@@ -12,8 +12,8 @@ from ..files.atomic import BusyProblem, alone, replacing
 from ..files.errors import Problem
 from .checkpoints import FOLDER, facts_of, steps_of
 
-RECIPE, STEPS, LOG, PICTURES, BOARD, NOT_FINITE = (
-    "recipe.yaml", "steps.jsonl", "log.txt", "pictures", "tensorboard", "not-finite",
+RECIPE, STEPS, LOG, PICTURES, BOARD, NOT_FINITE, BROKEN = (
+    "recipe.yaml", "steps.jsonl", "log.txt", "pictures", "tensorboard", "not-finite", "broken-images.txt",
 )  # fmt: skip
 
 

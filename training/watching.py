@@ -93,6 +93,11 @@ class Watcher:
             "memory": peak_memory(),
         }  # fmt: skip
         self.epoch_loss = line["train_loss"]
+        if broken := of.batches.broken:
+            line["broken_images"] = len(broken)
+            (of.request.out / run.BROKEN).write_text(
+                "".join(f"{name}: {why}\n" for name, why in sorted(broken.items()))
+            )
         done = epoch + 1 == of.recipe.schedule.epochs
         if (
             watching.knn_every_epochs
@@ -163,6 +168,8 @@ class Progress:
         """An epoch was finished."""
         text = f"epoch {line['epoch'] + 1}  loss {line['train_loss']:.4f}  lr {line['train_lr']:.2e}"
         text += f"  {line['images_per_second']:,.0f} images/s  waiting {line['waiting_for_data']:.1%}"
+        if "broken_images" in line:
+            text += f"  {line['broken_images']} broken images were replaced"
         if "knn_top1" in line:
             text += f"  kNN {line['knn_top1']:.1f} %"
         if self.bar is not None:

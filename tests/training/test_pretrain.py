@@ -71,6 +71,8 @@ def test_stopped_and_gone_on_with(whole: Path, data: Path, tmp_path: Path, at: i
 def test_gone_on_with_in_a_new_folder(whole: Path, data: Path, tmp_path: Path) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
     run_request(request(data, first, "save_every_steps=5", "keep_last=9"))
+    with pytest.raises(Problem, match="goes on to step 12"):
+        run_request(resumed(first / "checkpoints" / "5"))
     run_request(resumed(first / "checkpoints" / "5", out=second))
     assert_same_run(whole, second)
     assert_same_run(whole, first)
@@ -221,6 +223,8 @@ def test_broken_images_and_other_inputs(data: Path, tmp_path: Path) -> None:
     with pytest.raises(Problem, match=r"04\.png"):
         run_request(request(broken, tmp_path / "a"))
     assert run_request(request(broken, tmp_path / "b", "skip_broken=true")).step == STEPS
+    assert lines(tmp_path / "b", "log.txt")[-1]["broken_images"] == 1
+    assert (tmp_path / "b/broken-images.txt").read_text().startswith("class0/04.png: ")
     empty = tmp_path / "empty"
     empty.mkdir()
     for settings, images, expected in (
