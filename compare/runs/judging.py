@@ -228,8 +228,8 @@ def _whole(run: Run, other: Run, epoch: int) -> bool:
 def _epochs(run: Run, reference: Reference) -> list[Epoch]:
     """The whole epochs of a run beside those of a reference, each with what other seeds allow."""
     apart = np.abs(reference.seeds - reference.epochs).max(axis=0, initial=0.0)
-    # Of an epoch and its neighbours: few seeds may lie near the reference in one epoch by chance.
-    wide = [apart[max(0, epoch - 1) : epoch + 2].max() for epoch in range(apart.size)]
+    # Of an epoch and the next: few seeds may lie near the reference in one epoch by chance.
+    wide = [apart[max(0, min(epoch, apart.size - 2)) :][:2].max() for epoch in range(apart.size)]
     return [
         Epoch(epoch, mean, float(reference.epochs[epoch]), float(SEEDS * wide[epoch]) if len(reference.seeds) else 0.0)
         for epoch, mean in run.epoch_means.items()

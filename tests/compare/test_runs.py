@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 from children import run_in
 from made_runs import PER_EPOCH, STEPS, tiny_recipe, train, write_images, write_tiny_reference
+from numpy.typing import NDArray
 
 from polymae.backends import optimization
 from polymae.backends.numpy.optimizer import AdamW
 from polymae.backends.numpy.training import Training
+from polymae.backends.optimization import State
 from polymae.cli import main
 from polymae.compare.limits.curves import curve_limit, distance
 from polymae.compare.limits.metrics import U
@@ -185,9 +187,9 @@ FAULTS: dict[Callable[[pytest.MonkeyPatch], None], tuple[int, str]] = {
     schedule_off_unseen: (2, "update"),
     other_masks: (2, "masks of step 2"),
     decay_of_vectors: (3, "decay"),
-    no_decay_of_tokens: (3, "decay"),
+    no_decay_of_tokens: (4, "decay"),
     a_repeated_batch: (7, "batch and masks of step 7"),
-    beta_of_another_recipe: (4, "update"),
+    beta_of_another_recipe: (3, "update"),
     gradients_twice: (1, "gradients"),
 }
 
@@ -204,13 +206,19 @@ def test_a_planted_fault_parts_at_its_step(
     assert (found.verdict, found.parts, found.differences, found.other_data) == ("parts", step, {}, {})
     assert words in found.reason
     pair = beside(out, folder / "whole")
-    assert (pair.verdict, pair.parts) == ("parts", step)
+    assert pair.verdict == "parts"
+    assert pair.parts in range(step, step + 4)  # without twins more is explained
+
+
+def zeros(arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    return {name: np.zeros_like(array) for name, array in arrays.items()}
 
 
 def test_moments_that_a_resumed_run_lost(data: Path, folder: Path, reference: Path, tmp_path: Path) -> None:
     out = train(data, tmp_path / "run", "steps=6")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(AdamW, "load_state", lambda self, state: None)
+        right = AdamW.load_state
+        patch.setattr(AdamW, "load_state", lambda self, state: right(self, State(0, *map(zeros, state[1:]))))
         pretrain.run_request(pretrain.resumed(out, ["steps=null"]))
     found = judged(out, reference)
     assert (found.verdict, found.parts) == ("parts", 8)
@@ -238,9 +246,11 @@ def test_the_later_part_is_judged_by_its_epochs(data: Path, reference: Path, fol
     assert judged(out, tmp_path / "cut.json").verdict == "roundoff"
     with pytest.MonkeyPatch.context() as patch:
         right = AdamW.update
-        patch.setattr(AdamW, "update", lambda self, g, lr, scale: right(self, g, 0.0 if self.steps > 4 else lr, scale))
-        stuck = train(data, tmp_path / "stuck")
-    found = judged(stuck, tmp_path / "cut.json")
+        patch.setattr(
+            AdamW, "update", lambda self, g, lr, scale: right(self, g, lr if self.steps < 4 else -3 * lr, scale)
+        )
+        wrong = train(data, tmp_path / "wrong")
+    found = judged(wrong, tmp_path / "cut.json")
     assert (found.verdict, found.parts, found.judged) == ("parts", None, PER_EPOCH)
     assert [epoch.over for epoch in found.epochs] == [False, True, True]
 
@@ -277,10 +287,10 @@ def test_recipes_that_differ_beside_each_other(data: Path, folder: Path, tmp_pat
     assert "optimizer.lr is 0.02, and was 0.01" in found.reason
 
 
-def change(run: Path, step: int, **values: Any) -> None:
+def change(run: Path, number: int, **values: Any) -> None:
     """Change values of a step's line."""
     lines = [json.loads(line) for line in (run / "steps.jsonl").read_text().splitlines()]
-    lines[step - 1] |= values
+    lines[number - 1] |= values
     (run / "steps.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
@@ -357,11 +367,12 @@ def test_two_runs_may_drift_apart_and_not_leap() -> None:
     steps = np.arange(1, 401)
     off = 3 * U * 1.01**steps
     limit = pair_limit(off)
-    assert limit[: MEASURED + 1] == pytest.approx(PAIR)
+    assert limit[:MEASURED] == pytest.approx(PAIR)
     assert (off[: limit.size] < limit).all()
     leaping = off.copy()
     leaping[250:] *= 3 * LEAP
-    assert int(np.argmax(leaping[: limit.size] > pair_limit(leaping)[: limit.size])) == 250
+    limit = pair_limit(leaping)
+    assert int(np.argmax(leaping[: limit.size] > limit)) == 250
     late = np.where(steps < 300, 0.0, 3 * U)  # the first difference comes late: as much is explained from there on
     assert (pair_limit(late) == PAIR).all()
     assert pair_limit(np.full(400, 1e-3)).size == MEASURED  # later, that far, float32 says nothing
