@@ -31,7 +31,6 @@ from .signals import Signals
 from .steps import Taken, take
 from .watching import Watcher
 
-
 _LOOKED_AT = 128  # images of the first batch whose digest tells whether the data is the same
 
 
