@@ -131,4 +131,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         args.parser.error(f"unrecognized arguments: {' '.join(map(shown, unknown))}")
     as_json = getattr(args, "json", None) is True
+    args.is_program = argv is None
     return run_safely(f"polymae {args.command}", lambda: int(args.run(args)), as_json)

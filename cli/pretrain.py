@@ -42,7 +42,10 @@ def run(args: argparse.Namespace) -> int:
 
     from ..training.pretrain import run_request
 
-    outcome = run_request(requested(args), show=True)
+    request = requested(args)
+    if args.is_program:
+        _in_fitting_process(request)
+    outcome = run_request(request, show=True)
     if args.json:
         told = {
             "step": outcome.step,
@@ -60,6 +63,22 @@ def run(args: argparse.Namespace) -> int:
     if outcome.stopped == "SIGINT":
         return 130
     return SAVED if outcome.stopped else 0
+
+
+def _in_fitting_process(request: Request) -> None:
+    """Begin anew where the framework runs in another interpreter, or kernels or threads are chosen when libraries are loaded."""
+    import os
+    import sys
+
+    from ..backends.blas import variables
+    from ..backends.interpreters import interpreter
+
+    wanted = variables(request.framework)
+    if request.threads:
+        wanted |= {f"{library}_NUM_THREADS": str(request.threads) for library in ("OMP", "OPENBLAS", "MKL")}
+    python = interpreter(request.framework)
+    if python != sys.executable or any(os.environ.get(name) != value for name, value in wanted.items()):
+        os.execve(python, [python, "-m", "polymae", *sys.argv[1:]], os.environ | wanted)
 
 
 def requested(args: argparse.Namespace) -> Request:
