@@ -58,14 +58,13 @@ def page(found: Runs, runs: Sequence[Run], reference: Reference | None = None) -
 
 def _plots(found: Runs, runs: Sequence[Run], reference: Reference | None) -> list[dict[str, str]]:
     """Every plot, with its title and caption."""
-    count = len(runs) + 1
     whole = {} if reference is None else {reference.name: reference}
     drawn = [
         ("Loss", "loss of every step", _curve(runs, whole, "loss", lambda one: one.whole, "l-")),
         (
             f"Distance from {found.beside}",
             f"|loss - that of {found.beside}| in units of roundoff u of it; the band is what roundoff explains",
-            _distances(found, count),
+            _distances(found, runs),
         ),
         ("Learning rate", "learning rate of every step", _curve(runs, whole, "lr", lambda one: one.lr, "r-")),
         (
@@ -96,20 +95,22 @@ def _curve(
     return figure(draw, prefix, len(runs) + len(whole), f"{name} by step: {last}.")
 
 
-def _distances(found: Runs, count: int) -> str:
+def _distances(found: Runs, runs: Sequence[Run]) -> str:
     """Of every run's losses from the other's, and what roundoff explains: of several limits the widest is drawn."""
     rows = {one.label: one for one in found.judged if one.steps}
     if not rows:
         return ""
     widest: dict[int, float] = {}
     every: dict[int, dict[str, float]] = {}
+    size = -(-max(one.steps[-1] for one in rows.values()) // POINTS)
     for label, one in rows.items():
         for step, limit in zip(one.steps, one.limits):
             widest[step] = max(widest.get(step, 0.0), limit)
-        thin, values = _thinned(np.array(one.steps), np.array(one.distances), np.max)
-        for step, value in zip(thin.tolist(), values.tolist()):
-            every.setdefault(step, {})[label] = value
+        for step, value in zip(one.steps, one.distances):  # of `size` steps the furthest, at the last of them
+            row = every.setdefault(-(-step // size) * size, {})
+            row[label] = max(row.get(label, 0.0), value)
     steps = sorted(every)
+    labels = [run.label for run in runs]  # all of them, so that each has its colour in every plot
 
     def draw(axes: Any) -> None:
         judged = sorted(widest)
@@ -120,25 +121,18 @@ def _distances(found: Runs, count: int) -> str:
         lines(
             axes,
             steps,
-            {label: [at_most(every[step].get(label, math.nan), TOP) for step in steps] for label in rows},
+            {label: [at_most(every[step].get(label, math.nan), TOP) for step in steps] for label in labels},
             LEAST,
         )
         axes.set_ylabel("distance  [u]")
         axes.set_xlabel("step")
 
     words = "; ".join(f"{label} at most {short(max(one.distances))} u" for label, one in rows.items())
-    return figure(draw, "d-", count, f"Distance of the losses from {found.beside}: {words}.")
+    return figure(draw, "d-", len(labels) + 1, f"Distance of the losses from {found.beside}: {words}.")
 
 
-def _thinned(
-    steps: NDArray[Any], values: NDArray[Any], of: Callable[[NDArray[Any]], Any] = np.mean
-) -> tuple[NDArray[Any], NDArray[Any]]:
-    """At most POINTS of a line: of each part of it the last step, and one value for all."""
-    every = -(-steps.size // POINTS)
-    if every == 1:
-        return steps, values
-    parts = range(0, steps.size, every)
-    return (
-        np.array([steps[part : part + every][-1] for part in parts]),
-        np.array([of(values[part : part + every]) for part in parts]),
-    )
+def _thinned(steps: NDArray[Any], values: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """At most POINTS of a line: of each part of it the last step, and the mean."""
+    size = -(-steps.size // POINTS)
+    parts = [slice(part, part + size) for part in range(0, steps.size, size)]
+    return np.array([steps[part][-1] for part in parts]), np.array([values[part].mean() for part in parts])

@@ -34,10 +34,12 @@ NOT_RUN = {
     "polymae env use megengine PATH/bin/python": "it would change what this environment remembers; test_env.py runs it",
     "polymae data get mnist-10k": "it needs a network; test_known.py runs it where there is one",
     "polymae data get elpv --out cells": "it fetches 91 MB; test_known.py runs it on a small package",
-    "polymae runs compare runs/digits --reference small-cpu": "the reference is of the real set; test_runs.py has one of its own",
     "polymae preflight --framework torch --data mnist-10k --recipe small-cpu --out reports/": (
         "it takes minutes; test_preflight.py runs it on a tiny model"
     ),
+    "polymae runs compare runs/digits --reference small-cpu": "the run takes minutes; test_runs.py compares tiny ones",
+    "polymae runs compare runs/digits --reference small-cpu --out reports/": "the same",
+    "polymae runs compare runs/torch runs/mindspore runs/oneflow": "the same",
     '"$(polymae env path oneflow)" train.py': "no environment of OneFlow's was made; test_env.py runs it",
     ".venv/bin/python tests/fuzz.py --count 20000 --seed 1": "it takes an hour; test_fuzz.py runs fewer",
     ".venv/bin/pytest -W ignore -n2 --dist loadfile tests/convert/test_convert.py": "tests do not run tests",
