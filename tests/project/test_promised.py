@@ -30,7 +30,7 @@ PROMISED = {
     "polymae record": "--framework -m --weights --inputs --level --taps --dtype --twin --out --device",
     "polymae compare": "-m --weights --frameworks --images --inputs --level --traces --out --junit --markdown --json --against "
     "--atol --rtol --keep --python --device --norm-pix-loss --time-limit",
-    "polymae preflight": "--framework --data --recipe --set --only --device --out --json",
+    "polymae preflight": "--framework --data --recipe --set --only --device --seconds --out --json",
     "polymae profile": "--frameworks --operations --settings",
     "polymae models": "--json",
     "polymae doctor": "--framework --json",
