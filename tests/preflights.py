@@ -27,6 +27,7 @@ MODEL = (
 SETTINGS = (
     f"model={MODEL}", "mean=[0.3]", "std=[0.4]", "crop=shift", "shift=1", "flip=0.5", "blr=0.1", "epochs=4", "warmup_epochs=1",
     "batch_size=6", "clip_grad=0.05", "save_every_epochs=null", "pictures_every_epochs=null", "tensorboard=false",
+    "compiled=false",
 )  # fmt: skip
 
 

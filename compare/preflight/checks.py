@@ -109,6 +109,10 @@ def _wrong_moments(seen: Mapping[str, Any], recipe: Recipe) -> list[str]:
     ):
         if any(_off({one: seen[name]["weights"][one]}, wanted[one], CLOSE) for one in wanted):
             wrong.append(f"the {name} update of a constant gradient has another size: bias correction or rate differ")
+    if _off({one: seen["loaded"][one] for one in shrink}, -step, CLOSE):
+        wrong.append(
+            "an update that goes on from a state has another size: its steps or moments are not those that were loaded"
+        )
     most = recipe.optimizer.clip_grad
     if most is not None and (off := _off(seen["clip"], (1 - beta1) / 10, 1e-3)):
         wrong.append(f"gradients of ten times the norm {most:g} are scaled by {off / (1 - beta1):.3g}, not by 0.1")

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...backends.naming import Arrays
-from ...backends.optimization import trainable
+from ...backends.optimization import State, trainable
 from ...backends.runtime import Runtime
 from ...backends.spec import params
 from ...training.recipe import Recipe
@@ -30,7 +30,8 @@ def observed_settings(runtime: Runtime, recipe: Recipe, device: str) -> dict[str
     decay: 1 - weights after a step at rate 1 from weights 1 and gradients 0. first, second: weights and moments, over the
     gradient and its square, after steps at rate 1 from weights 0 and gradients that no clipping reaches. clip: the first
     moments over the gradient, from gradients of ten times the norm that is clipped, or nothing. eps: weights after one step
-    at rate 1 whose gradient is eps. gradient: that of first and second.
+    at rate 1 whose gradient is eps. loaded: weights after a second step at rate 1 from the moments of a first, which are loaded,
+    and weights 0. gradient: that of first and second.
     """
     config = recipe.config
     ones, zeros = ({p.name: np.full(p.shape, value, np.float32) for p in params(config)} for value in (1, 0))
@@ -39,9 +40,11 @@ def observed_settings(runtime: Runtime, recipe: Recipe, device: str) -> dict[str
     elements = sum(math.prod(shape) for shape in trained.values())
     most = recipe.optimizer.clip_grad
 
+    def filled(value: float) -> Arrays:
+        return {name: np.full(shape, value, np.float32) for name, shape in trained.items()}
+
     def stepped(optimizer: Any, gradient: float) -> tuple[Arrays, Any]:
-        filled = {name: np.full(shape, gradient, np.float32) for name, shape in trained.items()}
-        optimizer.step(optimizer.tensors(filled), 1.0)
+        optimizer.step(optimizer.tensors(filled(gradient)), 1.0)
         return runtime.weights(model), optimizer.state()
 
     def fresh(weights: Arrays) -> Any:
@@ -58,6 +61,10 @@ def observed_settings(runtime: Runtime, recipe: Recipe, device: str) -> dict[str
         said[name] = {
             "weights": _bounds(after), "m": _bounds(state.m, gradient), "v": _bounds(state.v, gradient**2),
         }  # fmt: skip
+    optimizer = fresh(zeros)
+    beta1, beta2 = recipe.optimizer.betas
+    optimizer.load_state(State(1, filled((1 - beta1) * gradient), filled((1 - beta2) * gradient**2)))
+    said["loaded"] = _bounds(stepped(optimizer, gradient)[0])
     if most is not None:
         large = 10 * most / math.sqrt(elements)
         said["clip"] = _bounds(stepped(fresh(zeros), large)[1].m, large)

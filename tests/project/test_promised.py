@@ -34,7 +34,7 @@ PROMISED = {
     "--threads --json",
     "polymae recipes": "--set",
     "polymae runs compare": "--reference --out --json",
-    "polymae preflight": "--framework --data --recipe --set --only --device --out --json",
+    "polymae preflight": "--framework --data --recipe --set --only --device --seconds --out --json",
     "polymae profile": "--frameworks --operations --settings",
     "polymae models": "--json",
     "polymae doctor": "--framework --json",
