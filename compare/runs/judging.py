@@ -79,7 +79,7 @@ def against_reference(run: Run, reference: Reference) -> Judged:
     elif judged.epochs and len(reference.seeds):
         worst = max(judged.epochs, key=lambda epoch: epoch.ratio)
         judged.reason += (
-            f"; the means of {len(judged.epochs)} epochs by at most {worst.ratio:.2g} of what other seeds explain"
+            f"; mean losses of whole epochs ({len(judged.epochs)}) differ by at most {worst.ratio:.2g} of their limit"
         )
     return judged
 
