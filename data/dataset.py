@@ -68,6 +68,22 @@ class Dataset(ABC):
         """The size of each encoded image in bytes, in order. Raises Problem where one is missing."""
 
 
+class Named(Dataset):
+    """A set whose names, and labels if it has any, are in memory."""
+
+    names: list[str]
+    labels: list[int] | None = None
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def name(self, index: int) -> str:
+        return self.names[index]
+
+    def label(self, index: int) -> int | None:
+        return None if self.labels is None else self.labels[index]
+
+
 def whole_number(text: str) -> int | None:
     """A label that is a number from 0; None for other text."""
     return int(text) if text.isascii() and text.isdigit() else None

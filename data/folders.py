@@ -8,27 +8,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..files.errors import Problem
-from .dataset import ENDINGS, Dataset, labels_and_classes
+from .dataset import ENDINGS, Named, labels_and_classes
 
 _HEADERS = ("path", "image", "file", "filename", "name", "image_path", "filepath", "img", "img_path")
 # Folders that programs leave beside the classes, and that are none where they hold no image.
 _LEFT_BY_PROGRAMS = (".", "__MACOSX")
 
 
-class _Files(Dataset):
+class _Files(Named):
     """Images that are files, named by their paths relative to a folder."""
 
     def __init__(self, path: Path, base: Path, names: list[str], labels: list[int] | None, classes: tuple[str, ...]):
         self.path, self.base, self.names, self.labels, self.classes = path, base, names, labels, classes
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def name(self, index: int) -> str:
-        return self.names[index]
-
-    def label(self, index: int) -> int | None:
-        return None if self.labels is None else self.labels[index]
 
     def read(self, index: int) -> bytes:
         path = os.path.join(self.base, self.names[index])  # noqa: PTH118  (a Path for each of a million takes seconds)

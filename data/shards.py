@@ -10,13 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..files.errors import Problem
-from .dataset import ENDINGS, Dataset, labels_and_classes
+from .dataset import ENDINGS, Named, labels_and_classes
 
 _BLOCK = 512
 _LABELS = ("label", "cls", "class")  # keys of a sample's json
 
 
-class Shards(Dataset):
+class Shards(Named):
     """The images of one or more tar files, which are not compressed.
 
     Each file's headers are read once, and where its images lie is kept in memory; nothing is extracted. The files of a
@@ -51,15 +51,6 @@ class Shards(Dataset):
         self.labels: list[int] | None = None
         if labels:
             self.labels, self.classes = labels_and_classes(labels, str(self.path))
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def name(self, index: int) -> str:
-        return self.names[index]
-
-    def label(self, index: int) -> int | None:
-        return None if self.labels is None else self.labels[index]
 
     def read(self, index: int) -> bytes:
         path, size = self.files[self._shards[index]], self._sizes[index]
