@@ -48,7 +48,6 @@ class Shards(Named):
                 f"{self.names[given.index(None)]} of {self.path} has no label, and others have; give each sample a .cls file, "
                 "or none."
             )
-        self.labels: list[int] | None = None
         if labels:
             self.labels, self.classes = labels_and_classes(labels, str(self.path))
 
