@@ -9,7 +9,7 @@ from __future__ import annotations
 import oneflow as flow
 from oneflow import Tensor, nn
 
-from .workarounds import LayerNorm, PatchConv2d, gelu
+from .workarounds import PatchConv2d, gelu
 
 
 class PatchEmbed(nn.Module):
@@ -69,9 +69,9 @@ class Block(nn.Module):
 
     def __init__(self, dim: int, num_heads: int, hidden_dim: int, norm_eps: float):
         super().__init__()
-        self.norm1 = LayerNorm(dim, eps=norm_eps)
+        self.norm1 = nn.LayerNorm(dim, eps=norm_eps)
         self.attn = Attention(dim, num_heads)
-        self.norm2 = LayerNorm(dim, eps=norm_eps)
+        self.norm2 = nn.LayerNorm(dim, eps=norm_eps)
         self.mlp = Mlp(dim, hidden_dim)
 
     def forward(self, x: Tensor, out: dict[str, Tensor], name: str) -> Tensor:

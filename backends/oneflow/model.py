@@ -15,7 +15,7 @@ from ..inputs import check_inputs, check_pooling
 from ..spec import NoTaps
 from .blocks import HeadNorm, PatchEmbed, TransposedConv, blocks, raster_order
 from .weights import Weights, finish
-from .workarounds import LayerNorm, cross_entropy
+from .workarounds import cross_entropy
 
 
 class MAE(nn.Module):
@@ -32,16 +32,16 @@ class MAE(nn.Module):
         self.decoder_pos_embed = nn.Parameter(flow.zeros(1, L + 1, E), requires_grad=config.train_positions)
         self.patch_embed = PatchEmbed(config.in_chans, D, config.patch_size)
         self.blocks = blocks(config.depth, D, config.num_heads, config.mlp_dim(D), config.eps_of_blocks)
-        self.norm = LayerNorm(D, eps=config.norm_eps)
+        self.norm = nn.LayerNorm(D, eps=config.norm_eps)
         self.decoder_embed = nn.Linear(D, E)
         self.decoder_blocks = blocks(
             config.decoder_depth, E, config.decoder_num_heads, config.mlp_dim(E), config.eps_of_blocks
         )
         if config.decoder_norm:
-            self.decoder_norm = LayerNorm(E, eps=config.norm_eps)
+            self.decoder_norm = nn.LayerNorm(E, eps=config.norm_eps)
         self.decoder_pred = nn.Linear(E, config.patch_dim)
         if config.head == "conv":
-            self.patch_norm = LayerNorm(config.patch_dim, eps=1e-12)
+            self.patch_norm = nn.LayerNorm(config.patch_dim, eps=1e-12)
             self.unconv = TransposedConv(config.patch_dim, config.in_chans, config.patch_size)
         finish(self, weights)
 
@@ -173,12 +173,12 @@ class ViT(nn.Module):
         self.patch_embed = PatchEmbed(config.in_chans, D, config.patch_size)
         self.blocks = blocks(config.depth, D, config.num_heads, config.mlp_dim(D), config.eps_of_blocks)
         if config.pooling != "gap":
-            self.norm = LayerNorm(D, eps=config.norm_eps)
+            self.norm = nn.LayerNorm(D, eps=config.norm_eps)
         if config.head_norm:
             self.head_norm = HeadNorm(D, eps=1e-6)
         self.head = nn.Linear(D, config.num_classes)
         if config.pooling == "gap":
-            self.fc_norm = LayerNorm(D, eps=config.norm_eps)
+            self.fc_norm = nn.LayerNorm(D, eps=config.norm_eps)
         finish(self, weights)
 
     def forward(self, imgs: Tensor, out: dict[str, Tensor] | None = None) -> Tensor:

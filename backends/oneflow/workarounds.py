@@ -7,22 +7,6 @@ import oneflow.nn.functional as F
 from oneflow import Tensor, nn
 
 
-class LayerNorm(nn.LayerNorm):
-    """Layer normalisation over the last axis; on the CPU composed, its sums and their spreading out as matrix products.
-
-    OneFlow's own has a reference kernel there for what is one number for each row: 10 to 20 times slower, half of a step.
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x [..., D] to [..., D]."""
-        if x.is_cuda:
-            return super().forward(x)
-        D = x.shape[-1]
-        column, row = (flow.ones(*shape, dtype=x.dtype, device=x.device) for shape in ((D, 1), (1, D)))
-        d = x - x @ column / D @ row
-        return d / (flow.sqrt(d * d @ column / D + self.eps) @ row) * self.weight + self.bias
-
-
 class PatchConv2d(nn.Conv2d):
     """A convolution whose stride is its kernel; on the CPU one matrix product, which OneFlow's kernel is 10 times slower than."""
 

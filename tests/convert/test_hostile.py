@@ -156,4 +156,4 @@ def test_inert_records_of_training_arguments() -> None:
         assert str(record.of).endswith("Namespace") or protocol == 2
         inside = record.state
         assert (inside["lr"], inside["big"], inside["none"]) == (0.1, 2**70, None)
-        assert inside["out"].args == ("/", "a")
+        assert inside["out"].args in {("/", "a"), ("/a",)}  # the second since Python 3.13

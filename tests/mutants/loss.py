@@ -9,9 +9,13 @@ from .planting import Fault, in_all, in_each
 _fault = partial(Fault, level="loss")
 
 # The root as the sources have it, and another in its place.
-_ROOT = dict.fromkeys(("numpy", "torch", "megengine", "oneflow"), "(var + 1e-6) ** 0.5")
+_ROOT = dict.fromkeys(("numpy", "torch", "oneflow"), "(var + 1e-6) ** 0.5")
+_ROOT["megengine"] = "F.sqrt(var + 1e-6)"
 _ROOT["mindspore"] = "ops.sqrt(var + constant(1e-6, var))"
-_OUTSIDE = dict.fromkeys(_ROOT, "(var**0.5 + 1e-6)") | {"mindspore": "(ops.sqrt(var) + constant(1e-6, var))"}
+_OUTSIDE = dict.fromkeys(_ROOT, "(var**0.5 + 1e-6)") | {
+    "megengine": "(F.sqrt(var) + 1e-6)",
+    "mindspore": "(ops.sqrt(var) + constant(1e-6, var))",
+}
 
 FAULTS = (
     _fault(

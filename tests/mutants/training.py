@@ -10,7 +10,8 @@ _fault = partial(Fault, level="optimizer")
 
 _DECAY = "0.0 if p.name in spared else settings.weight_decay"
 _OTHERS = ("numpy", "megengine", "mindspore", "oneflow")
-_CLIPPED = "self.update(packed, lr, clip_scale(norm, self.settings))"
+_CLIP = "return 1.0 if settings.clip is None else min(1.0, settings.clip / (norm + 1e-6))"
+_BY_ITS_OWN = "min(1.0, (self.settings.clip or 1e30) / (self.norm([each]) + 1e-6))"
 
 
 def _adam(torch: Pair, *others: Pair) -> dict[str, tuple[Pair, ...]]:
@@ -79,13 +80,18 @@ ADAM = (
     _fault(
         "gradients clipped tensor by tensor",
         located_at="optimizer/later/m/cls_token",
-        about="Every tensor is clipped by its own norm, not by that of all together.",
-        edits=in_all(
-            "backends.optimization",
-            (
-                _CLIPPED,
-                "self.update(self.packed({name: clip_scale(self.norm([each]), self.settings) * each "
-                "for name, each in gradients.items()}), lr, 1.0)",
+        about="Every tensor of the update is clipped by its own norm, not by that of all together.",
+        edits=in_each(
+            "optimizer",
+            **_adam(
+                (
+                    "        if scale != 1.0:\n            torch._foreach_mul_(gradients, scale)",
+                    f"        torch._foreach_mul_(gradients, [{_BY_ITS_OWN} for each in gradients])",
+                ),
+                (
+                    "self.move(gradients, lr, scale, ",
+                    f"self.move([{_BY_ITS_OWN} * each for each in gradients], lr, 1.0, ",
+                ),
             ),
         ),
     ),
@@ -93,7 +99,7 @@ ADAM = (
         "gradients not clipped",
         located_at="optimizer/later/m/cls_token",
         about="The norm is computed, and nothing is done with it.",
-        edits=in_all("backends.optimization", (_CLIPPED, "self.update(packed, lr, 1.0)")),
+        edits=in_all("backends.optimization", (_CLIP, "return 1.0")),
     ),
 )
 
