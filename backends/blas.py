@@ -140,6 +140,11 @@ def _is_right(core: str, python: str) -> bool:
     return child.returncode == 0
 
 
+def thread_variables(threads: int) -> dict[str, str]:
+    """The environment variables by which the libraries of a process that is to start take so many threads."""
+    return {f"{library}_NUM_THREADS": str(threads) for library in ("OMP", "OPENBLAS", "MKL")}
+
+
 def variables(framework: str, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
     """The environment variables with which a process of a framework should start, for the right kernels.
 

@@ -70,12 +70,12 @@ def _in_fitting_process(request: Request) -> None:
     import os
     import sys
 
-    from ..backends.blas import variables
+    from ..backends.blas import thread_variables, variables
     from ..backends.interpreters import interpreter
 
     wanted = variables(request.framework)
     if request.threads:
-        wanted |= {f"{library}_NUM_THREADS": str(request.threads) for library in ("OMP", "OPENBLAS", "MKL")}
+        wanted |= thread_variables(request.threads)
     python = interpreter(request.framework)
     if python != sys.executable or any(os.environ.get(name) != value for name, value in wanted.items()):
         os.execve(python, [python, "-m", "polymae", *sys.argv[1:]], os.environ | wanted)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -62,6 +62,11 @@ class Augmentation:
         """Height and width of the model's input."""
         side = self.input_size
         return (side, side) if isinstance(side, int) else (side[0], side[1])
+
+    @property
+    def plain(self) -> Augmentation:
+        """The same with nothing random in it, for images that are looked at or classified."""
+        return replace(self, crop="none" if self.crop == "none" else "centre", flip=0.0)
 
     def pixels(self, image: Image.Image, seed: int, epoch: int, index: int) -> NDArray[np.uint8]:
         """The image at a place of an epoch: uint8 [height, width, C]. image: of mode RGB or L, as `channels` says.

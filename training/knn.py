@@ -6,7 +6,6 @@ similarity, exp(similarity / 0.07) as weight.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -28,8 +27,8 @@ def knn_top1(runtime: Runtime, model: Any, batches: Batches, most: int) -> float
     dataset = batches.dataset
     count = min(most, len(dataset) // 2)
     order = Batches(dataset, batches.augmentation, 2 * count, batches.seed).indices(0)
-    plain = replace(batches.augmentation, crop="centre" if batches.augmentation.crop != "none" else "none", flip=0.0)
-    features, labels = encoded(runtime, model, Batches(dataset, plain, 1, 0, shuffle=False), order)
+    plain = Batches(dataset, batches.augmentation.plain, 1, 0, shuffle=False)
+    features, labels = encoded(runtime, model, plain, order)
     return classified(features[:count], labels[:count], features[count:], labels[count:])
 
 

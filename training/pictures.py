@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,9 +27,8 @@ def reconstruction_grid(runtime: Runtime, model: Any, batches: Batches, mask_rat
     from PIL import Image
 
     augmentation = batches.augmentation
-    plain = replace(augmentation, crop="centre" if augmentation.crop != "none" else "none", flip=0.0)
     count = min(count, len(batches.dataset))
-    imgs = Batches(batches.dataset, plain, count, 0, shuffle=False).batch(0)["imgs"]
+    imgs = Batches(batches.dataset, augmentation.plain, count, 0, shuffle=False).batch(0)["imgs"]
     noise = np.stack([mask_noise(0, 0, place, model.config.num_patches) for place in range(count)])
     panels = reconstructed(runtime, model, imgs, noise, mask_ratio)
     mean, std = (np.array(each)[:, None, None] for each in (augmentation.mean, augmentation.std))

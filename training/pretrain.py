@@ -134,6 +134,22 @@ def resumed(
     )  # fmt: skip
 
 
+def open_batches(data: Path, recipe: Recipe) -> Batches:
+    """The batches of a run. Raises Problem for a data set that cannot be read, or fills none."""
+    return Batches(
+        open_dataset(data, recipe.data.data_format, recipe.data.split), recipe.augmentation, recipe.batch.batch_size,
+        recipe.seed, recipe.config.num_patches, skip_broken=recipe.data.skip_broken,
+    )  # fmt: skip
+
+
+def training_options(recipe: Recipe, device: str) -> dict[str, Any]:
+    """The options of backends' Training that a recipe asks for."""
+    computing = recipe.computing
+    return {
+        "mask_ratio": recipe.mask_ratio, "precision": computing.precision, "device": device, "compiled": computing.compiled,
+    }  # fmt: skip
+
+
 class _Run:
     """One process's part of a run."""
 
@@ -141,11 +157,8 @@ class _Run:
         self.request, self.runtime, self.recipe = request, runtime, request.recipe
         recipe, config = request.recipe, request.recipe.config
         self.config: MAEConfig = config
-        dataset = open_dataset(request.data, recipe.data.data_format, recipe.data.split)
-        self.batches = Batches(
-            dataset, recipe.augmentation, recipe.batch.batch_size, recipe.seed, config.num_patches,
-            skip_broken=recipe.data.skip_broken,
-        )  # fmt: skip
+        self.batches = open_batches(request.data, recipe)
+        dataset = self.batches.dataset
         self.data = {
             "path": str(request.data.absolute()), "images": len(dataset), "fingerprint": dataset.fingerprint(),
             "first_batch": self.batches.digest([0], _LOOKED_AT),
@@ -161,10 +174,7 @@ class _Run:
         self.optimizer = runtime.optimizer(self.model, recipe.settings)
         if moments is not None:
             self.optimizer.load_state(moments)
-        self.training = runtime.training(
-            self.model, self.optimizer, mask_ratio=recipe.mask_ratio, precision=recipe.computing.precision,
-            device=request.device, compiled=recipe.computing.compiled,
-        )  # fmt: skip
+        self.training = runtime.training(self.model, self.optimizer, **training_options(recipe, request.device))
         self._open_folder(start)
         self.watcher = Watcher(self, show)
 
@@ -202,8 +212,8 @@ class _Run:
             new.write_text(as_yaml(self.recipe), encoding="utf-8")
         if start is not None and start.is_dir():
             source = start.parent.parent
-            run.cut_lines(out / run.STEPS, source / run.STEPS, {"step": self.step + 1})
-            run.cut_lines(out / run.LOG, source / run.LOG, {"epoch": self.step // self.per_epoch})
+            run.cut_lines(out / run.STEPS, source / run.STEPS, "step", self.step + 1)
+            run.cut_lines(out / run.LOG, source / run.LOG, "epoch", self.step // self.per_epoch)
 
     def go(self) -> Outcome:
         """Train to the end, or until a signal."""

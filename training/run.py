@@ -84,9 +84,8 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return found
 
 
-def cut_lines(path: Path, source: Path, kept: Mapping[str, int]) -> None:
-    """Begin a file with the lines of another (or of itself) whose value of a name is below the given number."""
-    ((name, least),) = kept.items()
-    lines = [line for line in read_lines(source) if line[name] < least]
+def cut_lines(path: Path, source: Path, name: str, below: int) -> None:
+    """Begin a file with the lines of another (or of itself) whose value of a name is below a number."""
+    lines = [line for line in read_lines(source) if line[name] < below]
     with replacing(path) as new:
         new.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from importlib import import_module, resources
+from importlib import import_module
 from pathlib import Path
 
 from ...files.atomic import replacing
 from ...files.errors import Problem
+from ..report.html import stylesheet
 from ..report.terminal import terminal_printer
 from ..trace import require_folder
 from .result import Preflight, Verdict
@@ -52,8 +53,7 @@ def write_files(found: Preflight, folder: Path) -> list[Path]:
     environment = Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, loader=PackageLoader(str(__package__), ".")
     )
-    style = resources.files("polymae.compare.report").joinpath("report.css").read_text(encoding="utf-8")
-    page = environment.get_template(PAGE).render(found=found, style=style, marks=MARKS, styles=_STYLES)
+    page = environment.get_template(PAGE).render(found=found, style=stylesheet(), marks=MARKS, styles=_STYLES)
     written = []
     for name, text in ((PAGE, page), (NUMBERS, json.dumps(found.as_dict(), indent=1) + "\n")):
         with replacing(folder / name) as new:

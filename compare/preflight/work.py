@@ -17,11 +17,9 @@ from ...backends.initial import initial_weights
 from ...backends.installing import in_words
 from ...backends.naming import Arrays
 from ...backends.runtime import Runtime, load_backend
-from ...data.batches import Batches
-from ...data.datasets import open_dataset
 from ...files.atomic import replacing
 from ...training.memory import peak_memory
-from ...training.pretrain import Request, run_request
+from ...training.pretrain import Request, open_batches, run_request, training_options
 from ...training.recipe import Recipe
 from ...training.scaling import LossScale
 from ...training.steps import parts, take
@@ -55,7 +53,7 @@ def environment(job: Job, recipe: Recipe) -> None:
 
 def batches(job: Job, recipe: Recipe) -> None:
     """The first batches by loaders of several numbers of workers, and the order of two epochs."""
-    made = batches_of(job, recipe)
+    made = open_batches(job.data, recipe)
     found: dict[str, Any] = {}
     for workers in WORKERS:
         with made.loader(0, STEPS, workers, recipe.data.ahead, 0, job.places) as loader:
@@ -68,19 +66,10 @@ def batches(job: Job, recipe: Recipe) -> None:
         np.savez(file, **found)
 
 
-def batches_of(job: Job, recipe: Recipe) -> Batches:
-    """The batches of a run."""
-    dataset = open_dataset(job.data, recipe.data.data_format, recipe.data.split)
-    return Batches(
-        dataset, recipe.augmentation, recipe.batch.batch_size, recipe.seed, recipe.config.num_patches,
-        skip_broken=recipe.data.skip_broken,
-    )  # fmt: skip
-
-
 def optimizer(job: Job, recipe: Recipe) -> None:
     """What the optimizer does to each parameter under gradients that are given, and rates of the schedule."""
     runtime = _prepared(job)
-    per_epoch = batches_of(job, recipe).steps_per_epoch
+    per_epoch = open_batches(job.data, recipe).steps_per_epoch
     schedule = recipe.schedule_of(per_epoch)
     steps = sampled_steps(recipe, per_epoch)
     found = observed_settings(runtime, recipe, job.device)
@@ -119,7 +108,7 @@ def _stepped(subject: Subject, recipe: Recipe, more: Path) -> Iterator[Named]:
     settings = replace(recipe.settings, betas=(0.0, 0.0), clip=None)
     loss, found = _gradients(subject, recipe, settings, "float32")
     yield "loss", np.array(loss, run.dtype)
-    options = training_options(recipe, run.device, "float32")
+    options = training_options(recipe, run.device) | {"precision": "float32"}
     said: dict[str, Any] = {"update": first_update(runtime, model, subject.inputs, found, recipe, options)}
     runtime.load_weights(model, initial_weights(subject.config, run.seed))
     if (precision := recipe.computing.precision) != "float32":
@@ -136,19 +125,14 @@ def _gradients(subject: Subject, recipe: Recipe, settings: Any, precision: str) 
     """Loss and gradients by spec name out of a training's step at rate 0, which leaves the weights as they are."""
     runtime = subject.runtime
     held = runtime.optimizer(subject.model, settings)
-    training = runtime.training(subject.model, held, **training_options(recipe, subject.run.device, precision))
+    training = runtime.training(
+        subject.model, held, **(training_options(recipe, subject.run.device) | {"precision": precision})
+    )
     parts_of = min(recipe.batch.accumulate, len(subject.inputs["imgs"]))
     scale = LossScale.of(precision).scale
     while not math.isfinite((taken := take(training, subject.inputs, 0.0, parts_of, scale)).norm) and scale > 1:
         scale /= 2  # as a training would go on
     return taken.loss, dict(held.state().m)
-
-
-def training_options(recipe: Recipe, device: str, precision: str) -> dict[str, Any]:
-    """Options of Training, as the loop has them."""
-    return {
-        "mask_ratio": recipe.mask_ratio, "precision": precision, "device": device, "compiled": recipe.computing.compiled,
-    }  # fmt: skip
 
 
 def _distance(loss: float, found: Arrays, mixed_loss: float, mixed: Arrays) -> dict[str, float]:
@@ -179,7 +163,7 @@ def measure(job: Job, recipe: Recipe) -> None:
     training = runtime.training(
         model,
         runtime.optimizer(model, recipe.settings),
-        **training_options(recipe, job.device, recipe.computing.precision),
+        **training_options(recipe, job.device),
     )
     whole = -(-recipe.batch.batch_size // recipe.batch.accumulate)
     rows: list[dict[str, float]] = []
@@ -232,7 +216,7 @@ def memory_limit() -> int:
 
 def _loaded_images(job: Job, recipe: Recipe) -> dict[str, float]:
     """Images and seconds of the recipe's loader alone, for a sixth of the time at most."""
-    made = batches_of(job, recipe)
+    made = open_batches(job.data, recipe)
     many = min(recipe.batch.batch_size, 64)
     images, began = 0, perf_counter()
     last = made.steps_per_epoch * recipe.schedule.epochs

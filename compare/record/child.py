@@ -19,7 +19,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import IO
 
-from ...backends.blas import variables
+from ...backends.blas import thread_variables, variables
 from ...backends.installing import in_words
 from ...backends.interpreters import FOLDER, interpreter
 from ...files.atomic import remove_leftovers
@@ -142,7 +142,7 @@ def finished(
     stdout: IO[bytes] | int = subprocess.DEVNULL,
 ) -> Process:
     """Run a worker's command, with a run's threads and in its folder, until it ends or has to be ended."""
-    threads = {f"{library}_NUM_THREADS": str(run.threads) for library in ("OMP", "OPENBLAS", "MKL")}
+    threads = thread_variables(run.threads)
     stop = stop or threading.Event()
     try:
         worker = subprocess.Popen(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ...files.atomic import replacing
 from ...files.errors import Problem
 from ...training.reading import recipe_of
-from ...training.recipe import Recipe, values
+from ...training.recipe import Recipe
 from .run import Run
 
 FORMAT = 1
@@ -121,12 +121,9 @@ def _means(run: Run, count: int) -> Curve:
 
 def write_reference(path: Path, reference: Reference) -> None:
     """Write a reference's file; every number in it is read again with the same bits."""
-    recipe: dict[str, Any] = {}
-    for dotted, value in values(reference.recipe).items():
-        group, _, last = dotted.rpartition(".")
-        (recipe.setdefault(group, {}) if group else recipe)[last] = value
     tree = {
-        "format": FORMAT, "name": reference.name, "made": dict(reference.made), "recipe": recipe, "data": dict(reference.data),
+        "format": FORMAT, "name": reference.name, "made": dict(reference.made), "recipe": asdict(reference.recipe),
+        "data": dict(reference.data),
         "oracle": reference.oracle.tolist(), "oracle_norm": reference.oracle_norm.tolist(),
         "twins": [curve.tolist() for curve in reference.twins], "twin_norms": [curve.tolist() for curve in reference.twin_norms],
         "lr": reference.lr.tolist(), "whole": reference.whole.tolist(), "epochs": reference.epochs.tolist(),
