@@ -60,9 +60,7 @@ def packed_gradients(model: Any, groups: list[list[Any]], mask_ratio: float, pre
         loss = model(imgs, noise, mask_ratio)[0]
         return loss * factor, loss
 
-    def classifier(
-        factor: Tensor, imgs: Tensor, targets: Tensor, drop_path: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
+    def classifier(factor: Tensor, imgs: Tensor, targets: Tensor, drop_path: Tensor | None) -> tuple[Tensor, Tensor]:
         loss = model.forward_loss(model(imgs, None, drop_path), targets, {})
         return loss * factor, loss
 
