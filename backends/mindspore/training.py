@@ -13,8 +13,8 @@ import mindspore as ms
 from mindspore import ParameterTuple, Tensor, ops
 
 from ..config import MAEConfig
+from ..optimization import HandWritten
 from ..training import Training as Shared
-from .optimizer import AdamW
 from .workarounds import constant
 
 LOW = {"float16": ms.float16, "bfloat16": ms.bfloat16}
@@ -33,9 +33,9 @@ class Training(Shared):
 
     def __init__(self, *given: Any, **options: Any):
         super().__init__(*given, **options)
-        assert isinstance(self.optimizer, AdamW)
+        assert isinstance(self.optimizer, HandWritten)
         trained = self.runtime.trained(self.model)
-        groups = [[trained[name] for name in names] for names in self.optimizer.groups.values()]
+        groups = [[trained[name] for name in group.names] for group in self.optimizer.groups]
         differentiated = packed_gradients(self.model, groups, self.mask_ratio, self.precision)
         self._differentiated = ms.jit(differentiated) if self.compiled else differentiated
 
