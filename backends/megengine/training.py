@@ -54,7 +54,7 @@ class Training(Shared):
                 _, found = self.runtime.differentiate(scaled, self.model, given, trained, Watched(NoTaps(), (), {}))
             return losses[0], *self.optimizer.packed(found)
 
-        shapes = tuple(tuple(tensor.shape) for tensor in inputs.values())
+        shapes = tuple((name, tuple(tensor.shape)) for name, tensor in inputs.items())
         loss, *gradients = self._called(shapes, differentiated, *self._numbers(factor), *inputs.values())
         return float(loss.item()), gradients
 
