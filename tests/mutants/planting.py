@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from polymae.backends import FRAMEWORKS
-from polymae.backends.config import Config
+from polymae.backends.config import Config, ViTConfig
 from polymae.backends.runtime import Runtime, load_backend
 from polymae.backends.spec import loss_taps, params, taps
 from polymae.files.errors import Problem
@@ -65,7 +65,7 @@ class Fault:
     there. about: what the porter did. size: by how much (a difference of eps, a relative error), where it is a number.
     weights: spoils a built model's weights in place. edits: text of the source, by framework. process: changes the
     running process for the time of a context. needs: settings of a model in which it makes a difference, where not
-    every model is one.
+    every model is one. tuned: it shows in a run of a classifier with drop path and soft targets alone.
     """
 
     name: str
@@ -77,6 +77,7 @@ class Fault:
     edits: Edits = field(default_factory=dict)
     process: Callable[[], AbstractContextManager[None]] | None = None
     needs: Mapping[str, Any] = field(default_factory=dict)
+    tuned: bool = False
 
     @property
     def frameworks(self) -> tuple[str, ...]:
@@ -91,6 +92,7 @@ class Fault:
             "weights": [f"weights/{param.name}" for param in params(config)],
         }
         there = self.located_at in names.get(self.level, [self.located_at])
+        there = there and (not self.tuned or isinstance(config, ViTConfig))
         return there and all(getattr(config, name, None) == value for name, value in self.needs.items())
 
     def apply(self, runtime: Runtime, model: Any) -> None:

@@ -152,9 +152,9 @@ SCHEDULE = (
         edits=in_all(
             "compare.levels.curve",
             (
-                "        batch = training_batch(config, step)",
+                "        batch = training_batch(config, step, given)",
                 "        training.optimizer = training.optimizer if step % 10 else runtime.optimizer(model, small.SETTINGS)\n"
-                "        batch = training_batch(config, step)",
+                "        batch = training_batch(config, step, given)",
             ),
         ),
     ),
@@ -166,8 +166,8 @@ SCHEDULE = (
         edits=in_all(
             "compare.levels.curve",
             (
-                "batch = training_batch(config, step)",
-                "batch = training_batch(config, step) | {k: v for k, v in training_batch(config, 0).items() if k != 'imgs'}",
+                "batch = training_batch(config, step, given)",
+                "batch = training_batch(config, 0, given) | {'imgs': training_batch(config, step, given)['imgs']}",
             ),
         ),
     ),
