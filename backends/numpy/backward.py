@@ -6,7 +6,7 @@ returned is that for its input; parameters' gradients are put into `grads` under
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 
 import numpy as np
 from scipy.special import ndtr
@@ -21,15 +21,18 @@ Taps = Mapping[str, Array]
 Step = tuple[str, Callable[[], Array]]  # a tap, and how to compute the gradient for it from those behind it
 
 
-def gradients(model: MAE | ViT, inputs: Taps, out: Taps, dys: Grads) -> Grads:
+def gradients(model: MAE | ViT, inputs: Taps, out: Taps, dys: Grads, wanted: Collection[str] | None = None) -> Grads:
     """The loss's gradient for every parameter, by name, from the inputs and taps of a forward pass.
 
     dys: takes the gradients for the taps, each when it is computed; those in front of it start from what dys then holds.
+    wanted: parameters behind which the pass may end; None: it goes to the image.
     """
     out = {**out, **{f"input/{name}": array for name, array in inputs.items()}}
     grads: Grads = {}
     for name, compute in steps(model, dys, out, grads):
         dys[name] = compute()
+        if wanted is not None and grads.keys() >= set(wanted):
+            break
     return grads
 
 
@@ -65,6 +68,12 @@ def _head_norm(layer: HeadNorm, x: Array, dy: Array, grads: Grads, name: str) ->
     grads[f"{name}.mean"] = -dx.sum(axis=0)
     grads[f"{name}.var"] = -(dx * (x - layer.mean)).sum(axis=0) * rstd**2 / 2
     return dx
+
+
+def _batch_norm(layer: HeadNorm, out: Taps, dy: Array) -> Array:
+    rstd = 1 / np.sqrt(out["head_norm.var"] + layer.eps)
+    x_hat = out["head_norm"]
+    return rstd * (dy - dy.mean(axis=0) - x_hat * (dy * x_hat).mean(axis=0))
 
 
 def _transposed_conv(layer: TransposedConv, x: Array, dy: Array, grads: Grads, name: str) -> Array:
@@ -216,7 +225,9 @@ def _vit(model: ViT, dys: Taps, out: Taps, grads: Grads) -> Iterator[Step]:
     yield "logits", lambda: _cross_entropy(out["logits"], out[targets])
     x = "head_norm" if model.config.head_norm else "latent"
     yield x, lambda: _linear(model.head, out[x], dys["logits"], grads, "head")  # [N, D]
-    if model.config.head_norm:
+    if model.config.head_norm and "head_norm.var" in out:  # in training
+        yield "latent", lambda: _batch_norm(model.head_norm, out, dys["head_norm"])
+    elif model.config.head_norm:
         yield "latent", lambda: _head_norm(model.head_norm, out["latent"], dys["head_norm"], grads, "head_norm")
     yield last, lambda: _pooling(model, out[last], dys["latent"], grads)
     yield from _blocks(model.blocks, "tokens", dys, out, grads, "blocks")

@@ -30,7 +30,7 @@ class Training(Shared):
     def __init__(self, runtime: Any, model: Any, optimizer: Optimizer, **options: Any):
         super().__init__(runtime, model, optimizer, **options)
         self.objective = torch.compile(objective) if self.compiled else objective
-        self.parameters = list(runtime.trained(model).values())
+        self.names, self.parameters = zip(*runtime.trained(model).items())
         self.fused = fused_forwards(model)
         self.device = self.parameters[0].device.type
 
@@ -38,10 +38,11 @@ class Training(Shared):
         """The loss of a batch of tensors, and the packed gradients of factor times it, in the parameters' precision."""
         mixed = torch.autocast(self.device, DTYPES[self.precision], enabled=self.precision != "float32")
         with replaced(self.fused), mixed:
-            loss = self.objective(self.model, inputs, NoTaps(), self.mask_ratio)
+            loss, statistics = self.objective(self.model, inputs, NoTaps(), self.mask_ratio)
+        self.statistics = tuple(each.detach() for each in statistics)
         scaled = loss if factor == 1.0 else loss * factor
         found = torch.autograd.grad(scaled, self.parameters, allow_unused=True, materialize_grads=True)
-        return loss.item(), list(found)
+        return loss.item(), self.optimizer.packed(dict(zip(self.names, found)))
 
     def add(self, held: list[Tensor], gradients: list[Tensor]) -> list[Tensor]:
         """The sum of packed gradients, in the memory of those that are held."""

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...backends.config import Config, MAEConfig
+from ...backends.config import Config, MAEConfig, ViTConfig
 from ...backends.initial import initial_weights
 from ...backends.runtime import Runtime
 from ...backends.spec import Tap
 from ...data.images import MEAN, STD, demo_photographs
 from ...training.steps import take
 from ..trace import Inputs, digest
-from . import small
+from . import probe, small
 from .choices import in_training
 from .optimizer import CASES, injected
 from .small import training_config
@@ -108,6 +108,8 @@ def training_digest(config: Config, given: Collection[str] = ()) -> str:
     for case in CASES:
         weights, gradients, state = injected(config, case)
         fed += [weights, gradients, dict(state.m), dict(state.v)]
+    if isinstance(config, ViTConfig):
+        fed += probe.fed(config)
     for arrays in fed:
         for name, array in arrays.items():
             whole.update(f"{name} {digest(array)} ".encode())

@@ -91,11 +91,11 @@ NORMS = (
         about="The running variance was taken for a standard deviation.",
         edits=in_each(
             "blocks",
-            numpy=("np.sqrt(self.var + self.eps)", "self.var"),
-            torch=("torch.sqrt(self.var + self.eps)", "self.var"),
-            megengine=("F.sqrt(self.var + self.eps)", "self.var"),
-            mindspore=("ops.sqrt(self.var + constant(self.eps, x))", "self.var"),
-            oneflow=("flow.sqrt(self.var + self.eps)", "self.var"),
+            numpy=("np.sqrt(var + self.eps)", "var"),
+            torch=("torch.sqrt(var + self.eps)", "var"),
+            megengine=("F.sqrt(var + self.eps)", "var"),
+            mindspore=("ops.sqrt(var + constant(self.eps, x))", "var"),
+            oneflow=("flow.sqrt(var + self.eps)", "var"),
         ),
     ),
     _fault(

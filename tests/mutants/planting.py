@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
-from types import ModuleType
+from types import CodeType, FunctionType, ModuleType
 from typing import Any, NamedTuple
 from unittest.mock import patch
 
@@ -135,7 +135,12 @@ def edited_copy(path: str, edits: Sequence[Edit]) -> ModuleType:
 
 
 def _put_in_place(stack: ExitStack, original: ModuleType, edited: ModuleType) -> None:
-    """What a module defines, replaced wherever our modules hold it: under any name for functions and classes."""
+    """What a module defines, replaced wherever our modules hold it: under any name for functions and classes.
+
+    Methods of classes that the frameworks' modules share are replaced in the class too: others have been derived from it.
+    """
+    for kind, name, method in _other_methods(original, edited):
+        stack.enter_context(patch.object(kind, name, method))
     defined = {
         id(value): vars(edited)[name]
         for name, value in vars(original).items()
@@ -152,3 +157,25 @@ def _put_in_place(stack: ExitStack, original: ModuleType, edited: ModuleType) ->
                 stack.enter_context(patch.object(module, name, defined[id(value)]))
             elif name in values and values[name] is value:
                 stack.enter_context(patch.object(module, name, vars(edited)[name]))
+
+
+def _other_methods(original: ModuleType, edited: ModuleType) -> Iterator[tuple[type, str, FunctionType]]:
+    """Methods with other code in the edited module, of classes that belong to no framework; none that calls super()."""
+    if not set(original.__name__.split(".")).isdisjoint(FRAMEWORKS):
+        return
+    for kind in [value for value in vars(original).values() if isinstance(value, type)]:
+        if kind.__module__ != original.__name__:
+            continue
+        for name, method in vars(vars(edited)[kind.__name__]).items():
+            before = vars(kind).get(name)
+            if not isinstance(method, FunctionType) or not isinstance(before, FunctionType):
+                continue
+            if not method.__code__.co_freevars and _meaning(method) != _meaning(before):
+                yield kind, name, method
+
+
+def _meaning(function: FunctionType) -> tuple[Any, ...]:
+    """What a function does, without the line numbers in its code."""
+    code = function.__code__
+    constants = [str(constant) for constant in code.co_consts if not isinstance(constant, CodeType)]
+    return code.co_code, code.co_names, code.co_varnames, constants

@@ -60,7 +60,7 @@ ADAM = (
             "optimizer",
             **_adam(
                 ("float(state.step)", "1.0 + state.step"),
-                ("bias1, bias2 = ", "self.steps += 1\n        bias1, bias2 = "),
+                ("bias1, bias2 = 1", "self.steps += 1\n        bias1, bias2 = 1"),
             ),
         ),
     ),
@@ -72,7 +72,7 @@ ADAM = (
             "optimizer",
             **_adam(
                 ("torch.optim.AdamW(", "torch.optim.Adam("),
-                ("scale * gradients[i]", "scale * gradients[i] + decay * parameters[i]"),
+                ("scale * gradients[i]", "scale * gradients[i] + group.decay * parameters[i]"),
                 ("(direction + ", "(direction + 0 * "),
             ),
         ),
