@@ -1,0 +1,94 @@
+"""Evaluating a classifier in any framework: top-1, top-5 and loss on a data set, exactly counted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..backends.config import ViTConfig
+from ..backends.runtime import Runtime
+from ..data.batches import Batches
+from ..files.errors import Problem
+from .scores import Result, Scores, Whole
+
+
+def evaluate_model(
+    runtime: Runtime, model: Any, batches: Batches, workers: int = 0, names: Sequence[str] = ()
+) -> Result:
+    """How a classifier does on the images of batches, which are in the data set's order (shuffle=False, drop_last=False).
+
+    workers: threads that read images ahead. names: of the model's classes (default: of the data set's, where they are as many).
+    The model is run as it is; a drop path or mixing is no part of these batches. Raises Problem for images without labels, an
+    autoencoder, a label that the model has no class for, or logits that are not finite.
+    """
+    classes = require_classifier(model.config).num_classes
+    known = batches.dataset.classes
+    scores = score(runtime, model, batches, workers=workers)
+    return scores.result(classes, names or (known if len(known) == classes else ()))
+
+
+def require_classifier(config: Any) -> ViTConfig:
+    """The configuration, if it is a classifier's. Raises Problem for an autoencoder's."""
+    if not isinstance(config, ViTConfig):
+        raise Problem(
+            "These weights are an autoencoder's, which names no classes: fine-tune it first, or measure its features "
+            "(polymae knn)."
+        )
+    return config
+
+
+def score(
+    runtime: Runtime,
+    model: Any,
+    batches: Batches,
+    part: tuple[int, int] = (0, 1),
+    workers: int = 0,
+    labels_to: Whole | None = None,
+    after: Callable[[int], object] = lambda images: None,
+) -> Scores:
+    """The scores of a part of the batches: the first number of `part`, from 0, of so many as the second.
+
+    A part is of whole batches, so that every image is in the same batch, and has the same logits, however many parts there
+    are. labels_to: int64, by the data set's label the model's class; the classes named there are then told apart, no others.
+    after: called after each batch with its images. Raises Problem as evaluate_model.
+    """
+    require_classifier(model.config)
+    _require_labels(batches)
+    if batches.shuffle or batches.drop_last or batches.skip_broken:
+        raise Problem(
+            "Evaluation takes every image once, in the data set's order: Batches(..., drop_last=False, shuffle=False), and "
+            "skip_broken=False, which would count another image twice."
+        )
+    steps, (number, count) = batches.steps_per_epoch, part
+    first, last = (steps * place // count for place in (number, number + 1))
+    columns = None if labels_to is None else np.unique(labels_to)
+    found = [Scores.of(*_nothing(model.config.num_classes), columns)]
+    with batches.loader(first, last, workers) as loader:
+        for step, batch in loader:
+            labels = batch["labels"] if labels_to is None else labels_to[batch["labels"]]
+            found.append(Scores.of(batches.indices(step), labels, logits_of(runtime, model, batch["imgs"]), columns))
+            after(len(labels))
+    return Scores.joined(found)
+
+
+def logits_of(runtime: Runtime, model: Any, imgs: NDArray[np.float32]) -> NDArray[Any]:
+    """The logits [N, classes] of images [N, C, height, width], normalised."""
+    with runtime.no_grad():
+        return runtime.to_numpy(model(runtime.tensors(model, {"imgs": imgs})["imgs"]))
+
+
+def _nothing(classes: int) -> tuple[Whole, Whole, NDArray[np.float64]]:
+    """Places, labels and logits of no images: a part may have no batch."""
+    return np.empty(0, np.int64), np.empty(0, np.int64), np.empty((0, classes))
+
+
+def _require_labels(batches: Batches) -> None:
+    dataset = batches.dataset
+    if not dataset.classes:
+        raise Problem(
+            f"{dataset.path} ({dataset.format}) has no labels, and evaluation needs them: a folder for each class, a list with "
+            "`path,label` lines, or labels in the .tar, .parquet or .npz file. `polymae predict` classifies without any."
+        )
