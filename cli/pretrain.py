@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
 
     request = requested(args)
     if args.is_program:
-        _in_fitting_process(request)
+        in_fitting_process(request.framework, request.threads)
     outcome = run_request(request, show=True)
     if args.json:
         told = {
@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
     return SAVED if outcome.stopped else 0
 
 
-def _in_fitting_process(request: Request) -> None:
+def in_fitting_process(framework: str, threads: int | None) -> None:
     """Begin anew where the framework runs in another interpreter, or kernels or threads are chosen when libraries are loaded."""
     import os
     import sys
@@ -73,10 +73,10 @@ def _in_fitting_process(request: Request) -> None:
     from ..backends.blas import thread_variables, variables
     from ..backends.interpreters import interpreter
 
-    wanted = variables(request.framework)
-    if request.threads:
-        wanted |= thread_variables(request.threads)
-    python = interpreter(request.framework)
+    wanted = variables(framework)
+    if threads:
+        wanted |= thread_variables(threads)
+    python = interpreter(framework)
     if python != sys.executable or any(os.environ.get(name) != value for name, value in wanted.items()):
         os.execve(python, [python, "-m", "polymae", *sys.argv[1:]], os.environ | wanted)
 
