@@ -76,6 +76,36 @@ def check_pooling(pooling: Any) -> None:
         )
 
 
+def check_drop_path(drop_path: Any, imgs: Any, config: Config) -> None:
+    """Raise InputError where drop_path is neither None nor [N, depth, 2]."""
+    if drop_path is not None:
+        check_drop_path_shape(getattr(drop_path, "shape", drop_path), imgs.shape[0], config)
+
+
+def check_drop_path_shape(shape: Any, images: int, config: Config) -> None:
+    """The same of its shape; what has no shape is given as it is."""
+    expected = (images, config.depth, 2)
+    if not hasattr(shape, "__len__") or not _same(shape, expected):
+        raise InputError(
+            f"drop_path is {_listed(shape) if hasattr(shape, '__len__') else repr(shape)}; it must be {_listed(expected)}: "
+            "for each image and block the factors of attention and MLP, 0 or 1/keep, as data/batches.py draws them."
+        )
+
+
+def check_targets(targets: Any, logits: Any) -> None:
+    """Raise InputError where targets is neither labels [N] nor soft targets [N, classes] of these logits [N, classes]."""
+    check_targets_shape(getattr(targets, "shape", targets), logits.shape)
+
+
+def check_targets_shape(shape: Any, logits: Any) -> None:
+    """The same of their shapes; what has no shape is given as it is."""
+    if not hasattr(shape, "__len__") or not (_same(shape, logits) or _same(shape, logits[:1])):
+        raise InputError(
+            f"targets are {_listed(shape) if hasattr(shape, '__len__') else repr(shape)}; for logits {_listed(logits)} they "
+            f"must be labels {_listed(logits[:1])} or soft targets {_listed(logits)}."
+        )
+
+
 def _same(shape: Any, expected: tuple[Any, ...]) -> bool:
     return len(shape) == len(expected) and all(a == b or a is None or b is None for a, b in zip(shape, expected))
 

@@ -263,7 +263,7 @@ def forward(model: Any, inputs: Mapping[str, Any], out: dict[str, Any], mask_rat
     """Run a model on tensors of its own framework, recording every tap in out, and return the loss [] to differentiate.
 
     An autoencoder takes imgs and noise and is scored by both losses, its own also under the names
-    `pixel.*` and `norm_pix.*`; a classifier takes imgs and labels.
+    `pixel.*` and `norm_pix.*`; a classifier takes imgs with labels or soft targets, and drop_path or not.
     """
     if isinstance(model.config, ViTConfig):
         return objective(model, inputs, out, mask_ratio)
@@ -278,5 +278,7 @@ def forward(model: Any, inputs: Mapping[str, Any], out: dict[str, Any], mask_rat
 def objective(model: Any, inputs: Mapping[str, Any], out: dict[str, Any], mask_ratio: float) -> Any:
     """The loss [] that training minimises, of a model on tensors of its own framework; out takes its taps."""
     if isinstance(model.config, ViTConfig):
-        return model.forward_loss(model(inputs["imgs"], out), inputs["labels"], out)
+        drop_path = inputs.get("drop_path")
+        targets = inputs["targets"] if "targets" in inputs else inputs["labels"]
+        return model.forward_loss(model(inputs["imgs"], out, drop_path), targets, out)
     return model(inputs["imgs"], inputs["noise"], mask_ratio, out)[0]

@@ -176,8 +176,8 @@ def _vit_params(config: ViTConfig) -> tuple[Param, ...]:
     )
 
 
-def _block_taps(name: str, depth: int, tokens: str) -> Iterator[Tap]:
-    """A stack of blocks on the tap `tokens`."""
+def _block_taps(name: str, depth: int, tokens: str, factors: tuple[str, ...] = ()) -> Iterator[Tap]:
+    """A stack of blocks on the tap `tokens`; factors: the input that both branches of a block are multiplied by."""
     x = tokens
     for block in (f"{name}.{i}" for i in range(depth)):
         qkv, softmax, proj = f"{block}.attn.qkv", f"{block}.attn.softmax", f"{block}.attn.proj"
@@ -187,12 +187,12 @@ def _block_taps(name: str, depth: int, tokens: str) -> Iterator[Tap]:
         yield Tap(qkv, "linear", of=(norm1,))
         yield Tap(softmax, "softmax", of=(qkv,))
         yield Tap(proj, "linear", of=(softmax, qkv))
-        yield Tap(residual, "add", of=(x, proj))
+        yield Tap(residual, "add", of=(x, proj, *factors))
         yield Tap(norm2, "layer norm", of=(residual,))
         yield Tap(fc1, "linear", of=(norm2,))
         yield Tap(gelu, "gelu", of=(fc1,))
         yield Tap(fc2, "linear", of=(gelu,))
-        yield Tap(block, "add", of=(residual, fc2))
+        yield Tap(block, "add", of=(residual, fc2, *factors))
         x = block
 
 
@@ -233,12 +233,13 @@ def _loss_taps(kind: str) -> Iterator[Tap]:
 
 
 def _vit_taps(config: ViTConfig) -> Iterator[Tap]:
+    """`of` names all inputs that there can be: labels or soft targets, and drop_path where a run has it."""
     norm = "fc_norm" if config.pooling == "gap" else "norm"
     yield Tap("patch_embed", "convolution", of=("input/imgs",), by=("patch_embed.proj",))  # [N, L, D]
     yield Tap("tokens", "add", of=("patch_embed",), by=("cls_token", "pos_embed"))  # [N, L+1, D]
-    yield from _block_taps("blocks", config.depth, "tokens")
+    yield from _block_taps("blocks", config.depth, "tokens", ("input/drop_path",))
     yield Tap("latent", "layer norm", of=(f"blocks.{config.depth - 1}",), by=(norm,))  # [N, D]
     if config.head_norm:
         yield Tap("head_norm", "batch norm", of=("latent",))  # [N, D]
     yield Tap("logits", "linear", of=("head_norm" if config.head_norm else "latent",), by=("head",))  # [N, classes]
-    yield Tap("loss", "cross entropy", of=("logits", "input/labels"))  # []
+    yield Tap("loss", "cross entropy", of=("logits", "input/labels", "input/targets"))  # []

@@ -13,7 +13,7 @@ import megengine.module as M
 from megengine import Tensor
 
 from ..config import MAEConfig, ViTConfig, keep_length
-from ..inputs import check_inputs, check_pooling
+from ..inputs import check_drop_path, check_inputs, check_pooling, check_targets
 from ..spec import NoTaps
 from .blocks import HeadNorm, PatchEmbed, TransposedConv, blocks, raster_order
 from .weights import Weights, finish
@@ -183,11 +183,15 @@ class ViT(M.Module):
             self.fc_norm = LayerNorm(D, eps=config.norm_eps)
         finish(self, weights)
 
-    def forward(self, imgs: Tensor, out: dict[str, Tensor] | None = None) -> Tensor:
-        """imgs [N, C, height, width], normalised, to logits [N, classes]."""
+    def forward(self, imgs: Tensor, out: dict[str, Tensor] | None = None, drop_path: Tensor | None = None) -> Tensor:
+        """imgs [N, C, height, width], normalised, to logits [N, classes].
+
+        drop_path [N, depth, 2]: the factors of each block's attention and MLP, 0 or 1/keep (timm's DropPath); None: 1.
+        """
         check_inputs(imgs, None, self.config)
+        check_drop_path(drop_path, imgs, self.config)
         out = NoTaps() if out is None else out
-        x = self.forward_features(imgs, out)
+        x = self.forward_features(imgs, out, drop_path)
         if self.config.head_norm:
             x = out["head_norm"] = self.head_norm(x)  # [N, D]
         x = out["logits"] = self.head(x)
@@ -198,14 +202,15 @@ class ViT(M.Module):
         check_inputs(imgs, None, self.config)
         return contiguous(self.forward_features(imgs, NoTaps()))
 
-    def forward_features(self, imgs: Tensor, out: dict[str, Tensor]) -> Tensor:
+    def forward_features(self, imgs: Tensor, out: dict[str, Tensor], drop_path: Tensor | None = None) -> Tensor:
         """imgs [N, C, height, width] to the pooled features [N, D]."""
         x = out["patch_embed"] = self.patch_embed(imgs)  # [N, L, D]
         x = x + self.pos_embed[:, 1:]
         cls_token = self.cls_token + self.pos_embed[:, :1]
         x = out["tokens"] = F.concat([F.broadcast_to(cls_token, (x.shape[0], None, None)), x], axis=1)  # [N, L+1, D]
         for i, block in enumerate(self.blocks):
-            x = block(x, out, f"blocks.{i}")
+            factors = None if drop_path is None else drop_path[:, i]  # [N, 2]
+            x = block(x, out, f"blocks.{i}", factors)
         if self.config.pooling == "gap":
             x = self.fc_norm(F.mean(x[:, 1:], axis=1))
         else:
@@ -214,7 +219,12 @@ class ViT(M.Module):
         x = out["latent"] = x
         return x
 
-    def forward_loss(self, logits: Tensor, labels: Tensor, out: dict[str, Tensor]) -> Tensor:
-        """Cross entropy of logits [N, classes] against labels [N]."""
-        loss = out["loss"] = F.nn.cross_entropy(logits, labels)
+    def forward_loss(self, logits: Tensor, targets: Tensor, out: dict[str, Tensor]) -> Tensor:
+        """Mean cross entropy of logits [N, classes] against labels [N] or soft targets [N, classes]."""
+        check_targets(targets, logits)
+        if targets.ndim == 2:
+            loss = -F.mean(F.sum(targets * F.logsoftmax(logits, axis=-1), axis=-1))
+        else:
+            loss = F.nn.cross_entropy(logits, targets)
+        loss = out["loss"] = loss
         return loss

@@ -73,12 +73,18 @@ class Block(nn.Cell):
         self.norm2 = LayerNorm(dim, eps=norm_eps)
         self.mlp = Mlp(dim, hidden_dim)
 
-    def construct(self, x: Tensor, out: dict[str, Tensor], name: str) -> Tensor:
-        """x [N, T, D] to [N, T, D]."""
+    def construct(self, x: Tensor, out: dict[str, Tensor], name: str, drop_path: Tensor | None = None) -> Tensor:
+        """x [N, T, D] to [N, T, D]; drop_path [N, 2]: factors of attention and MLP, 0 or 1/keep (None: 1)."""
         y = out[f"{name}.norm1"] = self.norm1(x)
-        x = out[f"{name}.residual"] = x + self.attn(y, out, f"{name}.attn")
+        y = self.attn(y, out, f"{name}.attn")
+        if drop_path is not None:
+            y = y * drop_path[:, :1, None]  # by [N, 1, 1]
+        x = out[f"{name}.residual"] = x + y
         y = out[f"{name}.norm2"] = self.norm2(x)
-        x = out[name] = x + self.mlp(y, out, f"{name}.mlp")
+        y = self.mlp(y, out, f"{name}.mlp")
+        if drop_path is not None:
+            y = y * drop_path[:, 1:, None]  # by [N, 1, 1]
+        x = out[name] = x + y
         return x
 
 

@@ -41,6 +41,11 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     return (ops.logsumexp(logits, -1) - picked).mean()
 
 
+def soft_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Mean cross entropy [] of logits [N, classes] against soft targets [N, classes], composed for the same reason."""
+    return (targets * (ops.logsumexp(logits, -1, True) - logits)).sum(axis=-1).mean()
+
+
 class LayerNorm(nn.Cell):
     """Layer norm over the last axis, from its mean and variance; parameters gamma and beta [dim] as in nn.LayerNorm."""
 

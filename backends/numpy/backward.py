@@ -90,7 +90,7 @@ def _mixed(layer: Attention, out: Taps, dys: Taps, grads: Grads, name: str) -> A
     """From the attention's output to the values that softmax mixed, [N, H, T, D/H]."""
     v = heads(layer, out[f"{name}.attn.qkv"])[2]
     mixed = matmul(out[f"{name}.attn.softmax"], v).swapaxes(1, 2)
-    dy = dys[f"{name}.residual"]
+    dy = _branch(dys[f"{name}.residual"], out, name, 0)
     dy = _linear(layer.proj, mixed.reshape(dy.shape), dy, grads, f"{name}.attn.proj")
     return dy.reshape(mixed.shape).swapaxes(1, 2)
 
@@ -116,11 +116,19 @@ def _attn_qkv(layer: Attention, out: Taps, dys: Taps, name: str) -> Array:
     return np.stack(parts).transpose(1, 3, 0, 2, 4).reshape(qkv.shape)  # from [3, N, H, T, D/H]
 
 
+def _branch(dy: Array, out: Taps, name: str, place: int) -> Array:
+    """From a block's sum to one of its branches, attention (0) or MLP (1): times that branch's factors of drop path."""
+    stack, _, i = name.rpartition(".")
+    if stack != "blocks" or "input/drop_path" not in out:
+        return dy
+    return dy * out["input/drop_path"][:, int(i), place, None, None]
+
+
 def _block(block: Block, x: str, dys: Taps, out: Taps, grads: Grads, name: str) -> Iterator[Step]:
     attn, mlp = block.attn, block.mlp
     fc1, fc2, gelu = f"{name}.mlp.fc1", f"{name}.mlp.fc2", f"{name}.mlp.gelu"
     norm1, norm2, qkv, residual = f"{name}.norm1", f"{name}.norm2", f"{name}.attn.qkv", f"{name}.residual"
-    yield gelu, lambda: _linear(mlp.fc2, out[gelu], dys[name], grads, fc2)
+    yield gelu, lambda: _linear(mlp.fc2, out[gelu], _branch(dys[name], out, name, 1), grads, fc2)
     yield fc1, lambda: _gelu(out[fc1], dys[gelu])
     yield norm2, lambda: _linear(mlp.fc1, out[norm2], dys[fc1], grads, fc1)
     yield residual, lambda: dys[name] + _layer_norm(block.norm2, out[residual], dys[norm2], grads, norm2)
@@ -204,7 +212,8 @@ def _patch_embed(model: MAE | ViT, imgs: Array, tokens: Array, dy: Array, grads:
 
 def _vit(model: ViT, dys: Taps, out: Taps, grads: Grads) -> Iterator[Step]:
     last = f"blocks.{model.config.depth - 1}"
-    yield "logits", lambda: _cross_entropy(out["logits"], out["input/labels"])
+    targets = "input/targets" if "input/targets" in out else "input/labels"
+    yield "logits", lambda: _cross_entropy(out["logits"], out[targets])
     x = "head_norm" if model.config.head_norm else "latent"
     yield x, lambda: _linear(model.head, out[x], dys["logits"], grads, "head")  # [N, D]
     if model.config.head_norm:
@@ -214,10 +223,14 @@ def _vit(model: ViT, dys: Taps, out: Taps, grads: Grads) -> Iterator[Step]:
     yield "patch_embed", lambda: _vit_stem(model, out["input/imgs"], dys["tokens"], grads)
 
 
-def _cross_entropy(logits: Array, labels: Array) -> Array:
+def _cross_entropy(logits: Array, targets: Array) -> Array:
+    """targets: labels [N], or soft targets [N, classes], whose sum need not be 1."""
     dx = softmax(logits)
-    dx[np.arange(len(labels)), labels] -= 1
-    return dx / len(labels)
+    if targets.ndim == 2:
+        dx = dx * targets.sum(axis=-1, keepdims=True) - targets
+    else:
+        dx[np.arange(len(targets)), targets] -= 1
+    return dx / len(targets)
 
 
 def _pooling(model: ViT, x: Array, dy: Array, grads: Grads) -> Array:

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..config import MAEConfig, ViTConfig, keep_length
 from ..inputs import check_arrays as check_inputs
-from ..inputs import check_pooling
+from ..inputs import check_drop_path, check_pooling, check_targets
 from ..spec import NoTaps
 from .blocks import HeadNorm, PatchEmbed, TransposedConv, blocks, raster_order
 from .layers import LayerNorm, Linear, Module, log_softmax, unbiased_variance
@@ -180,11 +180,15 @@ class ViT(Module):
             self.fc_norm = LayerNorm(D, eps=config.norm_eps)
         finish(self, weights)
 
-    def forward(self, imgs: Array, out: dict[str, Array] | None = None) -> Array:
-        """imgs [N, C, height, width], normalised, to logits [N, classes]."""
+    def forward(self, imgs: Array, out: dict[str, Array] | None = None, drop_path: Array | None = None) -> Array:
+        """imgs [N, C, height, width], normalised, to logits [N, classes].
+
+        drop_path [N, depth, 2]: the factors of each block's attention and MLP, 0 or 1/keep (timm's DropPath); None: 1.
+        """
         check_inputs(imgs, None, self.config)
+        check_drop_path(drop_path, imgs, self.config)
         out = NoTaps() if out is None else out
-        x = self.forward_features(imgs, out)
+        x = self.forward_features(imgs, out, drop_path)
         if self.config.head_norm:
             x = out["head_norm"] = self.head_norm(x)  # [N, D]
         x = out["logits"] = self.head(x)
@@ -195,14 +199,15 @@ class ViT(Module):
         check_inputs(imgs, None, self.config)
         return self.forward_features(imgs, NoTaps())
 
-    def forward_features(self, imgs: Array, out: dict[str, Array]) -> Array:
+    def forward_features(self, imgs: Array, out: dict[str, Array], drop_path: Array | None = None) -> Array:
         """imgs [N, C, height, width] to the pooled features [N, D]."""
         x = out["patch_embed"] = self.patch_embed(imgs)  # [N, L, D]
         x = x + self.pos_embed[:, 1:]
         cls_token = self.cls_token + self.pos_embed[:, :1]
         x = out["tokens"] = np.concatenate([np.repeat(cls_token, x.shape[0], axis=0), x], axis=1)  # [N, L+1, D]
         for i, block in enumerate(self.blocks):
-            x = block(x, out, f"blocks.{i}")
+            factors = None if drop_path is None else drop_path[:, i]  # [N, 2]
+            x = block(x, out, f"blocks.{i}", factors)
         if self.config.pooling == "gap":
             x = self.fc_norm(x[:, 1:].mean(axis=1))
         else:
@@ -211,7 +216,12 @@ class ViT(Module):
         x = out["latent"] = x
         return x
 
-    def forward_loss(self, logits: Array, labels: Array, out: dict[str, Array]) -> Array:
-        """Cross entropy of logits [N, classes] against labels [N]."""
-        loss = out["loss"] = -log_softmax(logits)[np.arange(len(labels)), labels].mean()
+    def forward_loss(self, logits: Array, targets: Array, out: dict[str, Array]) -> Array:
+        """Mean cross entropy of logits [N, classes] against labels [N] or soft targets [N, classes]."""
+        check_targets(targets, logits)
+        if targets.ndim == 2:
+            loss = -(targets * log_softmax(logits)).sum(axis=-1).mean()
+        else:
+            loss = -log_softmax(logits)[np.arange(len(targets)), targets].mean()
+        loss = out["loss"] = loss
         return loss

@@ -11,11 +11,11 @@ import oneflow as flow
 from oneflow import Tensor, nn
 
 from ..config import MAEConfig, ViTConfig, keep_length
-from ..inputs import check_inputs, check_pooling
+from ..inputs import check_drop_path, check_inputs, check_pooling, check_targets
 from ..spec import NoTaps
 from .blocks import HeadNorm, PatchEmbed, TransposedConv, blocks, raster_order
 from .weights import Weights, finish
-from .workarounds import cross_entropy
+from .workarounds import cross_entropy, soft_cross_entropy
 
 
 class MAE(nn.Module):
@@ -181,11 +181,15 @@ class ViT(nn.Module):
             self.fc_norm = nn.LayerNorm(D, eps=config.norm_eps)
         finish(self, weights)
 
-    def forward(self, imgs: Tensor, out: dict[str, Tensor] | None = None) -> Tensor:
-        """imgs [N, C, height, width], normalised, to logits [N, classes]."""
+    def forward(self, imgs: Tensor, out: dict[str, Tensor] | None = None, drop_path: Tensor | None = None) -> Tensor:
+        """imgs [N, C, height, width], normalised, to logits [N, classes].
+
+        drop_path [N, depth, 2]: the factors of each block's attention and MLP, 0 or 1/keep (timm's DropPath); None: 1.
+        """
         check_inputs(imgs, None, self.config)
+        check_drop_path(drop_path, imgs, self.config)
         out = NoTaps() if out is None else out
-        x = self.forward_features(imgs, out)
+        x = self.forward_features(imgs, out, drop_path)
         if self.config.head_norm:
             x = out["head_norm"] = self.head_norm(x)  # [N, D]
         x = out["logits"] = self.head(x)
@@ -196,14 +200,15 @@ class ViT(nn.Module):
         check_inputs(imgs, None, self.config)
         return self.forward_features(imgs, NoTaps())
 
-    def forward_features(self, imgs: Tensor, out: dict[str, Tensor]) -> Tensor:
+    def forward_features(self, imgs: Tensor, out: dict[str, Tensor], drop_path: Tensor | None = None) -> Tensor:
         """imgs [N, C, height, width] to the pooled features [N, D]."""
         x = out["patch_embed"] = self.patch_embed(imgs)  # [N, L, D]
         x = x + self.pos_embed[:, 1:]
         cls_token = self.cls_token + self.pos_embed[:, :1]
         x = out["tokens"] = flow.cat([cls_token.expand(x.shape[0], -1, -1), x], dim=1)  # [N, L+1, D]
         for i, block in enumerate(self.blocks):
-            x = block(x, out, f"blocks.{i}")
+            factors = None if drop_path is None else drop_path[:, i]  # [N, 2]
+            x = block(x, out, f"blocks.{i}", factors)
         if self.config.pooling == "gap":
             x = self.fc_norm(x[:, 1:].mean(dim=1))
         else:
@@ -212,7 +217,12 @@ class ViT(nn.Module):
         x = out["latent"] = x
         return x
 
-    def forward_loss(self, logits: Tensor, labels: Tensor, out: dict[str, Tensor]) -> Tensor:
-        """Cross entropy of logits [N, classes] against labels [N]."""
-        loss = out["loss"] = cross_entropy(logits, labels)
+    def forward_loss(self, logits: Tensor, targets: Tensor, out: dict[str, Tensor]) -> Tensor:
+        """Mean cross entropy of logits [N, classes] against labels [N] or soft targets [N, classes]."""
+        check_targets(targets, logits)
+        if targets.ndim == 2:
+            loss = soft_cross_entropy(logits, targets)
+        else:
+            loss = cross_entropy(logits, targets)
+        loss = out["loss"] = loss
         return loss

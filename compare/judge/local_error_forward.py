@@ -31,7 +31,13 @@ def forward_expected(own: Own, model: MAE | ViT, mask_ratio: float, seen: Callab
     out = _Forced(own, model, seen)
     imgs = out.taken("input/imgs", (out.batch, config.in_chans, *config.img_size))
     if isinstance(model, ViT):
-        inputs = _Copied(imgs=imgs, labels=out.taken("input/labels", (out.batch,)).astype(np.int64))
+        inputs = _Copied(imgs=imgs)
+        if "input/targets" in own:
+            inputs["targets"] = out.taken("input/targets", (out.batch, model.config.num_classes))
+        else:
+            inputs["labels"] = out.taken("input/labels", (out.batch,)).astype(np.int64)
+        if "input/drop_path" in own:
+            inputs["drop_path"] = out.taken("input/drop_path", (out.batch, model.config.depth, 2))
     else:
         noise = out.taken("input/noise", (out.batch, config.num_patches))
         if "input/noise" not in out.missing:
