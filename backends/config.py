@@ -170,19 +170,21 @@ class ViTConfig(Encoder):
 
     gap: mean of the patch tokens, then fc_norm. cls: norm, then the class token. mean: norm, then mean of all tokens.
     train_positions: whether training changes the position table. head_norm: the official linear probe's, a batch norm
-    by running statistics before the head.
+    before the head, in training by the batch's statistics, else by running ones. train_encoder: False is the linear probe,
+    where training changes nothing but the head.
     """
 
     num_classes: int = 1000
     pooling: Pooling = "gap"
     train_positions: bool = True
     head_norm: bool = False
+    train_encoder: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._require_positive("num_classes")
         self._require_choice("pooling", Pooling)
-        self._require_bool("train_positions", "head_norm")
+        self._require_bool("train_positions", "head_norm", "train_encoder")
 
 
 Config = Union[MAEConfig, ViTConfig]

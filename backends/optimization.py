@@ -1,6 +1,6 @@
-"""What every backend's optimizer.py shares: AdamW's settings, decay groups and state, and the learning-rate schedule.
+"""What every backend's optimizer.py shares: settings, groups and state of AdamW and LARS, and the learning-rate schedule.
 
-Source: facebookresearch/mae main_pretrain.py and util/lr_sched.py; timm 0.3.2 `add_weight_decay`.
+Source: facebookresearch/mae main_pretrain.py, util/lr_sched.py, util/lr_decay.py and util/lars.py; timm 0.3.2 `add_weight_decay`.
 """
 
 from __future__ import annotations
@@ -9,12 +9,13 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .config import Config
+from .packing import Packing
 from .spec import Param, params
 
 if TYPE_CHECKING:
@@ -23,15 +24,33 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Settings:
-    """The numbers of AdamW, by default those of official pre-training.
+    """Which optimizer, and its numbers: by default the AdamW of official pre-training.
 
-    clip: the global norm to which larger gradients are scaled down; None leaves them.
+    clip: the global norm to which larger gradients are scaled down; None leaves them. spare_tokens: fine-tuning's rule, by
+    which the class token and the position table do not decay. layer_decay: fine-tuning's, by which the learning rate falls
+    from the head to the patches; None: one rate for all. kind: lars is the linear probe's, of which betas and eps are not.
+    momentum, trust: LARS's.
     """
 
     betas: tuple[float, float] = (0.9, 0.95)
     eps: float = 1e-8
     weight_decay: float = 0.05
     clip: float | None = None
+    spare_tokens: bool = False
+    layer_decay: float | None = None
+    kind: Literal["adamw", "lars"] = "adamw"
+    momentum: float = 0.9
+    trust: float = 0.001
+
+    @property
+    def moments(self) -> tuple[str, ...]:
+        """The fields of State that its optimizer has; another is empty."""
+        return ("m",) if self.kind == "lars" else ("m", "v")
+
+
+# Of official fine-tuning and linear probing.
+FINETUNING = Settings(betas=(0.9, 0.999), spare_tokens=True, layer_decay=0.75)
+PROBING = Settings(kind="lars", weight_decay=0.0)
 
 
 @dataclass(frozen=True)
@@ -60,21 +79,38 @@ class Schedule:
 
 
 class State(NamedTuple):
-    """What AdamW remembers: steps taken, and the moments of the gradients by spec name, in the spec's shapes."""
+    """What an optimizer remembers: steps taken, and the moments of the gradients by spec name, in the spec's shapes.
+
+    LARS has one alone, its momentum (upstream's mu), which is m; v is empty.
+    """
 
     step: int
     m: Mapping[str, NDArray[Any]]
     v: Mapping[str, NDArray[Any]]
 
 
+class Group(NamedTuple):
+    """Parameters that are updated together.
+
+    decay: their weight decay. rate: what the learning rate is times. adapted: whether LARS scales their updates.
+    names: by the spec.
+    """
+
+    decay: float
+    rate: float
+    adapted: bool
+    names: list[str]
+
+
 class Optimizer(ABC):
-    """AdamW (Loshchilov and Hutter 2019, algorithm 2) as torch.optim has it, for the model's parameters that are trained.
+    """An update of the model's parameters that are trained, by their gradients.
 
     Packed gradients are few tensors that hold those of all parameters, so that a step costs few operations.
     """
 
     lr: float
     decay: dict[str, float]  # the weight decay of every parameter that is held, by spec name
+    rates: dict[str, float]  # the learning rate of each, as the optimizer holds it
 
     def __init__(self, runtime: Runtime, model: Any, settings: Settings):
         self.runtime = runtime
@@ -121,41 +157,33 @@ class Optimizer(ABC):
         return {name: self.runtime.to_numpy(tensor).reshape(shapes[name]) for name, tensor in tensors.items()}
 
 
-class HandWritten(Optimizer):
-    """What the AdamWs written by hand share; each adds its update.
+class HandWritten(Packing, Optimizer):
+    """What the optimizers written by hand share; each adds its update.
 
-    Parameters of one weight decay, their gradients and moments are one vector [n], in the spec's order.
+    Parameters of one group, their gradients and moments are one vector [n], in the spec's order.
     """
 
     def __init__(self, runtime: Runtime, model: Any, settings: Settings):
         super().__init__(runtime, model, settings)
         self.lr = 0.0
+        self.groups = groups_of(model.config, settings)
         self.decay = decay_of(model.config, settings)
-        self.groups: dict[float, list[str]] = {}  # the names of the parameters of each weight decay
-        for name, decay in self.decay.items():
-            self.groups.setdefault(decay, []).append(name)
         zeros = {param.name: np.zeros(param.shape) for param in trainable(model.config)}
         self.load_state(State(0, zeros, zeros))
 
+    @property
+    def rates(self) -> dict[str, float]:  # type: ignore[override]
+        """The learning rate of every parameter that is held, by spec name."""
+        rates = {name: self.lr * group.rate for group in self.groups for name in group.names}
+        return {name: rates[name] for name in self.decay}
+
     @abstractmethod
-    def move(self, gradients: list[Any], lr: Any, scale: Any, bias1: Any, bias2: Any) -> None:
+    def move(self, gradients: list[Any], lr: Any, scale: Any, *numbers: Any) -> None:
         """The part of update that computes with tensors alone, by the numbers that differ from step to step."""
-
-    @abstractmethod
-    def pack(self, tensors: list[Any]) -> Any:
-        """Tensors, end to end, as one vector [n]."""
-
-    @abstractmethod
-    def unpack(self, vector: Any, like: list[Any]) -> list[Any]:
-        """The inverse of pack: a vector [n] cut into tensors of the shapes of `like`."""
-
-    @abstractmethod
-    def assign(self, parameters: list[Any], values: list[Any]) -> None:
-        """Give parameters of the model new values, tensor by tensor."""
 
     def packed(self, gradients: Mapping[str, Any]) -> list[Any]:
         """Gradients by spec name as one vector for each group."""
-        return [self.pack([gradients[name] for name in names]) for names in self.groups.values()]
+        return [self.pack([gradients[name] for name in group.names]) for group in self.groups]
 
     def parameters(self) -> list[Any]:
         """The model's parameters as one vector for each group: a copy."""
@@ -164,25 +192,25 @@ class HandWritten(Optimizer):
     def put(self, vectors: list[Any]) -> None:
         """The inverse of parameters: give the model's parameters the values of one vector for each group."""
         trained = self.runtime.trained(self.model)
-        for names, vector in zip(self.groups.values(), vectors):
-            parameters = [trained[name] for name in names]
+        for group, vector in zip(self.groups, vectors):
+            parameters = [trained[name] for name in group.names]
             self.assign(parameters, self.unpack(vector, parameters))
 
     def state(self) -> State:
         """A copy of the steps taken and the moments by spec name; zeros before the first step."""
-        return State(self.steps, self._by_name(self.m), self._by_name(self.v))
+        return State(self.steps, self._by_name(self.m), self._by_name(self.v) if self.v else {})
 
     def load_state(self, state: State) -> None:
         """Go on from a state."""
         self.steps = state.step
         self.m = self.packed(self.tensors(state.m))
-        self.v = self.packed(self.tensors(state.v))
+        self.v = self.packed(self.tensors(state.v)) if "v" in self.settings.moments else []
 
     def _by_name(self, vectors: list[Any]) -> dict[str, NDArray[Any]]:
         trained = self.runtime.trained(self.model)
         tensors: dict[str, Any] = {}
-        for names, vector in zip(self.groups.values(), vectors):
-            tensors.update(zip(names, self.unpack(vector, [trained[name] for name in names])))
+        for group, vector in zip(self.groups, vectors):
+            tensors.update(zip(group.names, self.unpack(vector, [trained[name] for name in group.names])))
         return self.arrays({name: tensors[name] for name in trained})
 
 
@@ -194,10 +222,41 @@ def trainable(config: Config) -> tuple[Param, ...]:
 def decay_of(config: Config, settings: Settings) -> dict[str, float]:
     """The weight decay of every parameter that training changes, by spec name.
 
-    The official rule spares vectors and biases; so the class and mask tokens, of three axes, do decay.
+    The official rule spares vectors and biases; so the class and mask tokens, of three axes, do decay in pre-training.
     """
     spared = {p.name for p in trainable(config) if len(p.shape) == 1 or p.name.endswith(".bias")}
+    if settings.spare_tokens:
+        spared |= {"pos_embed", "cls_token"}
     return {p.name: 0.0 if p.name in spared else settings.weight_decay for p in trainable(config)}
+
+
+def rates_of(config: Config, settings: Settings) -> dict[str, float]:
+    """What the learning rate of every parameter that training changes is times, by spec name: 1 at the head.
+
+    Each layer's is layer_decay times that of the next: the tokens and patch_embed are layer 0, block i is layer i + 1, and
+    all behind the blocks is the last.
+    """
+    decay = 1.0 if settings.layer_decay is None else settings.layer_decay
+    last = config.depth + 1
+    return {p.name: decay ** (last - _layer(p.name, last)) for p in trainable(config)}
+
+
+def _layer(name: str, last: int) -> int:
+    if name in ("cls_token", "pos_embed") or name.startswith("patch_embed."):
+        return 0
+    return int(name.split(".")[1]) + 1 if name.startswith("blocks.") else last
+
+
+def groups_of(config: Config, settings: Settings) -> list[Group]:
+    """The parameters that training changes, those together whose update is the same; LARS's, which have a norm each, alone."""
+    decay, rates = decay_of(config, settings), rates_of(config, settings)
+    lars = settings.kind == "lars"
+    groups: dict[Any, Group] = {}
+    for param in trainable(config):
+        name = param.name
+        group = Group(decay[name], rates[name], lars and len(param.shape) > 1, [])
+        groups.setdefault((group.decay, group.rate, name if lars else ""), group).names.append(name)
+    return list(groups.values())
 
 
 def clip_scale(norm: float, settings: Settings) -> float:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ..files.errors import Problem
 from . import FRAMEWORKS
+from .averaging import Average, Averaging
 from .config import Config, ViTConfig
 from .gradient_taps import gradient_taps
 from .installing import NEWEST_PYTHON, has_wheels, install_line, installed, spelled
@@ -168,7 +169,11 @@ class Runtime(ABC):
 
     @abstractmethod
     def optimizer(self, model: Any, settings: Settings) -> Optimizer:
-        """An AdamW for the model's parameters."""
+        """An AdamW or LARS for the model's parameters."""
+
+    @abstractmethod
+    def average(self, model: Any, averaging: Averaging) -> Average:
+        """The moving average of the model's weights, which begins as they are."""
 
     @abstractmethod
     def training(self, model: Any, optimizer: Optimizer, **options: Any) -> Training:

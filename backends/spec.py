@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -168,12 +168,15 @@ def _vit_params(config: ViTConfig) -> tuple[Param, ...]:
     D = config.embed_dim
     norm = _running_statistics("head_norm", D) if config.head_norm else []
     head = [*norm, *_linear("head", config.num_classes, D)]
-    return (
+    listed = (
         Param("cls_token", (1, 1, D), "token"),
         Param("pos_embed", (1, config.num_patches + 1, D), "position", trainable=config.train_positions),
         *_encoder(config),
         *([*head, *_norm("fc_norm", D)] if config.pooling == "gap" else [*_norm("norm", D), *head]),
     )
+    if config.train_encoder:
+        return listed
+    return tuple(replace(param, trainable=param.module == "head") for param in listed)
 
 
 def _block_taps(name: str, depth: int, tokens: str, factors: tuple[str, ...] = ()) -> Iterator[Tap]:

@@ -20,7 +20,17 @@ _HUB = "hf://"
 _HUGGINGFACE = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 _ENDINGS = (".pth", ".pt", ".bin", ".safetensors", ".npz", ".pkl", ".ckpt", ".tar")
 # Settings of a model on which its weights do not depend.
-_FREE = {"img_size", "norm_pix_loss", "masking", "loss_over", "train_positions", "num_classes", "pooling", "head_norm"}
+_FREE = {
+    "img_size",
+    "norm_pix_loss",
+    "masking",
+    "loss_over",
+    "train_positions",
+    "num_classes",
+    "pooling",
+    "head_norm",
+    "train_encoder",
+}
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,13 @@ from megengine import Tensor
 from megengine.autodiff import GradManager
 from numpy.typing import NDArray
 
+from ..averaging import Averaging
 from ..config import Config, MAEConfig
 from ..optimization import Optimizer, Settings
 from ..runtime import Loss, Runtime, RuntimeProblem, ShownTaps, Watched, require_dtype
 from .importing import use
 from .model import MAE, ViT
-from .optimizer import AdamW
+from .optimizer import EMA, LARS, AdamW
 from .training import Training
 from .weights import Weights, load_file, load_weights, named_parameters, to_numpy
 
@@ -100,8 +101,11 @@ class Backend(Runtime):
         watched.dy.update((name, watched.out[name].grad) for name in watched.names)
         return value, found
 
-    def optimizer(self, model: Any, settings: Settings) -> AdamW:
-        return AdamW(self, model, settings)
+    def optimizer(self, model: Any, settings: Settings) -> Optimizer:
+        return LARS(self, model, settings) if settings.kind == "lars" else AdamW(self, model, settings)
+
+    def average(self, model: Any, averaging: Averaging) -> EMA:
+        return EMA(self, model, averaging)
 
     def training(self, model: Any, optimizer: Optimizer, **options: Any) -> Training:
         return Training(self, model, optimizer, **options)

@@ -10,10 +10,10 @@ import numpy as np
 from megengine import Tensor, amp, jit
 
 from ..denormals import keep_denormals
+from ..optimization import HandWritten
 from ..runtime import Watched, objective
 from ..spec import NoTaps
 from ..training import Training as Shared
-from .optimizer import AdamW
 
 
 class Training(Shared):
@@ -54,24 +54,26 @@ class Training(Shared):
                 _, found = self.runtime.differentiate(scaled, self.model, given, trained, Watched(NoTaps(), (), {}))
             return losses[0], *self.optimizer.packed(found)
 
-        shapes = tuple(tuple(tensor.shape) for tensor in inputs.values())
+        shapes = tuple((name, tuple(tensor.shape)) for name, tensor in inputs.items())
         loss, *gradients = self._called(shapes, differentiated, *self._numbers(factor), *inputs.values())
         return float(loss.item()), gradients
 
-    def _move(self, optimizer: AdamW, gradients: list[Tensor], *numbers: float) -> None:
+    def _move(self, optimizer: HandWritten, gradients: list[Tensor], *numbers: float) -> None:
         """The optimizer's own move, compiled."""
-        count = len(gradients)
+        count, moments = len(gradients), [*optimizer.m, *optimizer.v]
         trained = list(self.runtime.trained(self.model).values())
+        move = type(optimizer).move
 
         def moved(*tensors: Tensor) -> tuple[Tensor, ...]:
-            numbers, vectors = tensors[: -3 * count], tensors[-3 * count :]
-            gradients, optimizer.m, optimizer.v = (list(vectors[i : i + count]) for i in range(0, 3 * count, count))
-            AdamW.move(optimizer, gradients, *numbers)
+            given, gradients = tensors[: len(numbers)], tensors[len(numbers) :][:count]
+            held = tensors[len(numbers) + count :]
+            optimizer.m, optimizer.v = list(held[:count]), list(held[count:])
+            move(optimizer, list(gradients), *given)
             return *optimizer.m, *optimizer.v, *trained
 
-        found = self._called(optimizer, moved, *self._numbers(*numbers), *gradients, *optimizer.m, *optimizer.v)
-        optimizer.m, optimizer.v = list(found[:count]), list(found[count : 2 * count])
-        optimizer.assign(trained, found[2 * count :])
+        found = self._called(optimizer, moved, *self._numbers(*numbers), *gradients, *moments)
+        optimizer.m, optimizer.v = list(found[:count]), list(found[count : len(moments)])
+        optimizer.assign(trained, found[len(moments) :])
 
     def _numbers(self, *numbers: float) -> list[Tensor]:
         return [self.runtime.from_numpy(np.array(number, "<f4"), self.model) for number in numbers]

@@ -15,11 +15,12 @@ import numpy as np
 from mindspore import ParameterTuple, Tensor
 from numpy.typing import NDArray
 
+from ..averaging import Averaging
 from ..config import Config, MAEConfig
 from ..optimization import Optimizer, Settings
 from ..runtime import Loss, Runtime, RuntimeProblem, ShownTaps, Watched, require_dtype, unfrozen
 from .model import MAE, ViT
-from .optimizer import AdamW
+from .optimizer import EMA, LARS, AdamW
 from .training import Training
 from .weights import Weights, load_file, load_weights, named_parameters, to_numpy
 
@@ -101,8 +102,11 @@ class Backend(Runtime):
             value, found = differentiated()
         return value, dict(zip(parameters, found))
 
-    def optimizer(self, model: Any, settings: Settings) -> AdamW:
-        return AdamW(self, model, settings)
+    def optimizer(self, model: Any, settings: Settings) -> Optimizer:
+        return LARS(self, model, settings) if settings.kind == "lars" else AdamW(self, model, settings)
+
+    def average(self, model: Any, averaging: Averaging) -> EMA:
+        return EMA(self, model, averaging)
 
     def training(self, model: Any, optimizer: Optimizer, **options: Any) -> Training:
         return Training(self, model, optimizer, **options)

@@ -13,8 +13,8 @@ import mindspore as ms
 from mindspore import ParameterTuple, Tensor, ops
 
 from ..config import MAEConfig
+from ..optimization import HandWritten
 from ..training import Training as Shared
-from .optimizer import AdamW
 from .workarounds import constant
 
 LOW = {"float16": ms.float16, "bfloat16": ms.bfloat16}
@@ -33,21 +33,22 @@ class Training(Shared):
 
     def __init__(self, *given: Any, **options: Any):
         super().__init__(*given, **options)
-        assert isinstance(self.optimizer, AdamW)
+        assert isinstance(self.optimizer, HandWritten)
         trained = self.runtime.trained(self.model)
-        groups = [[trained[name] for name in names] for names in self.optimizer.groups.values()]
+        groups = [[trained[name] for name in group.names] for group in self.optimizer.groups]
         differentiated = packed_gradients(self.model, groups, self.mask_ratio, self.precision)
         self._differentiated = ms.jit(differentiated) if self.compiled else differentiated
 
     def gradients(self, inputs: Mapping[str, Tensor], factor: float) -> tuple[float, list[Tensor]]:
         """The loss of a batch of tensors, and the packed gradients of factor times it."""
-        target = inputs["noise" if isinstance(self.model.config, MAEConfig) else "labels"]
-        loss, gradients = self._differentiated(constant(factor, self.model.cls_token), inputs["imgs"], target)
+        target = inputs[next(name for name in ("noise", "targets", "labels") if name in inputs)]
+        factor_ = constant(factor, self.model.cls_token)
+        loss, gradients = self._differentiated(factor_, inputs["imgs"], target, inputs.get("drop_path"))
         return float(self.runtime.to_numpy(loss)), list(gradients)
 
 
 def packed_gradients(model: Any, groups: list[list[Any]], mask_ratio: float, precision: str) -> Callable[..., Any]:
-    """A function of a factor [], imgs and noise or labels: the loss, and the gradients of factor times it.
+    """A function of a factor [], imgs, noise or targets, and drop_path: the loss, and the gradients of factor times it.
 
     groups: the parameters of each packed gradient. The compiler reads branches that are not taken as well, and takes
     no dictionary of inputs: so there is one function for an autoencoder and one for a classifier. Below float32,
@@ -55,12 +56,14 @@ def packed_gradients(model: Any, groups: list[list[Any]], mask_ratio: float, pre
     """
     spans = list(pairwise([0, *accumulate(map(len, groups))]))
 
-    def autoencoder(factor: Tensor, imgs: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    def autoencoder(factor: Tensor, imgs: Tensor, noise: Tensor, _: None) -> tuple[Tensor, Tensor]:
         loss = model(imgs, noise, mask_ratio)[0]
         return loss * factor, loss
 
-    def classifier(factor: Tensor, imgs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        loss = model.forward_loss(model(imgs), labels, {})
+    def classifier(
+        factor: Tensor, imgs: Tensor, targets: Tensor, drop_path: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        loss = model.forward_loss(model(imgs, None, drop_path), targets, {})
         return loss * factor, loss
 
     scaled: Any = autoencoder if isinstance(model.config, MAEConfig) else classifier
@@ -69,8 +72,10 @@ def packed_gradients(model: Any, groups: list[list[Any]], mask_ratio: float, pre
     parameters = ParameterTuple([parameter for group in groups for parameter in group])
     differentiated = ms.value_and_grad(scaled, None, parameters, has_aux=True)
 
-    def packed(factor: Tensor, imgs: Tensor, target: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        (_, loss), gradients = differentiated(factor, imgs, target)
+    def packed(
+        factor: Tensor, imgs: Tensor, target: Tensor, drop_path: Tensor | None
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        (_, loss), gradients = differentiated(factor, imgs, target, drop_path)
         vectors: Any = ()
         for first, end in spans:
             vector: Any = ()

@@ -6,7 +6,7 @@ returned is that for its input; parameters' gradients are put into `grads` under
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 
 import numpy as np
 from scipy.special import ndtr
@@ -21,15 +21,18 @@ Taps = Mapping[str, Array]
 Step = tuple[str, Callable[[], Array]]  # a tap, and how to compute the gradient for it from those behind it
 
 
-def gradients(model: MAE | ViT, inputs: Taps, out: Taps, dys: Grads) -> Grads:
+def gradients(model: MAE | ViT, inputs: Taps, out: Taps, dys: Grads, wanted: Collection[str] | None = None) -> Grads:
     """The loss's gradient for every parameter, by name, from the inputs and taps of a forward pass.
 
     dys: takes the gradients for the taps, each when it is computed; those in front of it start from what dys then holds.
+    wanted: parameters behind which the pass may end; None: it goes to the image.
     """
     out = {**out, **{f"input/{name}": array for name, array in inputs.items()}}
     grads: Grads = {}
     for name, compute in steps(model, dys, out, grads):
         dys[name] = compute()
+        if wanted is not None and grads.keys() >= set(wanted):
+            break
     return grads
 
 

@@ -1,45 +1,25 @@
-"""AdamW in NumPy, as a textbook has it: in float64 the oracle. The optimizer.py files read alike."""
+"""AdamW, LARS and the average of weights in NumPy: in float64 the oracle. The optimizer.py files read alike."""
 
 from __future__ import annotations
 
 import numpy as np
 
+from ..averaging import Average
 from ..optimization import HandWritten
+from ..packing import Packing
 from .sums import Array
 
 
-class AdamW(HandWritten):
-    """AdamW (Loshchilov and Hutter 2019, algorithm 2) as torch.optim has it, with clipping by the global norm."""
+class Packed(Packing):
+    """Packing in NumPy."""
 
-    def update(self, gradients: list[Array], lr: float, scale: float) -> None:
-        """Change the model's parameters by scale times the packed gradients."""
-        self.lr = lr
-        self.steps += 1
-        beta1, beta2 = self.settings.betas
-        bias1, bias2 = 1 - beta1**self.steps, 1 - beta2**self.steps
-        self.move(gradients, lr, scale, bias1, bias2)
-
-    def move(self, gradients: list[Array], lr: float, scale: float, bias1: float, bias2: float) -> None:
-        """Move parameters and moments, where the numbers are those of this step; they may be tensors []."""
-        beta1, beta2 = self.settings.betas
-        rest1, rest2 = 1 - beta1, 1 - beta2
-        eps = self.settings.eps
-        parameters = self.parameters()
-        for i, decay in enumerate(self.groups):
-            parameter, gradient = parameters[i], scale * gradients[i]
-            m = self.m[i] = beta1 * self.m[i] + rest1 * gradient
-            v = self.v[i] = beta2 * self.v[i] + rest2 * gradient * gradient
-            direction = (m / bias1) / (np.sqrt(v / bias2) + eps)
-            parameters[i] = parameter - lr * (direction + decay * parameter)
-        self.put(parameters)
-
-    def norm(self, gradients: list[Array]) -> float:
-        """The Euclidean norm of all packed gradients together."""
-        squares = np.stack([(gradient * gradient).sum() for gradient in gradients])
+    def norm(self, vectors: list[Array]) -> float:
+        """The Euclidean norm of all vectors together."""
+        squares = np.stack([(vector * vector).sum() for vector in vectors])
         return float(np.sqrt(squares.sum()))
 
     def pack(self, tensors: list[Array]) -> Array:
-        """Tensors, end to end, as one vector [n]."""
+        """Tensors, end to end, as one vector [n]: a copy."""
         return np.concatenate([tensor.reshape(-1) for tensor in tensors])
 
     def unpack(self, vector: Array, like: list[Array]) -> list[Array]:
@@ -51,3 +31,65 @@ class AdamW(HandWritten):
         """Give parameters of the model new values, tensor by tensor."""
         for parameter, value in zip(parameters, values):
             np.copyto(parameter, value)
+
+
+class AdamW(Packed, HandWritten):
+    """AdamW (Loshchilov and Hutter 2019, algorithm 2) as torch.optim has it, with clipping by the global norm."""
+
+    def update(self, gradients: list[Array], lr: float, scale: float) -> None:
+        """Change the model's parameters by scale times the packed gradients."""
+        self.lr = lr
+        self.steps += 1
+        beta1, beta2 = self.settings.betas
+        bias1, bias2 = 1 - beta1**self.steps, 1 - beta2**self.steps
+        self.move(gradients, lr, scale, bias1, bias2)
+
+    def move(self, gradients: list[Array], lr: float, scale: float, *numbers: float) -> None:
+        """Move parameters and moments, where the numbers are those of this step; they may be tensors []."""
+        bias1, bias2 = numbers
+        beta1, beta2 = self.settings.betas
+        rest1, rest2 = 1 - beta1, 1 - beta2
+        eps = self.settings.eps
+        parameters = self.parameters()
+        for i, group in enumerate(self.groups):
+            parameter, gradient = parameters[i], scale * gradients[i]
+            m = self.m[i] = beta1 * self.m[i] + rest1 * gradient
+            v = self.v[i] = beta2 * self.v[i] + rest2 * gradient * gradient
+            direction = (m / bias1) / (np.sqrt(v / bias2) + eps)
+            parameters[i] = parameter - lr * group.rate * (direction + group.decay * parameter)
+        self.put(parameters)
+
+
+class LARS(Packed, HandWritten):
+    """LARS (You, Gitman and Ginsburg 2017) as official util/lars.py has it, with clipping by the global norm."""
+
+    def update(self, gradients: list[Array], lr: float, scale: float) -> None:
+        """Change the model's parameters by scale times the packed gradients."""
+        self.lr = lr
+        self.steps += 1
+        self.move(gradients, lr, scale)
+
+    def move(self, gradients: list[Array], lr: float, scale: float, *numbers: float) -> None:
+        """Move parameters and momentum, where the numbers are those of this step; they may be tensors []."""
+        momentum, trust = self.settings.momentum, self.settings.trust
+        parameters = self.parameters()
+        for i, group in enumerate(self.groups):
+            parameter, direction = parameters[i], scale * gradients[i]
+            if group.adapted:
+                direction = direction + group.decay * parameter
+                size, length = np.sqrt((parameter * parameter).sum()), np.sqrt((direction * direction).sum())
+                there = np.sign(size) * np.sign(length)  # 1, or 0 where a norm is, and the ratio is 1
+                ratio = (1 - there) + there * trust * size / (length + (1 - there))
+                direction = ratio * direction
+            m = self.m[i] = momentum * self.m[i] + direction
+            parameters[i] = parameter - lr * group.rate * m
+        self.put(parameters)
+
+
+class EMA(Packed, Average):
+    """The exponential moving average of weights in NumPy."""
+
+    def move(self, own: Array, decay: float) -> None:
+        """Make the vector [n] decay times itself and 1 - decay times `own`, the model's."""
+        rest = 1 - decay
+        self.vector = decay * self.vector + rest * own

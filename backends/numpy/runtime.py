@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..averaging import Averaging
 from ..blas import openblas_cores
 from ..config import Config, MAEConfig
 from ..optimization import Optimizer, Settings
@@ -17,7 +18,7 @@ from ..runtime import Loss, Runtime, RuntimeProblem, Watched, require_dtype
 from ..spec import NoTaps
 from .backward import gradients
 from .model import MAE, ViT
-from .optimizer import AdamW
+from .optimizer import EMA, LARS, AdamW
 from .training import Training
 from .weights import Weights, load_file, load_weights, named_parameters, to_numpy
 
@@ -75,11 +76,14 @@ class Backend(Runtime):
         """NumPy has no autograd: the backward pass is written by hand, and starts from the taps."""
         out = {} if isinstance(watched.out, NoTaps) else watched.out
         value = loss(model, inputs, out)
-        found = gradients(model, inputs, out, watched.dy)
+        found = gradients(model, inputs, out, watched.dy, None if watched.names else parameters)
         return value, {name: found[name] for name in parameters}
 
-    def optimizer(self, model: Any, settings: Settings) -> AdamW:
-        return AdamW(self, model, settings)
+    def optimizer(self, model: Any, settings: Settings) -> Optimizer:
+        return LARS(self, model, settings) if settings.kind == "lars" else AdamW(self, model, settings)
+
+    def average(self, model: Any, averaging: Averaging) -> EMA:
+        return EMA(self, model, averaging)
 
     def training(self, model: Any, optimizer: Optimizer, **options: Any) -> Training:
         return Training(self, model, optimizer, **options)

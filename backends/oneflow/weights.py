@@ -11,16 +11,19 @@ from numpy.typing import NDArray
 from oneflow import Tensor, nn
 
 from ..initial import initial_weights
-from ..naming import Arrays, native_shapes, to_native
+from ..naming import Arrays, native_params, native_shapes, to_native
 from ..spec import SpecError, verify
 
 Weights = Arrays
 
 
 def finish(model: Any, weights: Weights | None) -> None:
-    """End a model's construction: check its parameters against the spec, then load the weights (None: initial ones)."""
-    actual = {name: tuple(parameter.shape) for name, parameter in named_parameters(model).items()}
+    """End a model's construction: check its parameters against the spec, freeze some, load the weights (None: initial ones)."""
+    parameters = named_parameters(model)
+    actual = {name: tuple(parameter.shape) for name, parameter in parameters.items()}
     verify(native_shapes("oneflow", model.config), actual, "The OneFlow model")
+    for native in native_params("oneflow", model.config):
+        parameters[native.name].requires_grad = native.param.trainable
     load_weights(model, initial_weights(model.config) if weights is None else weights)
 
 

@@ -1,4 +1,7 @@
-"""AdamW in PyTorch: its own. The other four optimizer.py files are written by hand, with this one's meaning."""
+"""AdamW in PyTorch, its own; LARS and the average of weights.
+
+The other four optimizer.py files have an AdamW written by hand, with this one's meaning, and read alike.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,34 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..optimization import Optimizer, Settings, State, decay_of
+from ..averaging import Average
+from ..optimization import HandWritten, Optimizer, Settings, State, groups_of
+from ..packing import Packing
 from ..runtime import Runtime
+
+
+class Packed(Packing):
+    """Packing in PyTorch."""
+
+    def norm(self, vectors: list[Tensor]) -> float:
+        """The Euclidean norm of all vectors together."""
+        squares = torch.stack([(vector * vector).sum() for vector in vectors])
+        return float(torch.sqrt(squares.sum()))
+
+    def pack(self, tensors: list[Tensor]) -> Tensor:
+        """Tensors, end to end, as one vector [n]: a copy."""
+        return torch.cat([tensor.detach().reshape(-1) for tensor in tensors])
+
+    def unpack(self, vector: Tensor, like: list[Tensor]) -> list[Tensor]:
+        """The inverse of pack: a vector [n] cut into tensors of the shapes of `like`."""
+        pieces = torch.split(vector, [tensor.numel() for tensor in like])
+        return [piece.reshape(tensor.shape) for piece, tensor in zip(pieces, like)]
+
+    @torch.no_grad()
+    def assign(self, parameters: list[Tensor], values: list[Tensor]) -> None:
+        """Give parameters of the model new values, tensor by tensor."""
+        for parameter, value in zip(parameters, values):
+            parameter.copy_(value)
 
 
 class AdamW(Optimizer):
@@ -17,10 +46,10 @@ class AdamW(Optimizer):
 
     def __init__(self, runtime: Runtime, model: Any, settings: Settings):
         super().__init__(runtime, model, settings)
-        decay, trained = decay_of(model.config, settings), runtime.trained(model)
+        trained = runtime.trained(model)
         groups = [
-            {"params": [p for name, p in trained.items() if decay[name] == each], "weight_decay": each}
-            for each in sorted(set(decay.values()))
+            {"params": [trained[name] for name in group.names], "weight_decay": group.decay, "lr_scale": group.rate}
+            for group in groups_of(model.config, settings)
         ]
         self.optimizer = torch.optim.AdamW(groups, lr=0.0, betas=settings.betas, eps=settings.eps, fused=True)
         held = {id(p): group["weight_decay"] for group in self.optimizer.param_groups for p in group["params"]}
@@ -29,14 +58,20 @@ class AdamW(Optimizer):
 
     @property
     def lr(self) -> float:
-        """The learning rate, as the optimizer's groups hold it."""
-        (lr,) = {group["lr"] for group in self.optimizer.param_groups}
+        """The learning rate, as the optimizer's groups hold it that have no scale."""
+        (lr,) = {group["lr"] for group in self.optimizer.param_groups if group["lr_scale"] == 1}
         return float(lr)
 
     @lr.setter
     def lr(self, value: float) -> None:
         for group in self.optimizer.param_groups:
-            group["lr"] = value
+            group["lr"] = value * group["lr_scale"]
+
+    @property
+    def rates(self) -> dict[str, float]:  # type: ignore[override]
+        """The learning rate of every parameter that is held, by spec name."""
+        rates = {id(p): group["lr"] for group in self.optimizer.param_groups for p in group["params"]}
+        return {name: float(rates[id(p)]) for name, p in zip(self.decay, self.parameters)}
 
     def packed(self, gradients: Mapping[str, Tensor]) -> list[Tensor]:
         """Gradients by spec name, in the parameters' layout: PyTorch's own kernels take lists of tensors."""
@@ -78,3 +113,38 @@ class AdamW(Optimizer):
                 for parameter, tensor in parameters.items()
             }
         )
+
+
+class LARS(Packed, HandWritten):
+    """LARS (You, Gitman and Ginsburg 2017) as official util/lars.py has it, with clipping by the global norm."""
+
+    def update(self, gradients: list[Tensor], lr: float, scale: float) -> None:
+        """Change the model's parameters by scale times the packed gradients."""
+        self.lr = lr
+        self.steps += 1
+        self.move(gradients, lr, scale)
+
+    def move(self, gradients: list[Tensor], lr: float, scale: float, *numbers: float) -> None:
+        """Move parameters and momentum, where the numbers are those of this step; they may be tensors []."""
+        momentum, trust = self.settings.momentum, self.settings.trust
+        parameters = self.parameters()
+        for i, group in enumerate(self.groups):
+            parameter, direction = parameters[i], scale * gradients[i]
+            if group.adapted:
+                direction = direction + group.decay * parameter
+                size, length = torch.sqrt((parameter * parameter).sum()), torch.sqrt((direction * direction).sum())
+                there = torch.sign(size) * torch.sign(length)  # 1, or 0 where a norm is, and the ratio is 1
+                ratio = (1 - there) + there * trust * size / (length + (1 - there))
+                direction = ratio * direction
+            m = self.m[i] = momentum * self.m[i] + direction
+            parameters[i] = parameter - lr * group.rate * m
+        self.put(parameters)
+
+
+class EMA(Packed, Average):
+    """The exponential moving average of weights in PyTorch."""
+
+    def move(self, own: Tensor, decay: float) -> None:
+        """Make the vector [n] decay times itself and 1 - decay times `own`, the model's."""
+        rest = 1 - decay
+        self.vector = decay * self.vector + rest * own

@@ -13,11 +13,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..averaging import Averaging
 from ..config import Config, MAEConfig
 from ..optimization import Optimizer, Settings
 from ..runtime import Loss, Runtime, RuntimeProblem, Watched, require_dtype, unfrozen
 from .model import MAE, ViT
-from .optimizer import AdamW
+from .optimizer import EMA, LARS, AdamW
 from .training import Training
 from .weights import Weights, load_file, load_weights, named_parameters, to_numpy
 
@@ -93,8 +94,11 @@ class Backend(Runtime):
         watched.dy.update(zip(watched.names, found[len(parameters) :]))
         return value, dict(zip(parameters, found))
 
-    def optimizer(self, model: Any, settings: Settings) -> AdamW:
-        return AdamW(self, model, settings)
+    def optimizer(self, model: Any, settings: Settings) -> Optimizer:
+        return LARS(self, model, settings) if settings.kind == "lars" else AdamW(self, model, settings)
+
+    def average(self, model: Any, averaging: Averaging) -> EMA:
+        return EMA(self, model, averaging)
 
     def training(self, model: Any, optimizer: Optimizer, **options: Any) -> Training:
         return Training(self, model, optimizer, **options)
