@@ -28,6 +28,8 @@ COMMANDS = {
     "record": "run one framework and write a trace of every tap",
     "compare": "judge every framework against the float64 oracle",
     "pretrain": "pre-train a masked autoencoder in any framework",
+    "finetune": "fine-tune a classifier, on any checkpoint, in any framework",
+    "linprobe": "train a linear classifier on a frozen encoder, in any framework",
     "runs": "say whether runs of training are the same within roundoff, and from where they part",
     "preflight": "prove in minutes, before a pre-training takes days, that it will be right",
     "recipes": "list the named recipes of training, or show one",
