@@ -15,6 +15,7 @@ from . import draws
 from .augment import Augmentation
 from .dataset import Dataset
 from .images import BrokenImage
+from .mixing import Mix, Mixing, check_fit
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -41,11 +42,15 @@ class Batches:
         drop_last: bool = True,
         skip_broken: bool = False,
         shuffle: bool = True,
+        mixing: Mixing | None = None,
+        drop_path: tuple[int, float] | None = None,
     ):
         """batch_size: of the whole step, over all processes. num_patches: L of the masking noise; None: no noise.
 
         drop_last: leave out what remains of an epoch. skip_broken: put the next image of the data set in the place of one
-        that cannot be decoded. shuffle: a new order each epoch; else the data set's. Raises Problem where no batch is full.
+        that cannot be decoded. shuffle: a new order each epoch; else the data set's.
+        mixing: soft targets in place of labels, and mixup and CutMix. drop_path: depth of the model and highest rate; of a
+        rate of 0 there are no factors. Raises Problem where no batch is full, and for what does not fit the data set.
         """
         if batch_size < 1:
             raise Problem(f"The batch size is {batch_size}; it must be 1 at least.")
@@ -56,10 +61,20 @@ class Batches:
             )
         self.dataset, self.augmentation, self.batch_size, self.seed = dataset, augmentation, batch_size, seed
         self.num_patches, self.drop_last, self.skip_broken, self.shuffle = num_patches, drop_last, skip_broken, shuffle
+        self.mixing, self.drop_path = mixing, drop_path if drop_path and drop_path[1] else None
         self.broken: dict[str, str] = {}
         self._lock = threading.Lock()
         self._orders: dict[int, NDArray[np.int64]] = {}  # of the last two epochs: workers are ahead of the consumer
         draws.generator(seed, "order", 0, 0)  # refuses a seed that is none
+        if mixing is not None:
+            sizes = (self.size(0), self.size(self.steps_per_epoch - 1))
+            check_fit(mixing, str(dataset.path), len(dataset.classes), sizes)
+        if drop_path is not None and not (0 <= drop_path[1] < 1 and drop_path[0] >= 1):
+            raise Problem(
+                f"drop_path is {drop_path[1]} for {drop_path[0]} blocks; it is the last block's probability, from 0 to less "
+                "than 1.",
+                code="bad-argument",
+            )
 
     @property
     def steps_per_epoch(self) -> int:
@@ -83,15 +98,19 @@ class Batches:
     def batch(self, step: int) -> Batch:
         """imgs float32 [B, C, height, width]; noise float32 [B, L] where there are patches; labels int64 [B] where there are.
 
-        Raises BrokenImage for an image that cannot be decoded, unless it is skipped.
+        With mixing, targets float32 [B, classes] in place of labels; with drop_path, drop_path float32 [B, depth, 2].
+        Raises BrokenImage for an image that cannot be decoded, unless it is skipped; Problem for a label that is no class.
         """
         return self.part(step, 0, self.size(step))
 
     def part(self, step: int, start: int, stop: int) -> Batch:
-        """The same of the places start to stop (excluded) of the batch: the bytes of the whole batch's slice."""
+        """The same of the places start to stop (excluded) of the batch: the bytes of the whole batch's slice.
+
+        Where images are mixed, those outside that are mixed in are decoded as well.
+        """
         whole = self.empty(stop - start)
-        for place in range(start, stop):
-            self.fill(whole, place - start, step, place)
+        for places in self.groups(step, start, stop):
+            self.fill(whole, start, step, places)
         return whole
 
     def empty(self, count: int) -> Batch:
@@ -99,23 +118,47 @@ class Batches:
         made: Batch = {"imgs": np.empty((count, self.augmentation.channels, *self.augmentation.size), np.float32)}
         if self.num_patches is not None:
             made["noise"] = np.empty((count, self.num_patches), np.float32)
-        if self.dataset.classes:
+        if self.mixing is not None:
+            made["targets"] = np.empty((count, self.mixing.classes), np.float32)
+        elif self.dataset.classes:
             made["labels"] = np.empty(count, np.int64)
+        if self.drop_path is not None:
+            made["drop_path"] = np.empty((count, self.drop_path[0], 2), np.float32)
         return made
 
-    def fill(self, arrays: Batch, row: int, step: int, place: int) -> None:
-        """Put the image at a place of a step's batch into a row of such arrays, with its noise and its label."""
+    def groups(self, step: int, start: int, stop: int) -> list[tuple[int, ...]]:
+        """The places start to stop (excluded) of a step's batch, those together that are mixed with each other."""
+        if not self._mix(step).pairs:
+            return [(place,) for place in range(start, stop)]
+        last = self.size(step) - 1
+        return sorted({(min(place, last - place), max(place, last - place)) for place in range(start, stop)})
+
+    def fill(self, arrays: Batch, start: int, step: int, places: tuple[int, ...]) -> None:
+        """Put the images of a group into such arrays, which hold the places from start on, with everything of theirs.
+
+        The group's places that are not in the arrays are only mixed in.
+        """
         epoch, position = self.epoch_and_position(step)
-        in_epoch = position * self.batch_size + place
-        index, image = self._decoded(int(self._order_of(epoch)[in_epoch]))
-        try:
-            self.augmentation.into(arrays["imgs"][row], image, self.seed, epoch, in_epoch)
-        except Problem as problem:
-            raise Problem(f"{self.dataset.name(index)} of {self.dataset.path}: {problem}") from None
-        if self.num_patches is not None:
-            arrays["noise"][row] = draws.mask_noise(self.seed, epoch, in_epoch, self.num_patches)
-        if "labels" in arrays:
-            arrays["labels"][row] = self.dataset.label(index)
+        first, rows = position * self.batch_size, range(len(arrays["imgs"]))
+        imgs = [arrays["imgs"][at - start] if at - start in rows else self.empty(1)["imgs"][0] for at in places]
+        labels = [self._image_into(img, epoch, first + place) for img, place in zip(imgs, places)]
+        mix = self._mix(step)
+        if len(places) == 2:
+            mix.images(*imgs)
+        for place, label, partner in zip(places, labels, labels[::-1]):
+            row = place - start
+            if row not in rows:
+                continue
+            if self.num_patches is not None:
+                arrays["noise"][row] = draws.mask_noise(self.seed, epoch, first + place, self.num_patches)
+            if "labels" in arrays:
+                arrays["labels"][row] = label
+            if self.mixing is not None:
+                arrays["targets"][row] = self.mixing.target(
+                    -1 if label is None else label, -1 if partner is None else partner, mix.lam
+                )
+            if self.drop_path is not None:
+                arrays["drop_path"][row] = draws.drop_path(self.seed, epoch, first + place, *self.drop_path)
 
     def digest(self, steps: int | Iterable[int], most: int | None = None) -> str:
         """SHA-256 of the batches of these steps, or of the first so many: names, dtypes, shapes and bytes.
@@ -150,6 +193,22 @@ class Batches:
                 order.flags.writeable = False
                 self._orders = dict(list(self._orders.items())[-1:]) | {epoch: order}
             return self._orders[epoch]
+
+    def _mix(self, step: int) -> Mix:
+        """How the images of a step are mixed."""
+        if self.mixing is None:
+            return Mix()
+        drawn = draws.generator(self.seed, "mix", *self.epoch_and_position(step))
+        return self.mixing.drawn(drawn, *self.augmentation.size)
+
+    def _image_into(self, img: NDArray[np.float32], epoch: int, in_epoch: int) -> int | None:
+        """Prepare the image at a place of an epoch; its label."""
+        index, image = self._decoded(int(self._order_of(epoch)[in_epoch]))
+        try:
+            self.augmentation.into(img, image, self.seed, epoch, in_epoch)
+        except Problem as problem:
+            raise Problem(f"{self.dataset.name(index)} of {self.dataset.path}: {problem}") from None
+        return self.dataset.label(index)
 
     def _decoded(self, index: int) -> tuple[int, Image.Image]:
         """An image, and which one it is: the next good one where broken ones are skipped."""

@@ -46,3 +46,13 @@ def mask_noise(seed: int, epoch: int, index: int, num_patches: int) -> NDArray[n
     noise = np.empty(num_patches, np.float32)
     noise[np.argsort(keys, kind="stable")] = np.arange(num_patches, dtype=np.float32) / np.float32(num_patches)
     return noise
+
+
+def drop_path(seed: int, epoch: int, index: int, depth: int, rate: float) -> NDArray[np.float32]:
+    """The factors of one image's branches: float32 [depth, 2] (attention, MLP), each 0 or 1/keep of its block.
+
+    keep goes from 1 in the first block to 1 - rate in the last. Source: Huang et al. 2016 (arXiv 1603.09382), as timm's DropPath.
+    """
+    keep = 1 - np.linspace(0, rate, depth)[:, None]
+    kept = generator(seed, "drop_path", epoch, index).random((depth, 2)) < keep
+    return np.where(kept, 1 / keep, 0).astype(np.float32)

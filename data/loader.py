@@ -14,7 +14,7 @@ from ..files.errors import Problem
 if TYPE_CHECKING:
     from .batches import Batch, Batches
 
-_MOST_OF_A_TASK = 16  # images: small, so that the workers end a batch together and stop soon
+_MOST_OF_A_TASK = 16  # images, or pairs that are mixed: small, so that the workers end a batch together and stop soon
 
 
 class _Stopped(Exception):
@@ -99,18 +99,19 @@ class Loader:
     def _begin(self, pool: ThreadPoolExecutor, step: int) -> None:
         start, stop = self._places(step)
         batch = self.batches.empty(stop - start)
-        size = max(1, min(_MOST_OF_A_TASK, -(-(stop - start) // self._workers)))
+        groups = self.batches.groups(step, start, stop)
+        size = max(1, min(_MOST_OF_A_TASK, -(-len(groups) // self._workers)))
         tasks = [
-            pool.submit(self._fill, batch, step, start, first, min(first + size, stop))
-            for first in range(start, stop, size)
+            pool.submit(self._fill, batch, start, step, groups[first : first + size])
+            for first in range(0, len(groups), size)
         ]
         self._pending.append((step, batch, tasks))
 
-    def _fill(self, batch: Batch, step: int, start: int, first: int, stop: int) -> None:
-        for place in range(first, stop):
+    def _fill(self, batch: Batch, start: int, step: int, groups: list[tuple[int, ...]]) -> None:
+        for places in groups:
             if self._stopped.is_set():
                 raise _Stopped
-            self.batches.fill(batch, place - start, step, place)
+            self.batches.fill(batch, start, step, places)
 
     def _places(self, step: int) -> tuple[int, int]:
         start, stop = self._part
