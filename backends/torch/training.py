@@ -30,6 +30,7 @@ class Training(Shared):
     def __init__(self, runtime: Any, model: Any, optimizer: Optimizer, **options: Any):
         super().__init__(runtime, model, optimizer, **options)
         self.objective = torch.compile(objective) if self.compiled else objective
+        self.names = list(runtime.trained(model))
         self.parameters = list(runtime.trained(model).values())
         self.attention = fused_forwards(model)
         self.device = self.parameters[0].device.type
@@ -41,7 +42,7 @@ class Training(Shared):
             loss = self.objective(self.model, inputs, NoTaps(), self.mask_ratio)
         scaled = loss if factor == 1.0 else loss * factor
         found = torch.autograd.grad(scaled, self.parameters, allow_unused=True, materialize_grads=True)
-        return loss.item(), list(found)
+        return loss.item(), self.optimizer.packed(dict(zip(self.names, found)))
 
     def add(self, held: list[Tensor], gradients: list[Tensor]) -> list[Tensor]:
         """The sum of packed gradients, in the memory of those that are held."""
