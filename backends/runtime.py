@@ -271,7 +271,7 @@ def forward(model: Any, inputs: Mapping[str, Any], out: dict[str, Any], mask_rat
     `pixel.*` and `norm_pix.*`; a classifier takes imgs with labels or soft targets, and drop_path or not.
     """
     if isinstance(model.config, ViTConfig):
-        return objective(model, inputs, out, mask_ratio)
+        return model.forward_loss(model(inputs["imgs"], out, inputs.get("drop_path")), _targets(inputs), out)
     loss, pred, mask = model(inputs["imgs"], inputs["noise"], mask_ratio, out)
     for kind, norm_pix_loss in (("pixel", False), ("norm_pix", True)):
         model.norm_pix_loss = norm_pix_loss
@@ -280,10 +280,22 @@ def forward(model: Any, inputs: Mapping[str, Any], out: dict[str, Any], mask_rat
     return loss
 
 
-def objective(model: Any, inputs: Mapping[str, Any], out: dict[str, Any], mask_ratio: float) -> Any:
-    """The loss [] that training minimises, of a model on tensors of its own framework; out takes its taps."""
-    if isinstance(model.config, ViTConfig):
-        drop_path = inputs.get("drop_path")
-        targets = inputs["targets"] if "targets" in inputs else inputs["labels"]
-        return model.forward_loss(model(inputs["imgs"], out, drop_path), targets, out)
-    return model(inputs["imgs"], inputs["noise"], mask_ratio, out)[0]
+def objective(
+    model: Any, inputs: Mapping[str, Any], out: dict[str, Any], mask_ratio: float
+) -> tuple[Any, tuple[Any, ...]]:
+    """The loss [] that training minimises, of a model on tensors of its own framework; out takes its taps.
+
+    And mean and variance [D] of the batch where a batch norm went by them, else ().
+    """
+    if not isinstance(model.config, ViTConfig):
+        return model(inputs["imgs"], inputs["noise"], mask_ratio, out)[0], ()
+    x = model.forward_features(inputs["imgs"], out, inputs.get("drop_path"))
+    statistics = None
+    if model.config.head_norm:
+        statistics = out["head_norm.mean"], out["head_norm.var"] = model.head_norm.statistics(x)
+    loss = model.forward_loss(model.forward_head(x, out, statistics), _targets(inputs), out)
+    return loss, statistics or ()
+
+
+def _targets(inputs: Mapping[str, Any]) -> Any:
+    return inputs["targets"] if "targets" in inputs else inputs["labels"]

@@ -114,7 +114,7 @@ class TransposedConv(M.Module):
 
 
 class HeadNorm(M.Module):
-    """Batch norm by running statistics, as in evaluation, without scale and shift (the official linear probe's)."""
+    """Batch norm without scale and shift (the official linear probe's): by running statistics, in training by a batch's."""
 
     def __init__(self, dim: int, eps: float):
         super().__init__()
@@ -122,9 +122,23 @@ class HeadNorm(M.Module):
         self.mean = mge.Parameter(F.zeros((dim,)))
         self.var = mge.Parameter(F.zeros((dim,)))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x [N, D] to [N, D]."""
-        return (contiguous(x) - self.mean) / F.sqrt(self.var + self.eps)
+    def forward(self, x: Tensor, statistics: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        """x [N, D] to [N, D]. statistics: mean and variance [D] to go by; None: the running ones."""
+        mean, var = (self.mean, self.var) if statistics is None else statistics
+        return (contiguous(x) - mean) / F.sqrt(var + self.eps)
+
+    def statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and biased variance [D] of a batch x [N, D]."""
+        mean = F.mean(contiguous(x), axis=0)
+        centred = contiguous(x) - mean
+        return mean, F.mean(centred * centred, axis=0)
+
+    def follow(self, mean: Tensor, var: Tensor, count: int) -> None:
+        """Move the running statistics a tenth of the way to those of a batch of `count` images, its variance unbiased."""
+        old, new = 0.9, 0.1
+        unbiased = var * (count / (count - 1))
+        self.mean._reset(old * self.mean + new * mean)
+        self.var._reset(old * self.var + new * unbiased)
 
 
 def raster_order(ids_shuffle: Tensor, K: int) -> Tensor:

@@ -46,17 +46,20 @@ class Training(Shared):
         def differentiated(factor: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
             def scaled(model: Any, inputs: Mapping[str, Tensor], out: dict[str, Tensor]) -> Tensor:
                 losses.append(objective(model, inputs, out, self.mask_ratio))
-                return losses[0] * factor
+                return losses[0][0] * factor
 
-            losses: list[Tensor] = []
+            losses: list[tuple[Tensor, tuple[Tensor, ...]]] = []
             given, trained = dict(zip(inputs, tensors)), self.runtime.trained(self.model)
             with amp.autocast(enabled=self.precision == "float16"):
                 _, found = self.runtime.differentiate(scaled, self.model, given, trained, Watched(NoTaps(), (), {}))
-            return losses[0], *self.optimizer.packed(found)
+            loss, statistics = losses[0]
+            return loss, *statistics, *self.optimizer.packed(found)
 
         shapes = tuple((name, tuple(tensor.shape)) for name, tensor in inputs.items())
-        loss, *gradients = self._called(shapes, differentiated, *self._numbers(factor), *inputs.values())
-        return float(loss.item()), gradients
+        loss, *found = self._called(shapes, differentiated, *self._numbers(factor), *inputs.values())
+        normed = 2 if getattr(self.model.config, "head_norm", False) else 0
+        self.statistics = tuple(found[:normed])
+        return float(loss.item()), found[normed:]
 
     def _move(self, optimizer: HandWritten, gradients: list[Tensor], *numbers: float) -> None:
         """The optimizer's own move, compiled."""

@@ -111,7 +111,7 @@ class TransposedConv(nn.Cell):
 
 
 class HeadNorm(nn.Cell):
-    """Batch norm by running statistics, as in evaluation, without scale and shift (the official linear probe's)."""
+    """Batch norm without scale and shift (the official linear probe's): by running statistics, in training by a batch's."""
 
     def __init__(self, dim: int, eps: float):
         super().__init__()
@@ -119,9 +119,23 @@ class HeadNorm(nn.Cell):
         self.mean = Parameter(zeros(dim), requires_grad=False)
         self.var = Parameter(zeros(dim), requires_grad=False)
 
-    def construct(self, x: Tensor) -> Tensor:
-        """x [N, D] to [N, D]."""
-        return (x - self.mean) / ops.sqrt(self.var + constant(self.eps, x))
+    def construct(self, x: Tensor, statistics: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        """x [N, D] to [N, D]. statistics: mean and variance [D] to go by; None: the running ones."""
+        mean, var = (self.mean, self.var) if statistics is None else statistics
+        return (x - mean) / ops.sqrt(var + constant(self.eps, x))
+
+    def statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and biased variance [D] of a batch x [N, D]."""
+        mean = x.mean(axis=0)
+        centred = x - mean
+        return mean, (centred * centred).mean(axis=0)
+
+    def follow(self, mean: Tensor, var: Tensor, count: int) -> None:
+        """Move the running statistics a tenth of the way to those of a batch of `count` images, its variance unbiased."""
+        old, new = constant(0.9, self.mean), constant(0.1, self.mean)
+        unbiased = var * constant(count / (count - 1), self.var)
+        ops.assign(self.mean, old * self.mean + new * mean)
+        ops.assign(self.var, old * self.var + new * unbiased)
 
 
 def raster_order(ids_shuffle: Tensor, K: int) -> Tensor:

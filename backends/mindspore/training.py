@@ -43,12 +43,16 @@ class Training(Shared):
         """The loss of a batch of tensors, and the packed gradients of factor times it."""
         target = inputs[next(name for name in ("noise", "targets", "labels") if name in inputs)]
         factor_ = constant(factor, self.model.cls_token)
-        loss, gradients = self._differentiated(factor_, inputs["imgs"], target, inputs.get("drop_path"))
+        found, gradients = self._differentiated(factor_, inputs["imgs"], target, inputs.get("drop_path"))
+        loss, *statistics = found
+        self.statistics = tuple(statistics)
         return float(self.runtime.to_numpy(loss)), list(gradients)
 
 
 def packed_gradients(model: Any, groups: list[list[Any]], mask_ratio: float, precision: str) -> Callable[..., Any]:
     """A function of a factor [], imgs, noise or targets, and drop_path: the loss, and the gradients of factor times it.
+
+    Behind the loss come mean and variance of the batch where the model has a batch norm.
 
     groups: the parameters of each packed gradient. The compiler reads branches that are not taken as well, and takes
     no dictionary of inputs: so there is one function for an autoencoder and one for a classifier. Below float32,
@@ -60,13 +64,19 @@ def packed_gradients(model: Any, groups: list[list[Any]], mask_ratio: float, pre
         loss = model(imgs, noise, mask_ratio)[0]
         return loss * factor, loss
 
-    def classifier(
-        factor: Tensor, imgs: Tensor, targets: Tensor, drop_path: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
+    def classifier(factor: Tensor, imgs: Tensor, targets: Tensor, drop_path: Tensor | None) -> tuple[Tensor, Tensor]:
         loss = model.forward_loss(model(imgs, None, drop_path), targets, {})
         return loss * factor, loss
 
-    scaled: Any = autoencoder if isinstance(model.config, MAEConfig) else classifier
+    def probe(factor: Tensor, imgs: Tensor, targets: Tensor, drop_path: Tensor | None) -> tuple[Tensor, ...]:
+        x = model.forward_features(imgs, {}, drop_path)
+        mean, var = model.head_norm.statistics(x)
+        loss = model.forward_loss(model.forward_head(x, {}, (mean, var)), targets, {})
+        return loss * factor, loss, mean, var
+
+    scaled: Any = autoencoder
+    if not isinstance(model.config, MAEConfig):
+        scaled = probe if model.config.head_norm else classifier
     if precision in LOW:
         scaled = ms.amp.auto_mixed_precision(scaled, "auto", LOW[precision])
     parameters = ParameterTuple([parameter for group in groups for parameter in group])
@@ -74,14 +84,14 @@ def packed_gradients(model: Any, groups: list[list[Any]], mask_ratio: float, pre
 
     def packed(
         factor: Tensor, imgs: Tensor, target: Tensor, drop_path: Tensor | None
-    ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        (_, loss), gradients = differentiated(factor, imgs, target, drop_path)
+    ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        found, gradients = differentiated(factor, imgs, target, drop_path)
         vectors: Any = ()
         for first, end in spans:
             vector: Any = ()
             for gradient in gradients[first:end]:
                 vector += (gradient.reshape(-1),)
             vectors += (ops.cat(vector),)
-        return loss, vectors
+        return found[1:], vectors
 
     return packed

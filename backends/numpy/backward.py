@@ -70,6 +70,12 @@ def _head_norm(layer: HeadNorm, x: Array, dy: Array, grads: Grads, name: str) ->
     return dx
 
 
+def _batch_norm(layer: HeadNorm, out: Taps, dy: Array) -> Array:
+    rstd = 1 / np.sqrt(out["head_norm.var"] + layer.eps)
+    x_hat = out["head_norm"]
+    return rstd * (dy - dy.mean(axis=0) - x_hat * (dy * x_hat).mean(axis=0))
+
+
 def _transposed_conv(layer: TransposedConv, x: Array, dy: Array, grads: Grads, name: str) -> Array:
     Q, C, p, _ = layer.weight.shape  # Q values in, p*p*C out
     weight = layer.weight.transpose(0, 2, 3, 1)  # [Q, p, p, C], as the patch's values are ordered
@@ -219,7 +225,9 @@ def _vit(model: ViT, dys: Taps, out: Taps, grads: Grads) -> Iterator[Step]:
     yield "logits", lambda: _cross_entropy(out["logits"], out[targets])
     x = "head_norm" if model.config.head_norm else "latent"
     yield x, lambda: _linear(model.head, out[x], dys["logits"], grads, "head")  # [N, D]
-    if model.config.head_norm:
+    if model.config.head_norm and "head_norm.var" in out:  # in training
+        yield "latent", lambda: _batch_norm(model.head_norm, out, dys["head_norm"])
+    elif model.config.head_norm:
         yield "latent", lambda: _head_norm(model.head_norm, out["latent"], dys["head_norm"], grads, "head_norm")
     yield last, lambda: _pooling(model, out[last], dys["latent"], grads)
     yield from _blocks(model.blocks, "tokens", dys, out, grads, "blocks")

@@ -107,16 +107,30 @@ class TransposedConv(Module):
 
 
 class HeadNorm(Module):
-    """Batch norm by running statistics, as in evaluation, without scale and shift (the official linear probe's)."""
+    """Batch norm without scale and shift (the official linear probe's): by running statistics, in training by a batch's."""
 
     def __init__(self, dim: int, eps: float):
         self.eps = eps
         self.mean = np.zeros(dim, np.float32)
         self.var = np.zeros(dim, np.float32)
 
-    def forward(self, x: Array) -> Array:
-        """x [N, D] to [N, D]."""
-        return (x - self.mean) / np.sqrt(self.var + self.eps)
+    def forward(self, x: Array, statistics: tuple[Array, Array] | None = None) -> Array:
+        """x [N, D] to [N, D]. statistics: mean and variance [D] to go by; None: the running ones."""
+        mean, var = (self.mean, self.var) if statistics is None else statistics
+        return (x - mean) / np.sqrt(var + self.eps)
+
+    def statistics(self, x: Array) -> tuple[Array, Array]:
+        """Mean and biased variance [D] of a batch x [N, D]."""
+        mean = x.mean(axis=0)
+        centred = x - mean
+        return mean, (centred * centred).mean(axis=0)
+
+    def follow(self, mean: Array, var: Array, count: int) -> None:
+        """Move the running statistics a tenth of the way to those of a batch of `count` images, its variance unbiased."""
+        old, new = 0.9, 0.1
+        unbiased = var * (count / (count - 1))
+        np.copyto(self.mean, old * self.mean + new * mean)
+        np.copyto(self.var, old * self.var + new * unbiased)
 
 
 def raster_order(ids_shuffle: Array, K: int) -> Array:

@@ -112,7 +112,7 @@ class TransposedConv(nn.Module):
 
 
 class HeadNorm(nn.Module):
-    """Batch norm by running statistics, as in evaluation, without scale and shift (the official linear probe's)."""
+    """Batch norm without scale and shift (the official linear probe's): by running statistics, in training by a batch's."""
 
     def __init__(self, dim: int, eps: float):
         super().__init__()
@@ -120,9 +120,24 @@ class HeadNorm(nn.Module):
         self.mean = nn.Parameter(flow.zeros(dim), requires_grad=False)
         self.var = nn.Parameter(flow.zeros(dim), requires_grad=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x [N, D] to [N, D]."""
-        return (x - self.mean) / flow.sqrt(self.var + self.eps)
+    def forward(self, x: Tensor, statistics: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        """x [N, D] to [N, D]. statistics: mean and variance [D] to go by; None: the running ones."""
+        mean, var = (self.mean, self.var) if statistics is None else statistics
+        return (x - mean) / flow.sqrt(var + self.eps)
+
+    def statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and biased variance [D] of a batch x [N, D]."""
+        mean = x.mean(dim=0)
+        centred = x - mean
+        return mean, (centred * centred).mean(dim=0)
+
+    @flow.no_grad()  # type: ignore[untyped-decorator]
+    def follow(self, mean: Tensor, var: Tensor, count: int) -> None:
+        """Move the running statistics a tenth of the way to those of a batch of `count` images, its variance unbiased."""
+        old, new = 0.9, 0.1
+        unbiased = var * (count / (count - 1))
+        self.mean.copy_(old * self.mean + new * mean)
+        self.var.copy_(old * self.var + new * unbiased)
 
 
 def raster_order(ids_shuffle: Tensor, K: int) -> Tensor:

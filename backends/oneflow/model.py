@@ -186,22 +186,18 @@ class ViT(nn.Module):
 
         drop_path [N, depth, 2]: the factors of each block's attention and MLP, 0 or 1/keep (timm's DropPath); None: 1.
         """
-        check_inputs(imgs, None, self.config)
-        check_drop_path(drop_path, imgs, self.config)
         out = NoTaps() if out is None else out
         x = self.forward_features(imgs, out, drop_path)
-        if self.config.head_norm:
-            x = out["head_norm"] = self.head_norm(x)  # [N, D]
-        x = out["logits"] = self.head(x)
-        return x
+        return self.forward_head(x, out)
 
     def encode(self, imgs: Tensor) -> Tensor:
         """imgs [N, C, height, width], normalised, to the pooled features [N, D], as the head gets them."""
-        check_inputs(imgs, None, self.config)
         return self.forward_features(imgs, NoTaps())
 
     def forward_features(self, imgs: Tensor, out: dict[str, Tensor], drop_path: Tensor | None = None) -> Tensor:
         """imgs [N, C, height, width] to the pooled features [N, D]."""
+        check_inputs(imgs, None, self.config)
+        check_drop_path(drop_path, imgs, self.config)
         x = out["patch_embed"] = self.patch_embed(imgs)  # [N, L, D]
         x = x + self.pos_embed[:, 1:]
         cls_token = self.cls_token + self.pos_embed[:, :1]
@@ -215,6 +211,15 @@ class ViT(nn.Module):
             x = self.norm(x)
             x = x[:, 0] if self.config.pooling == "cls" else x.mean(dim=1)
         x = out["latent"] = x
+        return x
+
+    def forward_head(
+        self, x: Tensor, out: dict[str, Tensor], statistics: tuple[Tensor, Tensor] | None = None
+    ) -> Tensor:
+        """Pooled features [N, D] to logits [N, classes]; statistics: as HeadNorm takes them."""
+        if self.config.head_norm:
+            x = out["head_norm"] = self.head_norm(x, statistics)  # [N, D]
+        x = out["logits"] = self.head(x)
         return x
 
     def forward_loss(self, logits: Tensor, targets: Tensor, out: dict[str, Tensor]) -> Tensor:

@@ -30,8 +30,7 @@ class Training(Shared):
     def __init__(self, runtime: Any, model: Any, optimizer: Optimizer, **options: Any):
         super().__init__(runtime, model, optimizer, **options)
         self.objective = torch.compile(objective) if self.compiled else objective
-        self.names = list(runtime.trained(model))
-        self.parameters = list(runtime.trained(model).values())
+        self.names, self.parameters = zip(*runtime.trained(model).items())
         self.attention = fused_forwards(model)
         self.device = self.parameters[0].device.type
 
@@ -39,7 +38,8 @@ class Training(Shared):
         """The loss of a batch of tensors, and the packed gradients of factor times it, in the parameters' precision."""
         mixed = torch.autocast(self.device, DTYPES[self.precision], enabled=self.precision != "float32")
         with fused_attention(self.attention), mixed:
-            loss = self.objective(self.model, inputs, NoTaps(), self.mask_ratio)
+            loss, statistics = self.objective(self.model, inputs, NoTaps(), self.mask_ratio)
+        self.statistics = tuple(each.detach() for each in statistics)
         scaled = loss if factor == 1.0 else loss * factor
         found = torch.autograd.grad(scaled, self.parameters, allow_unused=True, materialize_grads=True)
         return loss.item(), self.optimizer.packed(dict(zip(self.names, found)))

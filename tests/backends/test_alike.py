@@ -11,7 +11,9 @@ import pytest
 from repository import ROOT
 
 from polymae.backends import FRAMEWORKS
+from polymae.backends.averaging import Average
 from polymae.backends.optimization import HandWritten, Optimizer
+from polymae.backends.packing import Packing
 from polymae.backends.runtime import Runtime
 
 BACKENDS = ROOT / "backends"
@@ -76,7 +78,7 @@ def test_shape_comments_are_those_of_torch(framework: str, file: str) -> None:
 
 
 # MindSpore's numbers have to be made tensors, or float64 would be lost.
-ITS_OWN = ("number", "(lr, scale, ", "(beta2, ")
+ITS_OWN = ("number", "(lr, scale, ", "(beta2, ", "(decay, rest)")
 
 
 @pytest.mark.parametrize("framework", ["megengine", "mindspore", "oneflow"])
@@ -87,7 +89,30 @@ def test_hand_written_optimizers_are_that_of_numpy(framework: str) -> None:
     found = [line for line in found if not line.strip().startswith("ends")]
     if framework == "mindspore":
         found = [line for line in found if not line.strip().startswith(ITS_OWN)]
-    assert found == expected
+    assert found == _called(expected, "numpy", framework)
+
+
+def test_lars_and_the_average_of_torch_are_those_of_numpy() -> None:
+    found, expected = (structure(source(name, "optimizer")) for name in ("torch", "numpy"))
+    for first, end in (("class Packed", "class AdamW"), ("class LARS", "")):
+        mine, theirs = (_between(lines, first, end) for lines in (found, _called(expected, "numpy", "torch")))
+        assert len(mine) > 10
+        assert mine == theirs
+
+
+def _called(lines: list[str], framework: str, other: str) -> list[str]:
+    """Lines of a structure with another framework's name in them."""
+    names = {
+        "numpy": "NumPy", "torch": "PyTorch", "megengine": "MegEngine", "mindspore": "MindSpore", "oneflow": "OneFlow",
+    }  # fmt: skip
+    return [line.replace(f"in {names[framework]}.", f"in {names[other]}.") for line in lines]
+
+
+def _between(lines: list[str], first: str, end: str) -> list[str]:
+    """Those from the one that begins with `first` up to the one that begins with `end`; "": the last."""
+    at = next(i for i, line in enumerate(lines) if line.startswith(first))
+    until = [i for i, line in enumerate(lines) if end and line.startswith(end)]
+    return lines[at : until[0] if until else None]
 
 
 def methods(text: str, name: str) -> dict[str, str]:
@@ -120,7 +145,7 @@ def _untyped(arguments: str) -> str:
     """Names and defaults; a framework's types are narrower."""
     given = ast.parse(f"def f({arguments}): ...").body[0]
     assert isinstance(given, ast.FunctionDef)
-    for argument in given.args.args:
+    for argument in [*given.args.args, *filter(None, [given.args.vararg])]:
         argument.annotation = None
     return ast.unparse(given.args)
 
@@ -148,10 +173,18 @@ def test_a_runtime_that_differs_is_seen() -> None:
 def test_an_optimizer_has_what_differs_and_no_more(framework: str) -> None:
     """Those written by hand have their step alone; PyTorch's own AdamW also holds its state in its own way."""
     text = source(framework, "optimizer")
-    own = abstract(Optimizer) | {"__init__", "lr", "_moment"} if framework == "torch" else abstract(HandWritten)
-    assert set(methods(text, "AdamW")) == own
-    assert same_arguments(text, "AdamW", "optimization.py", "Optimizer") == {}
-    assert abstract(HandWritten) == {"update", "move", "norm", "pack", "unpack", "assign"}
+    own = {"update", "move"}
+    assert abstract(HandWritten) == own | abstract(Packing) == {"update", "move", "norm", "pack", "unpack", "assign"}
+    assert set(methods(text, "Packed")) == abstract(Packing)
+    assert set(methods(text, "LARS")) == own
+    assert set(methods(text, "EMA")) == abstract(Average) - abstract(Packing) == {"move"}
+    of_torch = abstract(Optimizer) | {"__init__", "lr", "rates", "_moment"}
+    assert set(methods(text, "AdamW")) == (of_torch if framework == "torch" else own)
+    for name, shared, base in (
+        ("AdamW", "optimization.py", "Optimizer"), ("LARS", "optimization.py", "HandWritten"),
+        ("Packed", "packing.py", "Packing"), ("EMA", "averaging.py", "Average"),
+    ):  # fmt: skip
+        assert same_arguments(text, name, shared, base) == {}
 
 
 def functions(text: str) -> list[str]:
