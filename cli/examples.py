@@ -47,6 +47,19 @@ EXAMPLES = {
     "polymae linprobe": (
         "polymae linprobe --framework torch --data imagenet/ --weights mae_pretrain_vit_base --out runs/probe --device cuda",
         "polymae linprobe --framework numpy --data mnist-10k --weights runs/digits --out runs/probe --recipe small-cpu-linprobe",
+    "polymae evaluate": (
+        "polymae evaluate --framework torch --data imagenet/ --weights mae_finetuned_vit_base --device cuda",
+        "polymae evaluate --framework mindspore --data imagenet-a/ --weights tuned.pth --class-map wnids.txt --json",
+        "polymae evaluate --framework torch --data imagenet/ --weights tuned.pth --part 1/2 --scores 1.npz",
+        "polymae evaluate --merge 1.npz 2.npz --out result.json --confusion confusion.png",
+    ),
+    "polymae predict": (
+        "polymae predict cat.jpg --framework torch --weights mae_finetuned_vit_base --names imagenet-classes.txt",
+        "polymae predict photos/ --framework oneflow --weights mae_visualize_vit_base --features photos.npy",
+    ),
+    "polymae knn": (
+        "polymae knn --framework torch --data imagenet/ --weights mae_pretrain_vit_base",
+        "polymae knn --framework mindspore --data mnist-10k --weights runs/digits -k 10",
     ),
     "polymae recipes": ("polymae recipes", "polymae recipes official-base --set epochs=100 > mine.yaml"),
     "polymae preflight": (
@@ -91,6 +104,7 @@ EXAMPLES = {
 _STATUS = {
     "polymae compare": "0 parity, 1 a fault, 2 something could not be compared, 3 a trace is incomplete",
     "polymae pretrain": "0 for done, 75 saved and ended by SIGTERM or SIGUSR1, 130 by Ctrl-C",
+    "polymae predict": "0 for done, 1 where an image could not be decoded",
     "polymae preflight": "0 all is right, 1 a check failed, 2 one could not run",
     "polymae data show": "0 for done, 1 where --check found a broken image",
     "polymae runs compare": "0 the same within roundoff, 1 a run parts, 2 one could not be compared",

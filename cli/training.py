@@ -45,7 +45,7 @@ def train(args: argparse.Namespace, kind: type[Common]) -> int:
 
     request = requested(args, kind)
     if args.is_program:
-        _in_fitting_process(request)
+        in_fitting_process(request.framework, request.threads)
     outcome = run_request(request, show=True)
     if args.json:
         told = {
@@ -71,7 +71,7 @@ def _in_a_line(outcome: Outcome, task: str) -> str:
     return f"{outcome.step} steps{loss}{score}: {outcome.checkpoint}"
 
 
-def _in_fitting_process(request: Request) -> None:
+def in_fitting_process(framework: str, threads: int | None) -> None:
     """Begin anew where the framework runs in another interpreter, or kernels or threads are chosen when libraries are loaded."""
     import os
     import sys
@@ -79,10 +79,10 @@ def _in_fitting_process(request: Request) -> None:
     from ..backends.blas import thread_variables, variables
     from ..backends.interpreters import interpreter
 
-    wanted = variables(request.framework)
-    if request.threads:
-        wanted |= thread_variables(request.threads)
-    python = interpreter(request.framework)
+    wanted = variables(framework)
+    if threads:
+        wanted |= thread_variables(threads)
+    python = interpreter(framework)
     if python != sys.executable or any(os.environ.get(name) != value for name, value in wanted.items()):
         os.execve(python, [python, "-m", "polymae", *sys.argv[1:]], os.environ | wanted)
 

@@ -54,6 +54,11 @@ def open_dataset(
     return dataset
 
 
+def has_split(path: Path, split: str) -> bool:
+    """Whether a folder holds a part of this name: train/, val/, or files that begin so."""
+    return bool(_parts(path, split))
+
+
 def _part(path: Path, split: str) -> list[Path]:
     """The folder, or the files, of a split; the path itself where it has no parts. Raises Problem for the other part only."""
     if path.is_file():

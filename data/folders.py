@@ -84,6 +84,15 @@ class Tree(_Files):
         super().__init__(path, path, images_below(path), None, ())
 
 
+class Given(_Files):
+    """Images that are named one by one, without labels."""
+
+    format = "given"
+
+    def __init__(self, names: list[str]):
+        super().__init__(Path(), Path(), names, None, ())
+
+
 class Listed(_Files):
     """The images that a file lists: a line for each, `path` or `path,label`.
 

@@ -1,4 +1,4 @@
-"""A part of a data set as a data set: so many images of each class, drawn once."""
+"""Some images of a data set, in an order of their own."""
 
 from __future__ import annotations
 
@@ -8,70 +8,42 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ..files.errors import Problem
 from .dataset import Dataset
-from .draws import generator
 
 if TYPE_CHECKING:
     from PIL import Image
 
-_PLACE = 1  # of the draw; 0 is that of train and val (known.py)
-
 
 class Subset(Dataset):
-    """Some images of a data set, in its order. path, classes, format: the data set's."""
+    """The images of `dataset` at these places, int64 [n], in their order; its names, labels and classes."""
 
-    def __init__(self, whole: Dataset, chosen: NDArray[np.int64]):
-        self.whole, self.chosen = whole, chosen
-        self.path, self.classes = whole.path, whole.classes
+    def __init__(self, dataset: Dataset, places: NDArray[np.int64]):
+        self.dataset, self.places = dataset, places
+        self.path, self.classes = dataset.path, dataset.classes
 
     @property
     def format(self) -> str:  # type: ignore[override]
-        """That of the data set."""
-        return self.whole.format
+        """Of the whole set."""
+        return self.dataset.format
 
     def __len__(self) -> int:
-        return len(self.chosen)
+        return len(self.places)
 
     def read(self, index: int) -> bytes:
-        return self.whole.read(int(self.chosen[index]))
+        return self.dataset.read(int(self.places[index]))
 
     def name(self, index: int) -> str:
-        return self.whole.name(int(self.chosen[index]))
+        return self.dataset.name(int(self.places[index]))
 
     def label(self, index: int) -> int | None:
-        return self.whole.label(int(self.chosen[index]))
+        return self.dataset.label(int(self.places[index]))
 
     def image(self, index: int, channels: int = 3, upright: bool = False) -> Image.Image:
-        return self.whole.image(int(self.chosen[index]), channels, upright)
+        return self.dataset.image(int(self.places[index]), channels, upright)
 
     def sizes(self) -> Iterator[int]:
-        wanted = set(self.chosen.tolist())
-        return (size for index, size in enumerate(self.whole.sizes()) if index in wanted)
-
-
-def labels_of(dataset: Dataset) -> NDArray[np.int64]:
-    """The label of every image, int64 [n]. Raises Problem where one has none."""
-    labels = [dataset.label(index) for index in range(len(dataset))]
-    if None in labels:
-        raise Problem(f"{dataset.name(labels.index(None))} of {dataset.path} has no label, and every image needs one.")
-    return np.array(labels, np.int64)
-
-
-def drawn_of_each_class(dataset: Dataset, count: int, seed: int) -> Subset:
-    """`count` images of each class that has any, drawn by the seed: the smaller count's are among the larger one's.
-
-    Raises Problem for a class of fewer images.
-    """
-    labels = labels_of(dataset)
-    keys = generator(seed, "split", 0, _PLACE).random(len(labels))
-    chosen = []
-    for label in np.unique(labels):
-        there = np.flatnonzero(labels == label)
-        if len(there) < count:
-            raise Problem(
-                f"labels_per_class is {count}, and {dataset.path} has {len(there)} images of class "
-                f"{dataset.classes[label]}; set labels_per_class={len(there)} at most, or null for all images."
-            )
-        chosen.append(there[np.argsort(keys[there], kind="stable")[:count]])
-    return Subset(dataset, np.sort(np.concatenate(chosen)).astype(np.int64))
+        chosen = {int(place): 0 for place in self.places}
+        for place, size in enumerate(self.dataset.sizes()):
+            if place in chosen:
+                chosen[place] = size
+        return (chosen[int(place)] for place in self.places)

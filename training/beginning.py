@@ -8,6 +8,7 @@ from typing import Any
 from ..backends.config import ViTConfig
 from ..backends.initial import initial_weights
 from ..backends.spec import params
+from ..convert.checkpoint import open_checkpoint
 from ..convert.conversion import Wish, prepare
 from ..files.errors import Problem
 from . import checkpoints
@@ -31,6 +32,9 @@ def classifier_weights(path: Path, model: str, config: ViTConfig, settings: dict
     head that the file lacks, or has for other classes, is a fresh one from the seed. Returns the configuration as the file's
     program computes (norms' eps), and the weights by spec name. Raises CheckpointProblem with everything that does not fit.
     """
+    head = open_checkpoint(weights_file(path)).identified.spec_shapes.get("head.weight", ())
+    if len(head) == 2:  # the file's, of which the requested number may differ
+        settings = {**settings, "num_classes": head[0]}
     wish = Wish(model, image_size=config.img_size, num_classes=config.num_classes, settings=settings, adapt=True)
     prepared = prepare(weights_file(path), wish)
     found = prepared.config

@@ -14,8 +14,8 @@ from ..backends.optimization import trainable
 from ..backends.runtime import Runtime
 from ..data.batches import Batches
 from ..data.dataset import Dataset
-from ..data.datasets import open_dataset
-from ..data.subset import drawn_of_each_class, labels_of
+from ..data.datasets import has_split, open_dataset
+from ..data.few import drawn_of_each_class, labels_of
 from ..files.errors import Problem
 from .autoencoding import due
 from .beginning import classifier_weights
@@ -114,8 +114,10 @@ class Classification(Task):
             return None
         advice = "Give --eval-data, or measure nothing: --set evaluate_every_epochs=null"
         try:
-            format = None if given else recipe.data.data_format
-            dataset = open_dataset(given or self.request.data, format, "val", labelled=True)
+            if given is None:
+                dataset = open_dataset(self.request.data, recipe.data.data_format, "val", labelled=True)
+            else:
+                dataset = open_dataset(given, None, "val" if has_split(given, "val") else "train", labelled=True)
         except Problem as problem:
             raise Problem(f"There are no images to measure on: {problem} {advice}") from None
         if given is None and dataset.path == trained.path and self.request.data.is_file() and dataset.format != "npz":

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,8 +13,91 @@ from numpy.typing import NDArray
 from ..backends.config import ViTConfig
 from ..backends.runtime import Runtime
 from ..data.batches import Batches
+from ..data.dataset import Dataset
+from ..data.datasets import has_split, open_dataset
 from ..files.errors import Problem
+from .classes import labels_to, read_names
+from .measured import Asked, ready
+from .parts import Part
 from .scores import Result, Scores, Whole
+
+BATCH_SIZE = 64  # as the official evaluation's
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """An evaluation to be done.
+
+    asked: the model. data: a folder for each class, a list, .tar, .parquet or .npz, or a folder that holds val/ of these.
+    split: the part of it (None: val, where it has one). class_map, names: files, as training/classes.py reads them.
+    batch_size: images that are computed together. part: only this part of the batches, from 0, of so many.
+    """
+
+    asked: Asked
+    data: Path
+    data_format: str | None = None
+    split: str | None = None
+    batch_size: int = BATCH_SIZE
+    workers: int = 2
+    class_map: Path | None = None
+    names: Path | None = None
+    part: tuple[int, int] = (0, 1)
+
+
+def evaluate(
+    framework: str, data: str | Path, weights: str | Path, official_loss: bool = False, **options: Any
+) -> Result:
+    """Evaluate a classifier's checkpoint on a data set; the command `polymae evaluate` as a function.
+
+    weights: a file of any format and dialect, or a run's folder. official_loss: also the loss as the official code averages
+    it. options: those of Asked and Evaluation. Raises Problem for anything that a person can mend: data without labels or
+    with other classes than the model's, a file of no classifier, images that cannot be decoded (named).
+    """
+    of_model = {name: options.pop(name) for name in [*options] if name in Asked.__dataclass_fields__}
+    asked = Asked(framework, Path(weights), **of_model)
+    part = evaluate_part(Evaluation(asked, Path(data), **options))
+    return part.result(official_loss)
+
+
+def evaluate_part(
+    evaluation: Evaluation, begun: Callable[[int], object] = lambda total: None,
+    after: Callable[[int], object] = lambda images: None,
+) -> Part:  # fmt: skip
+    """The scores of an evaluation, or of a part of it. begun: called with how many images there are, once all is checked.
+
+    after: called after each batch with its images. Raises Problem as evaluate.
+    """
+    dataset = open_evaluation(evaluation.data, evaluation.data_format, evaluation.split)
+    _require_labels(dataset)
+    model = ready(evaluation.asked)
+    classes = require_classifier(model.config).num_classes
+    if model.headless:
+        raise Problem(f"{evaluation.asked.weights} is a classifier without its head, which tells no classes apart.")
+    mapped = labels_to(dataset, classes, evaluation.class_map)
+    names = model.names
+    if evaluation.names is not None:
+        names = read_names(evaluation.names, classes)
+    elif not names and mapped is None and len(dataset.classes) == classes:
+        names = dataset.classes
+    batches = Batches(dataset, model.augmentation, evaluation.batch_size, 0, drop_last=False, shuffle=False)
+    about = {
+        **model.facts(), "dtype": evaluation.asked.dtype, "images": len(dataset), "classes": classes,
+        "fingerprint": dataset.fingerprint(), "class_map": None if mapped is None else mapped.tolist(),
+        "batch_size": batches.batch_size, "names": list(names),
+    }  # fmt: skip
+    begun(len(dataset))
+    scores = score(
+        model.runtime, model.model, batches, evaluation.part, evaluation.workers, labels_to=mapped, after=after
+    )
+    return Part(scores, about)
+
+
+def open_evaluation(data: Path, data_format: str | None = None, split: str | None = None) -> Dataset:
+    """The data set to evaluate on: the part `split`; None: the validation part, or all of a set that has no parts."""
+    if split is None:
+        whole = not data.is_dir() or not (has_split(data, "val") or has_split(data, "train"))
+        split = "train" if whole else "val"
+    return open_dataset(data, data_format, split)
 
 
 def evaluate_model(
@@ -56,7 +141,7 @@ def score(
     after: called after each batch with its images. Raises Problem as evaluate_model.
     """
     require_classifier(model.config)
-    _require_labels(batches)
+    _require_labels(batches.dataset)
     if batches.shuffle or batches.drop_last or batches.skip_broken:
         raise Problem(
             "Evaluation takes every image once, in the data set's order: Batches(..., drop_last=False, shuffle=False), and "
@@ -85,8 +170,7 @@ def _nothing(classes: int) -> tuple[Whole, Whole, NDArray[np.float64]]:
     return np.empty(0, np.int64), np.empty(0, np.int64), np.empty((0, classes))
 
 
-def _require_labels(batches: Batches) -> None:
-    dataset = batches.dataset
+def _require_labels(dataset: Dataset) -> None:
     if not dataset.classes:
         raise Problem(
             f"{dataset.path} ({dataset.format}) has no labels, and evaluation needs them: a folder for each class, a list with "

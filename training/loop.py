@@ -85,7 +85,7 @@ class _Run:
             self.average = runtime.average(self.model, recipe.averaging)
             if averaged is not None:
                 self.average.load_state(averaged)
-        self.training = runtime.training(self.model, self.optimizer, **self.task.options())
+        self.training = runtime.training(self.model, self.optimizer, average=self.average, **self.task.options())
         self._open_folder(start)
         self.watcher = Watcher(self, show)
 
@@ -143,8 +143,6 @@ class _Run:
                     if not (math.isfinite(taken.loss) and (finite or self.scale.scaling)):
                         raise self._not_finite(step, batch, taken)
                     self.scale.update(finite)  # where float16 overflowed, nothing was changed
-                    if self.average is not None and finite:
-                        self.average.update()
                     self.step = step + 1
                     epoch = step // self.per_epoch
                     norm = taken.norm if finite else None

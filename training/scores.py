@@ -142,10 +142,15 @@ class Result:
             for number in np.flatnonzero(counts)
         ]  # fmt: skip
 
+    @property
+    def shown(self) -> Whole:
+        """The classes that are some image's, or were taken for some image's."""
+        return np.flatnonzero(self.confusion.sum(axis=0) + self.confusion.sum(axis=1)).astype(np.int64)
+
     def facts(self) -> dict[str, Any]:
         """As JSON: top1, top5 (percent), loss, n, official_loss where it was asked for, per_class and confusion."""
         official = {} if self.official_loss is None else {"official_loss": self.official_loss}
-        shown = np.flatnonzero(self.confusion.sum(axis=0) + self.confusion.sum(axis=1))
+        shown = self.shown
         return {
             "top1": self.top1, "top5": self.top5, "loss": self.loss, "n": self.n, **official, "per_class": self.per_class,
             "confusion": {

@@ -19,6 +19,9 @@ from polymae.files.errors import Code
 from polymae.hub import list_models
 from polymae.hub.entries import entries
 
+OF_A_MODEL = (
+    "--framework --weights -m --image-size --mean --std --batch-size --workers --device --threads --dtype --json"
+)
 PROMISED = {
     "convert_weights": "-c --torch_path -o --mindspore_path -m --from --to --format --prefix --encoder-only --num-classes "
     "--image-size --dtype --dry-run",
@@ -32,6 +35,10 @@ PROMISED = {
     "--atol --rtol --keep --python --device --norm-pix-loss --time-limit",
     "polymae pretrain": "--framework --data --out --recipe --set --weights --resume --accept-changes --data-format --device "
     "--threads --json",
+    "polymae evaluate": f"{OF_A_MODEL} --data --data-format --split --class-map --names --official-loss --out --confusion --part "
+    "--scores --merge",
+    "polymae predict": f"{OF_A_MODEL} --topk --names --features --pooling --out",
+    "polymae knn": f"{OF_A_MODEL} --data --data-format -k --temperature --images --seed --pooling --out",
     "polymae recipes": "--set",
     "polymae runs compare": "--reference --out --json",
     "polymae preflight": "--framework --data --recipe --set --only --device --seconds --out --json",
@@ -86,6 +93,9 @@ PYTHON = {
     "polymae.data.augment": "Augmentation",
     "polymae.data.batches": "Batches",
     "polymae.data.datasets": "open_dataset",
+    "polymae.training.evaluate": "evaluate evaluate_model",
+    "polymae.training.knn": "knn",
+    "polymae.training.predict": "predict",
     "polymae.training.pretrain": "pretrain",
     "mindspore_hub_conf": "create_model create_network list_models",
 }

@@ -1,0 +1,197 @@
+"""Classes and features of images by a trained model, in any framework: files, folders and patterns, a batch at a time."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..backends.config import ViTConfig
+from ..backends.spec import NoTaps
+from ..data.folders import Given, images_below
+from ..files.errors import Problem
+from .classes import read_names
+from .measured import Asked, Ready, ready, require_pooling
+
+TOPK = 5
+
+
+@dataclass(frozen=True)
+class Class:
+    """One of a prediction's likeliest classes. name: "" where nothing names it."""
+
+    number: int
+    probability: float
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What was found of an image. image: its path as it was given, or below the folder that was.
+
+    top: its likeliest classes, first the likeliest; empty for an autoencoder. features: float32 [D], where they were asked
+    for. problem: why it could not be decoded, and then it has nothing else; "" else.
+    """
+
+    image: str
+    top: tuple[Class, ...] = ()
+    features: NDArray[np.float32] | None = None
+    problem: str = ""
+
+    def facts(self) -> dict[str, Any]:
+        """As JSON, without features."""
+        if self.problem:
+            return {"image": self.image, "problem": self.problem}
+        top = [{"class": one.number, "name": one.name, "probability": one.probability} for one in self.top]
+        return {"image": self.image, "top": top}
+
+
+@dataclass(frozen=True)
+class Predicting:
+    """A prediction to be made.
+
+    images: files, folders (every image in them, at any depth) and patterns. topk: likeliest classes. names: a file of the
+    model's class names. features: whether they are wanted. pooling: of an autoencoder's features, gap or cls.
+    """
+
+    asked: Asked
+    images: tuple[str, ...]
+    topk: int = TOPK
+    names: Path | None = None
+    features: bool = False
+    pooling: str | None = None
+    batch_size: int = 64
+    workers: int = 2
+
+
+def predict(
+    framework: str, images: str | Path | Sequence[str | Path], weights: str | Path, **options: Any
+) -> list[Prediction]:
+    """Predictions of images; the command `polymae predict` as a function.
+
+    options: those of Asked and Predicting. Raises Problem for anything that a person can mend; an image that cannot be
+    decoded is none of these: its prediction says what is wrong with it.
+    """
+    of_model = {name: options.pop(name) for name in [*options] if name in Asked.__dataclass_fields__}
+    given = [images] if isinstance(images, (str, Path)) else images
+    asked = Asked(framework, Path(weights), **of_model)
+    return list(predictions(Predicting(asked, tuple(map(str, given)), **options))[1])
+
+
+def predictions(predicting: Predicting) -> tuple[int, Iterator[Prediction]]:
+    """How many images there are, and the prediction of each in order, made as they are asked for. Raises as predict."""
+    paths = found_images(predicting.images)
+    model = ready(predicting.asked)
+    pooling = require_pooling(predicting.pooling, model.config)
+    classifies = isinstance(model.config, ViTConfig) and not model.headless
+    if not classifies and not predicting.features:
+        raise Problem(
+            f"{predicting.asked.weights} holds no head that names classes (it is {model.name}); ask for features "
+            "(--features FILE.npy, features=True), or give a fine-tuned classifier's file."
+        )
+    names = model.names
+    if predicting.names is not None:
+        if not isinstance(model.config, ViTConfig):
+            raise Problem("An autoencoder has no classes that could have names; leave --names (names=) out.")
+        names = read_names(predicting.names, model.config.num_classes)
+    return len(paths), _made(predicting, model, paths, pooling, names, classifies)
+
+
+def found_images(given: Sequence[str]) -> list[str]:
+    """The images that files, folders and patterns name, each once, in their order; those of a folder or a pattern sorted.
+
+    Raises Problem for a name of nothing.
+    """
+    found: list[str] = []
+    for text in given:
+        there = Path(text).exists()
+        matched = [text] if there else sorted(glob.glob(text, recursive=True))  # noqa: PTH207  (of any root)
+        inside = [one for path in matched for one in _files(path)]
+        if not inside:
+            kind = "holds no image" if there else "is not there" if not set("*?[") & set(text) else "matches no file"
+            raise Problem(f"{text} {kind}; give images, folders of them, or patterns such as 'photos/**/*.jpg'.")
+        found += inside
+    return list(dict.fromkeys(found))
+
+
+def _files(path: str) -> list[str]:
+    if not Path(path).is_dir():
+        return [path]
+    return [str(Path(path) / name) for name in images_below(Path(path))]
+
+
+def _made(
+    predicting: Predicting, model: Ready, paths: list[str], pooling: str, names: Sequence[str], classifies: bool
+) -> Iterator[Prediction]:
+    dataset, augmentation = Given(paths), model.augmentation
+
+    def decode(index: int) -> NDArray[np.float32] | str:
+        try:
+            image = dataset.image(index, augmentation.channels, augmentation.upright)
+            return augmentation(image, 0, 0, index)
+        except Problem as problem:
+            return str(problem)
+
+    size = predicting.batch_size
+    with ThreadPoolExecutor(max(1, predicting.workers)) as pool:
+        for first in range(0, len(paths), size):
+            inputs = list(pool.map(decode, range(first, min(first + size, len(paths)))))
+            sound = [one for one in inputs if not isinstance(one, str)]
+            made = iter(_of_batch(predicting, model, np.stack(sound), pooling, names, classifies) if sound else ())
+            for path, one in zip(paths[first:], inputs):
+                if isinstance(one, str):
+                    yield Prediction(path, problem=one)
+                else:
+                    top, features = next(made)
+                    yield Prediction(path, top, features)
+
+
+def _of_batch(
+    predicting: Predicting,
+    model: Ready,
+    imgs: NDArray[np.float32],
+    pooling: str,
+    names: Sequence[str],
+    classifies: bool,
+) -> Iterator[tuple[tuple[Class, ...], NDArray[np.float32] | None]]:
+    """Of each image its likeliest classes, and its features where they are wanted."""
+    features: NDArray[np.float32] | None = None
+    tops: list[tuple[Class, ...]] = [()] * len(imgs)
+    if classifies:
+        logits, features = logits_and_features(model, imgs)
+        tops = [likeliest(row, predicting.topk, names) for row in logits]
+    else:
+        features = model.features(imgs, pooling)
+    for number, top in enumerate(tops):
+        yield top, features[number] if predicting.features else None
+
+
+class _Latent(NoTaps):
+    """A tap dictionary that keeps the pooled features only."""
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        if name == "latent":
+            dict.__setitem__(self, name, value)
+
+
+def logits_and_features(model: Ready, imgs: NDArray[np.float32]) -> tuple[NDArray[Any], NDArray[np.float32]]:
+    """Logits [N, classes] and pooled features float32 [N, D] of images [N, C, height, width], in one run."""
+    out, runtime = _Latent(), model.runtime
+    with runtime.no_grad():
+        logits = runtime.to_numpy(model.model(runtime.tensors(model.model, {"imgs": imgs})["imgs"], out))
+        return logits, runtime.to_numpy(out["latent"]).astype(np.float32)
+
+
+def likeliest(logits: NDArray[Any], topk: int, names: Sequence[str] = ()) -> tuple[Class, ...]:
+    """The likeliest classes by logits [classes], with their probabilities (softmax in float64); of equal ones the first."""
+    exact = np.asarray(logits, np.float64)
+    shares = np.exp(exact - exact.max())
+    shares /= shares.sum()
+    order = np.argsort(-exact, kind="stable")[:topk]
+    return tuple(Class(int(number), float(shares[number]), names[number] if names else "") for number in order)
