@@ -47,6 +47,7 @@ EXAMPLES = {
     "polymae linprobe": (
         "polymae linprobe --framework torch --data imagenet/ --weights mae_pretrain_vit_base --out runs/probe --device cuda",
         "polymae linprobe --framework numpy --data mnist-10k --weights runs/digits --out runs/probe --recipe small-cpu-linprobe",
+    ),
     "polymae evaluate": (
         "polymae evaluate --framework torch --data imagenet/ --weights mae_finetuned_vit_base --device cuda",
         "polymae evaluate --framework mindspore --data imagenet-a/ --weights tuned.pth --class-map wnids.txt --json",

@@ -110,5 +110,12 @@ def requested(args: argparse.Namespace, kind: type[Common]) -> Request:
     weights = Path(local(args.weights)) if args.weights else None
     recipe = read_recipe(args.recipe or kind.usual, settings, kind)
     return Request(
-        args.framework, args.data, args.out, recipe, weights, device=args.device, threads=args.threads, eval_data=eval_data
+        args.framework,
+        args.data,
+        args.out,
+        recipe,
+        weights,
+        device=args.device,
+        threads=args.threads,
+        eval_data=eval_data,
     )

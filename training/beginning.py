@@ -25,7 +25,9 @@ def weights_file(path: Path) -> Path:
     return path / checkpoints.FOLDER / str(steps[-1]) / checkpoints.WEIGHTS if steps else path
 
 
-def classifier_weights(path: Path, model: str, config: ViTConfig, settings: dict[str, Any], seed: int) -> tuple[ViTConfig, Weights]:
+def classifier_weights(
+    path: Path, model: str, config: ViTConfig, settings: dict[str, Any], seed: int
+) -> tuple[ViTConfig, Weights]:
     """The weights of a classifier from a file of any format: an autoencoder's, whose encoder is taken, or a classifier's.
 
     model: as the recipe has it, with these settings; config: what it comes to. Position tables are resized for its images; a

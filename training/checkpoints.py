@@ -88,7 +88,10 @@ def save(run: Path, snapshot: Snapshot) -> Path:
             if averaged is not None:
                 facts = replace(facts, averaged=averaged.updates)
                 whole = {**snapshot.weights, **averaged.weights}
-                average = {"name": f"polymae {task}, step {facts.step}, average of weights", "framework": facts.framework}
+                average = {
+                    "name": f"polymae {task}, step {facts.step}, average of weights",
+                    "framework": facts.framework,
+                }
                 hashes["average"] = write_checkpoint("torch", new / AVERAGE, snapshot.config, whole, source=average)
             described = {"format": _FORMAT, "polymae": __version__, **asdict(facts), "hashes": hashes}
             (new / STATE).write_text(json.dumps(described, indent=1) + "\n")

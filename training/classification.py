@@ -124,9 +124,7 @@ class Classification(Task):
             raise Problem(f"{trained.path} holds the images that are trained on, and none to measure on. {advice}")
         require_same_classes(trained, dataset, self.config.num_classes)
         augmentation = recipe.evaluation_of(self.config)
-        return Batches(
-            dataset, augmentation, recipe.evaluation.evaluation_batch, 0, drop_last=False, shuffle=False
-        )
+        return Batches(dataset, augmentation, recipe.evaluation.evaluation_batch, 0, drop_last=False, shuffle=False)
 
 
 def training_images(data: Path, recipe: FineTuning | Probe) -> Dataset:

@@ -117,7 +117,9 @@ class Evaluating:
 
     evaluate_every_epochs: int | None = setting(1, "top-1, top-5 and loss after each so many epochs", free=True)
     evaluation_batch: int = setting(64, "images that are evaluated at once", free=True)
-    crop_ratio: float = setting(224 / 256, "the input's side by that of the resized image it is cropped from; 1: all of it")
+    crop_ratio: float = setting(
+        224 / 256, "the input's side by that of the resized image it is cropped from; 1: all of it"
+    )
 
 
 @dataclass(frozen=True)
@@ -182,9 +184,13 @@ class FineTuning(Classifying):
     reaches: str = setting("", "the result to expect", free=True)
     model: str = setting("vit_base_patch16", "as -m takes it: a preset, a JSON file or img_size=...,...")
     input_size: int | None = setting(None, "side of the images in pixels; null: the model's")
-    pooling: Literal["gap", "cls", "mean"] = setting("gap", "what the head sees: mean of the patches, class token, mean of all")
+    pooling: Literal["gap", "cls", "mean"] = setting(
+        "gap", "what the head sees: mean of the patches, class token, mean of all"
+    )
     num_classes: int | None = setting(None, "classes of the head; null: those of the data")
-    drop_path: float = setting(0.1, "share of images in which the last block's branches are left out; less in those before")
+    drop_path: float = setting(
+        0.1, "share of images in which the last block's branches are left out; less in those before"
+    )
     ema: float | None = setting(None, "decay of an average of the weights, which is evaluated, too; null: none is kept")
     ema_warmup: bool = setting(False, "let that decay rise from 0, for runs that are short for it")
     seed: int = setting(0, "of the head, order, crops, flips, operations, mixing and drop path")
@@ -204,7 +210,12 @@ class FineTuning(Classifying):
         """Of the optimizer."""
         given = self.optimizer
         return Settings(
-            given.betas, given.eps, given.weight_decay, given.clip_grad, spare_tokens=True, layer_decay=given.layer_decay
+            given.betas,
+            given.eps,
+            given.weight_decay,
+            given.clip_grad,
+            spare_tokens=True,
+            layer_decay=given.layer_decay,
         )
 
     @property
@@ -230,9 +241,15 @@ class FineTuning(Classifying):
         return {
             **super()._mistakes(),
             **above_0({"layer_decay": self.optimizer.layer_decay}),
-            **{f"{name} is {value}; it must be 0 or more and below 1": not 0 <= value < 1 for name, value in shares.items()},
+            **{
+                f"{name} is {value}; it must be 0 or more and below 1": not 0 <= value < 1
+                for name, value in shares.items()
+            },
             **{f"{name} is {value}; it must be from 0 to 1": not 0 <= value <= 1 for name, value in chances.items()},
-            f"mixup is {given.mixup} and its cutmix {given.cutmix}; both must be 0 or more": min(given.mixup, given.cutmix) < 0,
+            f"mixup is {given.mixup} and its cutmix {given.cutmix}; both must be 0 or more": min(
+                given.mixup, given.cutmix
+            )
+            < 0,
             f"batch_size is {size}, an odd number, and mixup or cutmix pairs the images of a batch; give an even one": bool(
                 (given.mixup or given.cutmix) and size % 2
             ),
@@ -250,7 +267,9 @@ class Probe(Classifying):
     reaches: str = setting("", "the result to expect", free=True)
     model: str = setting("vit_base_patch16", "as -m takes it: a preset, a JSON file or img_size=...,...")
     input_size: int | None = setting(None, "side of the images in pixels; null: the model's")
-    pooling: Literal["gap", "cls", "mean"] = setting("cls", "what the head sees: mean of the patches, class token, mean of all")
+    pooling: Literal["gap", "cls", "mean"] = setting(
+        "cls", "what the head sees: mean of the patches, class token, mean of all"
+    )
     num_classes: int | None = setting(None, "classes of the head; null: those of the data")
     seed: int = setting(0, "of the head, order, crops and flips")
     data: Labelled = group(Labelled, "how images and their classes are read")

@@ -42,7 +42,9 @@ def read_recipe(
     tree, where = _tree_and_origin(name)
     if name is not None and kind_of(tree, where) is not kind:
         task = kind_of(tree, where).task
-        raise Problem(f"{where} is a recipe of {task}, and {kind.task} was asked for: take `polymae {task}`, {_others(kind)}.")
+        raise Problem(
+            f"{where} is a recipe of {task}, and {kind.task} was asked for: take `polymae {task}`, {_others(kind)}."
+        )
     return _changed(tree, settings, kind, where)
 
 
@@ -156,7 +158,11 @@ def _dotted(name: str, where: str, kind: type[Common]) -> str:
     names = [*known, *(dotted.rpartition(".")[2] for dotted in known)]
     near = get_close_matches(name, names, n=1)
     hint = f"did you mean {near[0]}?" if near else f"`polymae recipes {kind.usual}` lists them all."
-    tasks = [other.task for other in KINDS.values() if name in {part for full, _ in leaves(other) for part in (full, full.rpartition(".")[2])}]
+    tasks = [
+        other.task
+        for other in KINDS.values()
+        if name in {part for full, _ in leaves(other) for part in (full, full.rpartition(".")[2])}
+    ]
     if tasks:
         hint = f"it is one of {' and '.join(tasks)}, and this recipe is of {kind.task}."
     raise Problem(f"{where}: there is no setting {name!r}; {hint}")

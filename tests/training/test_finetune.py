@@ -167,7 +167,9 @@ def test_the_best_is_kept_and_linked(data: Path, pretrained: Path, tmp_path: Pat
     out = tmp_path / "run"
     settings = ("save_every_epochs=1", "keep_best=true", "keep_last=1", "epochs=6", "lr=0.05")
     finetune("numpy", data, out, pretrained, tiny_tuning(FineTuning, *settings))
-    scores = {4 * (i + 1): max(line["test_acc1"], line["test_ema_acc1"]) for i, line in enumerate(lines(out, "log.txt"))}
+    scores = {
+        4 * (i + 1): max(line["test_acc1"], line["test_ema_acc1"]) for i, line in enumerate(lines(out, "log.txt"))
+    }
     best = max(scores, key=lambda step: (scores[step], -step))
     assert checkpoints.steps_of(out) == sorted({best, 24})
     assert os.readlink(out / "checkpoints/best") == str(best)
@@ -241,7 +243,9 @@ def test_bad_input_is_refused_with_its_remedy(case: str, data: Path, tmp_path: P
 def test_weights_and_runs_of_another_task_are_refused(
     whole: Path, pretrained: Path, data: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(Problem, match="is a run of finetune, and pretrain was asked for. To go on with it: polymae finetune"):
+    with pytest.raises(
+        Problem, match="is a run of finetune, and pretrain was asked for. To go on with it: polymae finetune"
+    ):
         resumed(whole)
     with pytest.raises(Problem, match="is a run of pretrain, and finetune was asked for"):
         resumed(pretrained, kind=FineTuning)
@@ -256,7 +260,11 @@ def test_weights_and_runs_of_another_task_are_refused(
 def test_what_differs_is_refused_and_listed(whole: Path, data: Path, tmp_path: Path) -> None:
     with pytest.raises(Problem) as caught:
         run_request(resumed(whole, ["mixup=0.1", "epochs=4"], kind=FineTuning, eval_data=data / "train"))
-    for said in ("mixing.mixup was 0.8 and is 0.1", "schedule.epochs was 3 and is 4", "the images that are measured on were"):
+    for said in (
+        "mixing.mixup was 0.8 and is 0.1",
+        "schedule.epochs was 3 and is 4",
+        "the images that are measured on were",
+    ):
         assert said in str(caught.value)
 
 
