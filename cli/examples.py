@@ -41,7 +41,7 @@ EXAMPLES = {
     ),
     "polymae finetune": (
         "polymae finetune --framework torch --data imagenet/ --weights mae_pretrain_vit_base --out runs/tuned --device cuda",
-        "polymae finetune --framework oneflow --data mnist-10k --weights runs/digits --out runs/tuned --recipe small-cpu-finetune",
+        "polymae finetune --framework oneflow --data mnist-10k --weights runs/digits --out runs/on --recipe small-cpu-finetune",
         "polymae finetune --resume runs/tuned",
     ),
     "polymae linprobe": (

@@ -1,4 +1,4 @@
-"""Fine-tunings and probes that take a second: the crops and the model of tiny_run.py, as a classifier, with everything drawn on."""
+"""Fine-tunings and probes that take a second: the crops and the model of tiny_run.py, as a classifier, and all that is drawn."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _BOTH = (
 )  # fmt: skip
 SETTINGS = {
     FineTuning: (*_BOTH, "lr=1e-3", "mixup=0.8", "cutmix=1.0", "drop_path=0.2", "ema=0.9"),
-    Probe: (*_BOTH, "lr=0.5", "crop=random_resized"),
+    Probe: (*_BOTH, "lr=0.5"),
 }
 
 

@@ -33,17 +33,15 @@ class TrainedImages(Images):
     """From a decoded image to the model's input, in training."""
 
     scale: tuple[float, float] = setting((0.08, 1.0), "least and largest share of the area of a random box")
-    randaugment: str | None = setting("rand-m9-mstd0.5-inc1", "timm's name of the operations drawn; null: none")
-    erase: float = setting(0.25, "probability that a random box is replaced by noise")
+    auto_augment: str | None = setting("rand-m9-mstd0.5-inc1", "RandAugment's policy, in timm's words; null: none")
+    erase: float = setting(0.25, "probability that boxes of an image become noise")
+    erase_count: int = setting(1, "boxes of an image that may be erased, at most")
 
 
 @dataclass(frozen=True)
 class ProbedImages(Images):
     """From a decoded image to the model's input, in a probe's training."""
 
-    crop: Literal["single_box", "random_resized", "centre", "shift", "none"] = setting(  # type: ignore[assignment]
-        "single_box", "single_box (the official probe's: the first box that is drawn), or one of pre-training's"
-    )
     scale: tuple[float, float] = setting((0.08, 1.0), "least and largest share of the area of a random box")
 
 
@@ -117,8 +115,8 @@ class Evaluating:
 
     evaluate_every_epochs: int | None = setting(1, "top-1, top-5 and loss after each so many epochs", free=True)
     evaluation_batch: int = setting(64, "images that are evaluated at once", free=True)
-    crop_ratio: float = setting(
-        224 / 256, "the input's side by that of the resized image it is cropped from; 1: all of it"
+    crop_ratio: float | None = setting(
+        None, "share of the resized image's sides that is measured on; null: 224/256, and 1 above 224 pixels", free=True
     )
 
 
@@ -160,8 +158,7 @@ class Classifying(Common):
 
     def evaluation_of(self, config: ViTConfig) -> Augmentation:
         """Of the images of the val part."""
-        plain = self.augmentation_of(config).plain
-        return plain
+        return replace(self.augmentation_of(config).plain, crop_ratio=self._settings.evaluation.crop_ratio)
 
     def _mistakes(self) -> dict[str, bool]:
         given = self._settings

@@ -154,12 +154,7 @@ class Common:
     def augmentation_of(self, config: Config, **more: Any) -> Augmentation:
         """Of the images, for a model's size and channels. Raises Problem where mean and std do not fit."""
         given, channels = self._settings.images, config.in_chans
-        known = {one.name for one in fields(Augmentation)}  # FOR NOW
-        values = {
-            one.name: getattr(given, one.name)
-            for one in fields(given)
-            if one.name not in ("mean", "std") and one.name in known
-        }
+        values = {one.name: getattr(given, one.name) for one in fields(given) if one.name not in ("mean", "std")}
         mean, std = (_of_channels(*pair, channels) for pair in ((given.mean, MEAN), (given.std, STD)))
         return Augmentation(input_size=config.img_size, channels=channels, mean=mean, std=std, **values | more)
 

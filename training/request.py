@@ -71,7 +71,8 @@ def resumed(
             )
         if kind is not Recipe:
             raise Problem(
-                f"{path} is one file; {kind.task} goes on from a run of its own. To begin with the file's weights: --weights {path}"
+                f"{path} is one file; {kind.task} goes on from a run of its own. To begin with the file's weights: --weights "
+                f"{path}"
             )
         return Request(framework, data, out, read_recipe(recipe or recipe_in(path), settings), resume=path, **options)
     start = checkpoints.find(path)
