@@ -1,6 +1,7 @@
 """What is done to an image before the model sees it, with everything random drawn by place (data/draws.py).
 
-The law of the crops is that of torchvision's RandomResizedCrop, which the official pre-training uses; pixels are Pillow's.
+The law of the crops is that of torchvision's RandomResizedCrop, which the official pre-training uses and timm's follows; pixels
+are Pillow's. Order: crop, flip, RandAugment, standardising, random erasing.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from numpy.typing import NDArray
 
 from ..files.errors import Problem
 from .draws import generator
+from .erasing import erase
 from .images import MEAN, STD, centre_crop, normalise_into, resize, resized_sides
+from .randaugment import Canvas, augmented, fill_colour, policy
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -31,10 +34,14 @@ class Augmentation:
 
     input_size: a side, or height and width, in pixels.
     crop: "random_resized" (a box of random area and shape, resized), "centre" (the official evaluation's: the shorter side
-        is resized to 256/224 of the input, then the middle cropped), "shift" (the whole image, resized where it has
-        another size, moved by up to `shift` pixels each way over black), "none" (images that have the input's size).
+        is resized to 256/224 of the input, or above 224 to the input's, then the middle cropped), "shift" (the whole image,
+        resized where it has another size, moved by up to `shift` pixels each way over black), "none" (images that have the
+        input's size).
     scale, ratio: least and largest share of the area, and width by height, of a random box.
+    crop_ratio: of "centre", the share of the resized image that is kept along each side; None: the official evaluation's.
     flip: the probability that left and right are exchanged.
+    auto_augment: RandAugment's policy, such as "rand-m9-mstd0.5-inc1" (data/randaugment.py).
+    erase: the probability that boxes become noise (data/erasing.py). erase_count: boxes at most.
     mean, std: of each channel, of values in [0, 1].
     channels: 3 (RGB) or 1 (grey). upright: apply EXIF rotations, which the official code does not.
     """
@@ -45,7 +52,11 @@ class Augmentation:
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bicubic"
     shift: int = 2
+    crop_ratio: float | None = None
     flip: float = 0.5
+    auto_augment: str | None = None
+    erase: float = 0.0
+    erase_count: int = 1
     mean: tuple[float, ...] = MEAN
     std: tuple[float, ...] = STD
     channels: int = 3
@@ -56,6 +67,8 @@ class Augmentation:
         for words, wrong in _mistakes(self).items():
             if wrong:
                 raise Problem(f"The augmentation's {words}.")
+        if self.auto_augment is not None:
+            policy(self.auto_augment)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -66,7 +79,8 @@ class Augmentation:
     @property
     def plain(self) -> Augmentation:
         """The same with nothing random in it, for images that are looked at or classified."""
-        return replace(self, crop="none" if self.crop == "none" else "centre", flip=0.0)
+        crop: Literal["centre", "none"] = "none" if self.crop == "none" else "centre"
+        return replace(self, crop=crop, flip=0.0, auto_augment=None, erase=0.0)
 
     def pixels(self, image: Image.Image, seed: int, epoch: int, index: int) -> NDArray[np.uint8]:
         """The image at a place of an epoch: uint8 [height, width, C]. image: of mode RGB or L, as `channels` says.
@@ -76,8 +90,8 @@ class Augmentation:
         array = np.asarray(self._cropped(image, seed, epoch, index))
         array = array.reshape(*self.size, self.channels)
         if self.flip and generator(seed, "flip", epoch, index).random() < self.flip:
-            return array[:, ::-1]
-        return array
+            array = array[:, ::-1]
+        return array if self.auto_augment is None else self._varied(array, self.auto_augment, seed, epoch, index)
 
     def __call__(self, image: Image.Image, seed: int, epoch: int, index: int) -> NDArray[np.float32]:
         """The same, standardised: float32 [C, height, width]."""
@@ -88,6 +102,19 @@ class Augmentation:
     def into(self, imgs: NDArray[np.float32], image: Image.Image, seed: int, epoch: int, index: int) -> None:
         """The same into an array float32 [C, height, width], such as a row of a batch."""
         normalise_into(imgs, self.pixels(image, seed, epoch, index), self.mean, self.std)
+        if self.erase:
+            erase(imgs, generator(seed, "erase", epoch, index), self.erase, self.erase_count)
+
+    def _varied(self, array: NDArray[np.uint8], text: str, seed: int, epoch: int, index: int) -> NDArray[np.uint8]:
+        """Pixels uint8 [height, width, C] after RandAugment."""
+        from PIL import Image
+
+        operations = policy(text).drawn(generator(seed, "augment", epoch, index))
+        if not operations:
+            return array
+        image = Image.fromarray(np.ascontiguousarray(array if self.channels > 1 else array[..., 0]))
+        canvas = Canvas(fill_colour(self.mean), Image.Resampling[self.interpolation.upper()])
+        return np.asarray(augmented(image, operations, canvas)).reshape(array.shape)
 
     def _cropped(self, image: Image.Image, seed: int, epoch: int, index: int) -> Image.Image:
         if self.crop == "random_resized":
@@ -95,7 +122,7 @@ class Augmentation:
             top, left, height, width = random_resized_crop_box(drawn, image.height, image.width, self.scale, self.ratio)
             return self._resized(image.crop((left, top, left + width, top + height)))
         if self.crop == "centre":
-            sides = resized_sides((image.height, image.width), self.size)
+            sides = resized_sides((image.height, image.width), self.size, self.crop_ratio)
             return centre_crop(resize(image, sides, self.interpolation), self.size)
         if self.crop == "shift":
             down, right = random_shift(generator(seed, "crop", epoch, index), self.shift)
@@ -162,6 +189,14 @@ def _mistakes(given: Augmentation) -> dict[str, bool]:
         f"scale is {given.scale}; it must go from more than 0 to at most 1": not 0 < low <= high <= 1,
         f"ratio is {given.ratio}; it must go from a width by height of more than 0 to a larger one": (
             not 0 < narrow <= wide < math.inf
+        ),
+        f"crop_ratio is {given.crop_ratio}; it is a share of the resized image's sides, more than 0 and at most 1": (
+            given.crop_ratio is not None and not 0 < given.crop_ratio <= 1
+        ),
+        f"erase is {given.erase}; it is a probability, from 0 to 1": not 0 <= given.erase <= 1,
+        f"erase_count is {given.erase_count}; an image has 1 box at least that may be erased": given.erase_count < 1,
+        "interpolation is lanczos, which RandAugment cannot turn images by; give bicubic, or no auto_augment": (
+            given.interpolation == "lanczos" and given.auto_augment is not None
         ),
         f"flip is {given.flip}; it is a probability, from 0 to 1": not 0 <= given.flip <= 1,
         f"shift is {given.shift}; it must be 0 pixels or more, and less than the input's side": (

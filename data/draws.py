@@ -14,6 +14,8 @@ from ..files.errors import Problem
 # What is drawn, and its number in the key. A number that was used once keeps its meaning.
 PURPOSES = {"order": 0, "crop": 1, "flip": 2, "mask": 3, "augment": 4, "erase": 5, "mix": 6, "drop_path": 7, "split": 8}
 _SEEDS = 2**64
+_STEP = 2.0**-53  # of the doubles
+_GRID = 2.0**32  # steps of 1 in a number that decides for itself: coarser than what releases of SciPy differ by
 
 
 def generator(seed: int, purpose: str, epoch: int, index: int) -> np.random.Generator:
@@ -56,3 +58,24 @@ def drop_path(seed: int, epoch: int, index: int, depth: int, rate: float) -> NDA
     keep = 1 - np.linspace(0, rate, depth)[:, None]
     kept = generator(seed, "drop_path", epoch, index).random((depth, 2)) < keep
     return np.where(kept, 1 / keep, 0).astype(np.float32)
+
+
+def normals(drawn: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """Numbers of the standard normal distribution, each from one double: float64 of a shape."""
+    from scipy.special import ndtri
+
+    return np.asarray(ndtri(np.maximum(drawn.random(shape), _STEP)))  # of 0 it would be minus infinity
+
+
+def standard_normal(share: float) -> float:
+    """The number below which this share of the standard normal distribution is, to 32 bits after the point."""
+    from scipy.special import ndtri
+
+    return round(float(ndtri(max(share, _STEP))) * _GRID) / _GRID
+
+
+def beta(share: float, alpha: float) -> float:
+    """The number below which this share of Beta(alpha, alpha) is, to 32 bits after the point."""
+    from scipy.special import betaincinv
+
+    return round(float(betaincinv(alpha, alpha, share)) * _GRID) / _GRID

@@ -113,14 +113,15 @@ def _high_bytes(image: Image.Image, kind: str | None, name: str) -> Image.Image:
     return Image.fromarray((np.asarray(image) // 256).astype(np.uint8))
 
 
-def resized_sides(image: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
+def resized_sides(image: tuple[int, int], size: tuple[int, int], crop_ratio: float | None = None) -> tuple[int, int]:
     """Height and width to resize an image to before it is cropped to size, all (height, width).
 
-    The side that covers less becomes 256/224 of the target's, or just the target's where that is above 224, as
-    official; the other follows, rounded down, as in torchvision.
+    The side that covers less becomes the target's by crop_ratio (None: as official, 224/256, or 1 where the target is
+    above 224); the other follows, rounded down, as in torchvision.
     """
     height, width = image
-    rows, columns = (int(side / (224 / 256)) if max(size) <= 224 else side for side in size)
+    share = crop_ratio or (224 / 256 if max(size) <= 224 else 1.0)
+    rows, columns = (int(side / share) for side in size)
     if width * rows >= height * columns:
         return rows, int(rows * width / height)
     return int(columns * height / width), columns

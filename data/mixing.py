@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..files.errors import Problem
+from .draws import beta
 
-_GRID = 2.0**32  # steps of lambda from 0 to 1: coarser than what releases of SciPy differ by
 Box = tuple[int, int, int, int]
 
 
@@ -122,13 +122,6 @@ class Mixing:
         target = np.full(self.classes, rest, np.float32)
         target[label] = 1 - self.smoothing + rest
         return target
-
-
-def beta(share: float, alpha: float) -> float:
-    """The value of Beta(alpha, alpha) below which this share of its values is, to 32 bits."""
-    from scipy.special import betaincinv
-
-    return round(float(betaincinv(alpha, alpha, share)) * _GRID) / _GRID
 
 
 def box_of_share(place: list[float], height: int, width: int, lam: float) -> Box:

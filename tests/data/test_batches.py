@@ -155,6 +155,7 @@ def test_ctrl_c_ends_a_process_that_waits_for_a_batch(tmp_path: Path) -> None:
         "dataset.read = lambda index: time.sleep(0.2) or read(index)\n"
         "made = batches.Batches(dataset, augment.Augmentation(16), 15, 0)\n"
         "with made.loader(0, 10**6, 2, depth=8) as loader:\n"
+        "    next(loader)\n"  # by then no thread imports any more, which would hide the signal from Python's exit status
         "    print('begun', flush=True)\n"
         "    for _ in loader: pass\n"
     )

@@ -37,7 +37,7 @@ PIXELS = (
     _of_pixels(
         "resized to the crop itself",
         about="The shorter side became 224, not 256, before 224 were cropped.",
-        edits=_edits("int(side / (224 / 256))", "side"),
+        edits=_edits("int(side / share)", "side"),
     ),
     _of_pixels(
         "aspect ratio lost",
