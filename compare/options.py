@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..backends import DEVICES, FRAMEWORKS
-from ..files.arguments import above_zero, read_names, whole
+from ..files.arguments import above_zero, read_names, share, whole
 from ..files.errors import Problem
 
 LEVELS = ("weights", "inputs", "forward", "loss", "gradients", "optimizer", "curve")
@@ -143,6 +143,12 @@ class Comparison(Options):
     atol: float | None = option(
         None, "for the reference (default 1e-5); given, a failure is a fault", type=float, judging=True
     )
+    drop_path: float = option(
+        0.0, "classifier: rate of the last block's dropped branches, rising from 0 in the first", type=share
+    )
+    soft_targets: bool = option(
+        False, "classifier: targets as mixup and label smoothing leave them, in place of labels"
+    )
     batch: int = option(2, "random images, where none are given (default 2)", type=whole(1))
     time_limit: float | None = option(  # seconds for each process; None: as long as it gets on
         None,
@@ -168,7 +174,9 @@ class Run(Options):
 
     framework: str = option(help="which of them", choices=FRAMEWORKS)
     out: Path = option(help="the trace to write, .npz", type=Path)
-    inputs: Path = option(help=".npz with imgs [N,C,H,W] and noise [N,L] or labels [N]", type=Path)
+    inputs: Path = option(
+        help=".npz with imgs [N,C,H,W] and noise [N,L], or labels [N] or targets [N,classes]", type=Path
+    )
     _: KW_ONLY
     levels: tuple[str, ...] = _levels(OF_ONE_RUN, ",".join(OF_ONE_RUN))
     dtype: str = option("float32", "of its numbers (default: float32)", choices=("float32", "float64", "bfloat16"))

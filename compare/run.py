@@ -112,17 +112,25 @@ def _model_file(folder: Path, config: Config) -> str:
 
 
 def _inputs(folder: Path, comparison: Comparison, config: Config) -> tuple[Path, str]:
+    drawn: dict[str, Any] = {"drop_path": comparison.drop_path, "soft_targets": comparison.soft_targets}
     if comparison.inputs is not None:
+        if any(drawn.values()):
+            raise Problem(
+                "--drop-path and --soft-targets draw what --inputs gives; leave them out, and put drop_path "
+                "[N, depth, 2] and targets [N, classes] in the file."
+            )
         found, what = read_inputs(comparison.inputs, config), str(comparison.inputs)
         _require_memory(config, len(found["imgs"]))
     elif comparison.images:
         _require_memory(config, len(comparison.images))
-        found = photographs(comparison.images, config, comparison.seed)
+        found = photographs(comparison.images, config, comparison.seed, **drawn)
         what = ", ".join(path.name for path in comparison.images)
     else:
         _require_memory(config, comparison.batch)
-        found = random_inputs(config, comparison.batch, comparison.seed)
+        found = random_inputs(config, comparison.batch, comparison.seed, **drawn)
         what = f"{comparison.batch} random images, seed {comparison.seed}"
+    what += f", drop path {comparison.drop_path:g}" if comparison.drop_path else ""
+    what += ", soft targets" if comparison.soft_targets else ""
     path = folder / "inputs" / "inputs.npz"  # apart: *.npz in the folder are traces
     path.parent.mkdir(exist_ok=True)
     np.savez(path, **found)

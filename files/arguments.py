@@ -50,3 +50,14 @@ def above_zero(text: str) -> float:
     if not 0 < number < float("inf"):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0.")
     return number
+
+
+def share(text: str) -> float:
+    """The type of an argument that is a number from 0 to below 1."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = 1.0
+    if not 0 <= number < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to below 1.")
+    return number

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cache
+from typing import Any
 
 import numpy as np
 from mutants.models import trained_weights
@@ -23,13 +24,21 @@ from polymae.compare.limits.findings import Finding
 from polymae.compare.limits.tensors import judge_tensor
 from polymae.compare.limits.tolerance import APriori
 from polymae.compare.record.inputs import random_inputs
+from polymae.compare.trace import Inputs
 from polymae.training.steps import take
 
 CONFIGS: dict[str, Config] = {
     name: replace(training_config(model_config(name)), depth=1) for name in ("mae_vit_test_patch8", "vit_test_patch8")
 }
+CONFIGS["tuned"] = replace(CONFIGS["vit_test_patch8"], depth=2)  # with drop path and soft targets, as in fine-tuning
 BATCH = 8
-PARTS = {"mae_vit_test_patch8": (1, 2, 3), "vit_test_patch8": (1, 3)}  # of 2, 3 and 3 images
+PARTS = {"mae_vit_test_patch8": (1, 2, 3), "vit_test_patch8": (1, 3), "tuned": (1, 3)}  # of 2, 3 and 3 images
+
+
+def batch(model: str) -> Inputs:
+    """What each step is given."""
+    drawn: dict[str, Any] = {"drop_path": 0.5, "soft_targets": True} if model == "tuned" else {}
+    return random_inputs(CONFIGS[model], BATCH, **drawn)
 
 
 def taken(framework: str, model: str, dtype: str = "float32", accumulate: int = 1, scale: float = 1.0) -> Arrays:
@@ -37,7 +46,7 @@ def taken(framework: str, model: str, dtype: str = "float32", accumulate: int = 
     runtime, config = load_backend(framework), CONFIGS[model]
     subject = runtime.build(config, trained_weights(config), dtype=dtype)
     optimizer = runtime.optimizer(subject, Settings(betas=(0.0, 0.95)))
-    found = take(runtime.training(subject, optimizer), random_inputs(config, BATCH), 1e-3, accumulate, scale)
+    found = take(runtime.training(subject, optimizer), batch(model), 1e-3, accumulate, scale)
     return {"loss": np.array(found.loss), "norm": np.array(found.norm), **optimizer.state().m}
 
 

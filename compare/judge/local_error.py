@@ -43,6 +43,9 @@ class OwnTaps(Mapping[str, Array]):
             raise TraceProblem(f"{name} is {array.shape}, not {self.expected[name]}")
         return array.astype(np.float64) if np.issubdtype(array.dtype, np.floating) else array
 
+    def __contains__(self, name: object) -> bool:
+        return name in self.trace.names
+
     def __iter__(self) -> Iterator[str]:
         return iter(self.trace.names)
 

@@ -64,7 +64,8 @@ def judge(
 
         return rule
 
-    judge_each((one for one in expected(config, levels) if oracle.selects(one[1].name)), oracle, comparable, rule_of)
+    listed = expected(config, levels, oracle.manifest["inputs"])
+    judge_each((one for one in listed if oracle.selects(one[1].name)), oracle, comparable, rule_of)
     for judgement, _ in comparable:
         judgement.notices += floors.notices
         judgement.coverage += _nothing_of(judgement, config, levels)
@@ -101,7 +102,7 @@ def _nothing_of(judgement: Judgement, config: Config, levels: Sequence[str]) -> 
 
 def notices(oracle: Trace, candidate: Trace, levels: Sequence[str]) -> list[str]:
     """What a reader should know beside a verdict: tensors left out on purpose, and what may have changed the numbers."""
-    wanted = [tap.name for _, tap in expected(oracle.config, levels)]
+    wanted = [tap.name for _, tap in expected(oracle.config, levels, oracle.manifest["inputs"])]
     found = []
     for trace, whose in ((candidate, ""), (oracle, " by the oracle")):
         if left := sum(not trace.selects(name) for name in wanted):
@@ -165,9 +166,9 @@ def _shortened(value: Any) -> str:
 
 def _coverage(oracle: Trace, candidate: Trace, levels: Sequence[str]) -> list[str]:
     """Tensors that a trace of these levels should hold and does not, and those and weights that no level knows."""
-    config = oracle.config
-    known = dict.fromkeys(tap.name for _, tap in expected(config))
-    wanted = [tap.name for _, tap in expected(config, levels)]
+    config, given = oracle.config, oracle.manifest["inputs"]
+    known = dict.fromkeys(tap.name for _, tap in expected(config, given=given))
+    wanted = [tap.name for _, tap in expected(config, levels, given)]
     missing = [f"{name} is missing" for name in wanted if name not in candidate and candidate.selects(name)]
     ours, theirs = oracle.manifest["weights"], candidate.manifest["weights"]
     strange = [f"weights/{name}" for name in theirs if "weights" in levels and name not in ours]

@@ -29,11 +29,16 @@ BY_NAME = {
 }
 
 
-def expected(config: Config, levels: Collection[str] = LEVELS) -> Iterator[tuple[str, Tap]]:
-    """Level and tensor of everything that a whole trace of these levels holds, in the order of computation."""
+def expected(
+    config: Config, levels: Collection[str] = LEVELS, given: Collection[str] = ()
+) -> Iterator[tuple[str, Tap]]:
+    """Level and tensor of everything that a whole trace of these levels holds, in the order of computation.
+
+    given: the names of the run's inputs, where a classifier's are not images and labels alone.
+    """
     for name, level in BY_NAME.items():
         if name in levels:
-            for tap in level.taps(config):
+            for tap in inputs.taps(config, given) if name == "inputs" else level.taps(config):
                 yield name, tap
 
 

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...backends.config import Config, MAEConfig
+from ...backends.config import Config, MAEConfig, ViTConfig
 from ...backends.initial import initial_weights
 from ...backends.runtime import Runtime
 from ...backends.spec import Tap
 from ...data.images import MEAN, STD, demo_photographs
 from ...training.steps import take
 from ..trace import Inputs, digest
-from . import small
+from . import probe, small
+from .choices import in_training
 from .optimizer import CASES, injected
 from .small import training_config
 from .subject import Named, Subject
@@ -31,15 +32,21 @@ def taps(config: Config) -> Iterator[Tap]:
 
 def record(subject: Subject) -> Iterator[Named]:
     """What `taps` lists, of one framework."""
-    return training_curve(subject.runtime, subject.config, subject.run.device, subject.run.dtype)
+    return training_curve(subject.runtime, subject.config, subject.run.device, subject.run.dtype, given=subject.inputs)
 
 
 def training_curve(
-    runtime: Runtime, config: Config, device: str, dtype: str, steps: int = small.STEPS, **options: Any
+    runtime: Runtime,
+    config: Config,
+    device: str,
+    dtype: str,
+    steps: int = small.STEPS,
+    given: Collection[str] = (),
+    **options: Any,
 ) -> Iterator[Named]:
     """Train the small model from its initial weights. Yields learning rates and losses [steps], float64.
 
-    options: more of Training's.
+    given: as `training_batch` has it. options: more of Training's.
     """
     config = training_config(config)
     model = runtime.build(config, initial_weights(config, small.SEED), device, dtype)
@@ -48,15 +55,18 @@ def training_curve(
     )
     rates, losses = [], []
     for step in range(steps):
-        batch = training_batch(config, step)
+        batch = training_batch(config, step, given)
         losses.append(take(training, batch, small.rate(step)).loss)
         rates.append(training.optimizer.lr)
     yield "curve/lr", np.array(rates)
     yield "curve/loss", np.array(losses)
 
 
-def training_batch(config: Config, step: int) -> Inputs:
-    """The batch of a step: imgs [N, 3, height, width], crops of photographs, normalised, with noise or labels."""
+def training_batch(config: Config, step: int, given: Collection[str] = ()) -> Inputs:
+    """The batch of a step: imgs [N, 3, height, width], crops of photographs, normalised, with noise or labels.
+
+    given: with targets among them a classifier's are soft, and with drop_path it has the factors of that.
+    """
     rng = np.random.Generator(np.random.Philox(key=[small.SEED, step]))
     crops = [_crop(rng, config.img_size) for _ in range(small.BATCH)]
     # Not by data/images.py: a fault there is found there, and not here again.
@@ -64,7 +74,9 @@ def training_batch(config: Config, step: int) -> Inputs:
     batch: Inputs = {"imgs": np.ascontiguousarray(imgs.transpose(0, 3, 1, 2))}
     if isinstance(config, MAEConfig):
         return batch | {"noise": rng.random((small.BATCH, config.num_patches), np.float32)}
-    return batch | {"labels": rng.integers(config.num_classes, size=small.BATCH, dtype=np.int64)}
+    labels = rng.integers(config.num_classes, size=small.BATCH, dtype=np.int64)
+    rate = small.DROP_PATH if "drop_path" in given else 0.0
+    return batch | in_training(rng, labels, config, rate, "targets" in given)
 
 
 def _crop(rng: np.random.Generator, size: tuple[int, int]) -> NDArray[np.float32]:
@@ -85,14 +97,19 @@ def _photographs() -> list[NDArray[np.uint8]]:
     return found
 
 
-def training_digest(config: Config) -> str:
-    """SHA-256 of everything the two levels are fed with: batches, initial weights, injected gradients and moments."""
+def training_digest(config: Config, given: Collection[str] = ()) -> str:
+    """SHA-256 of everything the two levels are fed with: batches, initial weights, injected gradients and moments.
+
+    given: as `training_batch` has it.
+    """
     config = training_config(config)
     whole = hashlib.sha256()
-    fed = [training_batch(config, step) for step in range(small.STEPS)] + [initial_weights(config, small.SEED)]
+    fed = [training_batch(config, step, given) for step in range(small.STEPS)] + [initial_weights(config, small.SEED)]
     for case in CASES:
         weights, gradients, state = injected(config, case)
         fed += [weights, gradients, dict(state.m), dict(state.v)]
+    if isinstance(config, ViTConfig):
+        fed += probe.fed(config)
     for arrays in fed:
         for name, array in arrays.items():
             whole.update(f"{name} {digest(array)} ".encode())

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...backends.config import Config, ViTConfig
+from ...backends.config import Config
 from ...backends.spec import Tap
 from ...data.images import demo_photographs, evaluation_pixels, normalise
 from ...files.errors import Problem
+from .choices import input_names
 from .subject import Named, Subject
 
 
-def taps(config: Config) -> Iterator[Tap]:
-    """The preprocessed images, where the model takes three channels, and the model's two inputs."""
+def taps(config: Config, given: Collection[str] = ()) -> Iterator[Tap]:
+    """The preprocessed images, where the model takes three channels, and the model's inputs. given: those that the run has."""
     yield from preprocessing_taps(config)
-    for name in ("imgs", "labels" if isinstance(config, ViTConfig) else "noise"):
+    for name in input_names(config, given):
         yield Tap(f"input/{name}", "copy", exact=True)
 
 

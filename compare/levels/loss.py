@@ -39,7 +39,7 @@ def taps(config: Config) -> Iterator[Tap]:
 def record(subject: Subject) -> Iterator[Named]:
     """What `taps` lists; the pass is recorded with every tap that it has."""
     yield from forward.record(subject)
-    yield from injected_losses(subject.runtime, subject.model)
+    yield from injected_losses(subject.runtime, subject.model, "targets" in subject.inputs)
 
 
 def injected_taps(config: Config) -> Iterator[Tap]:
@@ -55,16 +55,16 @@ def injected_taps(config: Config) -> Iterator[Tap]:
             yield Tap(f"injected/{ratio}/{tap.name}", tap.operation)
 
 
-def injected_losses(runtime: Runtime, model: Any) -> Iterator[tuple[str, NDArray[Any]]]:
-    """Masking and both losses of an autoencoder at every ratio, or the loss of a classifier, by tap name.
+def injected_losses(runtime: Runtime, model: Any, soft: bool = False) -> Iterator[tuple[str, NDArray[Any]]]:
+    """Masking and both losses of an autoencoder at every ratio, or the loss of a classifier, by tap name. soft: of its targets.
 
     The mask that the loss gets is NumPy's, not that of the model's masking, so that neither's fault shows in the other.
     """
     config: Config = model.config
-    given = injected_arrays(config)
+    given = injected_arrays(config, soft)
     tensors = {name: runtime.from_numpy(array, model) for name, array in given.items()}
     if isinstance(config, ViTConfig):
-        yield "injected/loss", runtime.to_numpy(model.forward_loss(tensors["logits"], tensors["labels"], {}))
+        yield "injected/loss", runtime.to_numpy(model.forward_loss(tensors["logits"], tensors["targets"], {}))
         return
     for ratio in usable_ratios(config):
         masked: dict[str, Any] = {}
@@ -90,15 +90,21 @@ def _kept(num_patches: int, ratio: float) -> int:
         return 0
 
 
-def injected_arrays(config: Config) -> Arrays:
+def injected_arrays(config: Config, soft: bool = False) -> Arrays:
     """What is injected. An autoencoder's: imgs [N, C, height, width] with a faint patch of variance near 1e-6 and a
     constant one, pred [N, L, P] of the targets' size, noise [N, L] without ties, and tokens [N, L, 2] that hold their
-    own numbers (both exact in bfloat16 up to 256 patches). A classifier's: logits [4, classes] and labels [4].
+    own numbers (both exact in bfloat16 up to 256 patches). A classifier's: logits [4, classes] and labels [4] as targets;
+    soft: targets [4, classes], whose sums are 1.
     """
     if isinstance(config, ViTConfig):
         logits = 8 * _uniform(1, len(SHIFTS), config.num_classes) + np.array(SHIFTS, np.float32)[:, None]
         labels = np.random.Philox(2).random_raw(len(SHIFTS)) % np.uint64(config.num_classes)
-        return {"logits": logits.astype(np.float32), "labels": labels.astype(np.int64)}
+        targets = labels.astype(np.int64)
+        if soft:
+            parts = np.array([0.5, 0.75, 0.875, 1], np.float32)[:, None]
+            whole = np.eye(config.num_classes, dtype=np.float32)[targets]
+            return {"logits": logits.astype(np.float32), "targets": parts * whole + (1 - parts) / config.num_classes}
+        return {"logits": logits.astype(np.float32), "targets": targets}
     L, P, p = config.num_patches, config.patch_dim, config.patch_size
     imgs = _uniform(1, BATCH, config.in_chans, *config.img_size)
     faint = np.resize(np.array([FAINT, -FAINT], np.float32), P)

@@ -1,4 +1,7 @@
-"""The level optimizer: single AdamW steps from injected gradients and moments, and the decay and rate of every parameter."""
+"""The level optimizer: single AdamW steps from injected gradients and moments, and the decay and rate of every parameter.
+
+Of classifiers by the settings of fine-tuning, and with what the linear probe has (probe.py).
+"""
 
 from __future__ import annotations
 
@@ -8,14 +11,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ...backends.config import Config
+from ...backends.config import Config, ViTConfig
 from ...backends.initial import initial_weights
 from ...backends.optimization import State, trainable
 from ...backends.runtime import Runtime
 from ...backends.spec import Tap, params
 from ..trace import Inputs
-from . import small
-from .small import training_config
+from . import probe, small
+from .small import settings_of, training_config
 from .subject import Named, Subject
 
 
@@ -41,28 +44,36 @@ def taps(config: Config) -> Iterator[Tap]:
     """What optimizer_steps records, in the order in which a fault would show."""
     yield Tap("optimizer/decay", "weight decay", exact=True)
     yield Tap("optimizer/lr", "learning rate")
+    if isinstance(config, ViTConfig):
+        yield Tap("optimizer/rates", "learning rate")
     names = [param.name for param in trainable(training_config(config))]
     for case in CASES:
         yield Tap(f"optimizer/{case.name}/norm", "gradient norm")
         for kind, operation in (("m", "first moment"), ("v", "second moment"), ("update", "update")):
             yield from (Tap(f"optimizer/{case.name}/{kind}/{name}", operation) for name in names)
+    if isinstance(config, ViTConfig):
+        yield from probe.taps(config)
 
 
 def record(subject: Subject) -> Iterator[Named]:
     """What `taps` lists, of one framework."""
-    return optimizer_steps(subject.runtime, subject.config, subject.run.device, subject.run.dtype)
+    run, config = subject.run, subject.config
+    yield from optimizer_steps(subject.runtime, config, run.device, run.dtype)
+    if isinstance(config, ViTConfig):
+        yield from probe.probe_steps(subject.runtime, config, run.device, run.dtype)
 
 
 def optimizer_steps(runtime: Runtime, config: Config, device: str, dtype: str) -> Iterator[Named]:
     """Each case's update of the small model's parameters, from injected gradients and moments.
 
     Yields the decay of every parameter of the spec [params] (-1 where the optimizer does not hold it), the learning
-    rate of every step as the optimizer gives it back [STEPS], and for each case the gradients' norm [], the moments
-    after the step, and p' - p in float64, of every trained parameter.
+    rate of every step as the optimizer gives it back [STEPS], of classifiers that of every parameter at the highest
+    [params], and for each case the gradients' norm [], the moments after the step, and p' - p in float64, of every trained
+    parameter.
     """
-    config = training_config(config)
+    config, settings = training_config(config), settings_of(config)
     model = runtime.build(config, initial_weights(config, small.SEED), device, dtype)
-    optimizer = runtime.optimizer(model, small.SETTINGS)
+    optimizer = runtime.optimizer(model, settings)
     held = optimizer.decay
     yield "optimizer/decay", np.array([held.get(param.name, -1.0) for param in params(config)])
     rates = []
@@ -70,11 +81,14 @@ def optimizer_steps(runtime: Runtime, config: Config, device: str, dtype: str) -
         optimizer.lr = small.rate(step)
         rates.append(optimizer.lr)
     yield "optimizer/lr", np.array(rates)
+    if isinstance(config, ViTConfig):
+        optimizer.lr = small.SCHEDULE.lr
+        yield "optimizer/rates", np.array([optimizer.rates.get(param.name, -1.0) for param in params(config)])
     for case in CASES:
         weights, gradients, state = injected(config, case)
         runtime.load_weights(model, weights)
         before = runtime.weights(model)
-        optimizer = runtime.optimizer(model, replace(small.SETTINGS, clip=case.clip))
+        optimizer = runtime.optimizer(model, replace(settings, clip=case.clip))
         optimizer.load_state(state)
         norm = optimizer.step(optimizer.tensors(gradients), small.rate(case.step))
         yield f"optimizer/{case.name}/norm", np.array(norm)

@@ -5,11 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ...backends.config import Config, MAEConfig
-from ...backends.optimization import Schedule, Settings
+from ...backends.optimization import FINETUNING, Schedule, Settings
 
 STEPS, BATCH, MASK_RATIO, SEED = 100, 8, 0.75, 0
+DROP_PATH = 0.25  # of the last block, where the compared run has drop path
 SCHEDULE = Schedule(lr=1e-3, warmup_epochs=2, epochs=10, steps_per_epoch=10)
 SETTINGS = Settings(clip=1.0)  # of the curve
+
+
+def settings_of(config: Config) -> Settings:
+    """Of the level optimizer: pre-training's, or a classifier's fine-tuning's."""
+    return SETTINGS if isinstance(config, MAEConfig) else replace(FINETUNING, clip=SETTINGS.clip)
 
 
 def rate(step: int) -> float:

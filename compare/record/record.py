@@ -21,7 +21,7 @@ from ..levels.curve import training_digest
 from ..levels.inputs import image_digests
 from ..levels.subject import Named, Subject, emptied
 from ..options import Run
-from ..trace import digest, require_folder, selects, write_trace
+from ..trace import Inputs, digest, require_folder, selects, write_trace
 from .environment import neutralise, recorded_environment
 from .inputs import read_inputs
 from .noise import NoisyTaps, operations, parse_noise
@@ -53,8 +53,8 @@ def record(
     config = source.config
     if isinstance(config, MAEConfig):
         keep_length(config.num_patches, run.mask_ratio)  # raises before a framework is imported
-    _require_matches(run, config)
     inputs = read_inputs(run.inputs, config)
+    _require_matches(run, config, inputs)
     neutralise()
     runtime = load_backend(run.framework)
     runtime.setup(run.device, run.threads, run.seed, run.allow_tf32)
@@ -72,7 +72,7 @@ def record(
         "environment": recorded_environment(runtime, run.device, model, run.dtype),
         "inputs": {name: digest(array) for name, array in inputs.items()},
         "images": image_digests(run.images, config) if "inputs" in run.levels else None,
-        "training": training_digest(config) if {"optimizer", "curve"} & set(run.levels) else None,
+        "training": training_digest(config, inputs) if {"optimizer", "curve"} & set(run.levels) else None,
         "source": content,
         "weights": _digests(runtime.weights(model)),
         "twin": run.twin,
@@ -88,9 +88,9 @@ def _digests(weights: dict[str, NDArray[Any]]) -> dict[str, str]:
     return {name: digest(array.astype(np.float32)) for name, array in emptied("", weights)}
 
 
-def _require_matches(run: Run, config: Config) -> None:
+def _require_matches(run: Run, config: Config, inputs: Inputs) -> None:
     """Raise Problem, with the nearest names, for a pattern of --taps that no tensor of these levels has."""
-    known = [tap.name for _, tap in expected(config, run.levels)]
+    known = [tap.name for _, tap in expected(config, run.levels, inputs)]
     for pattern in run.taps or ():
         if not any(selects([pattern], name) for name in known):
             near = get_close_matches(pattern, known, n=3, cutoff=0.3) or known[:3]

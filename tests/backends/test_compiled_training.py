@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from children import run_in
 
@@ -16,7 +18,7 @@ from polymae.compare.levels.small import training_config
 from polymae.compare.limits.metrics import error
 from polymae.training.steps import take
 
-framework, model_name = "{framework}", "{model}"
+framework, model_name, given = "{framework}", "{model}", {given}
 config, runtime = training_config(model_config(model_name)), load_backend(framework)
 runtime.setup()
 
@@ -40,7 +42,7 @@ EQUAL = """
 compiled, eager = new(), new(compiled=False)
 frozen = set(runtime.weights(eager.model)) - set(eager.optimizer.decay)
 for step in range(3):  # recorded, then run twice
-    batch, lr = training_batch(config, step), 1e-3 * (step + 1)
+    batch, lr = training_batch(config, step, given), 1e-3 * (step + 1)
     share, scale = 1 - step / 4, 4.0**step
     losses = [training.accumulate(batch, share, scale) for training in (compiled, eager)]
     assert abs(losses[0] - losses[1]) < 4e-7 * losses[1], losses
@@ -58,6 +60,7 @@ for step in range(3):  # recorded, then run twice
         assert np.array_equal(before[name], theirs[name]) == (name in frozen), name
     runtime.load_weights(compiled.model, runtime.weights(eager.model))
     compiled.optimizer.load_state(eager.optimizer.state())
+assert len(getattr(compiled, "_graphs", "12")) == 2, "a graph for each draw"
 for parts in (3, 2):  # of sizes that differ, and again of the first
     mine, theirs = (take(training, batch, 1e-3, parts, 2.0) for training in (compiled, eager))
     assert abs(mine.loss - theirs.loss) < 1e-6 * theirs.loss and abs(mine.norm - theirs.norm) < 1e-5 * theirs.norm
@@ -117,14 +120,22 @@ FRAMEWORKS = ("megengine", "oneflow")
 LEAVE = "\nimport sys\nsys.stdout.flush()\nos._exit(0)\n"  # OneFlow may hang at exit
 
 
-def run(framework: str, script: str, model: str = "mae_vit_test_patch8", **more: object) -> None:
-    run_in(framework, (SETUP + script + LEAVE).format(framework=framework, model=model, **more))
+def run(
+    framework: str, script: str, model: str = "mae_vit_test_patch8", given: tuple[str, ...] = (), **more: object
+) -> None:
+    run_in(framework, (SETUP + script + LEAVE).format(framework=framework, model=model, given=given, **more))
 
 
 @pytest.mark.parametrize("model", ["mae_vit_test_patch8", "vit_test_patch8"])
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 def test_compiled_is_the_eager_step(framework: str, model: str) -> None:
     run(framework, EQUAL, model)
+
+
+@pytest.mark.parametrize("framework", FRAMEWORKS)
+def test_with_drop_path_and_soft_targets(framework: str) -> None:
+    """Drawn anew in each step, by the graph of the first."""
+    run(framework, EQUAL, "vit_test_patch8", ("targets", "drop_path"))
 
 
 FAULTS = {
@@ -142,13 +153,23 @@ def stale(self, optimizer, *rest):
     optimizer.m, optimizer.v = held
 Training._move = stale
 """,
+    "the first draw of drop path again": """
+from polymae.backends.megengine.training import Training
+right, first = Training.gradients, {}
+def stale(self, inputs, factor):
+    held = first.setdefault(self.compiled, inputs["drop_path"])
+    return right(self, inputs | {"drop_path": held if self.compiled else inputs["drop_path"]}, factor)
+Training.gradients = stale
+""",
 }
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_is_seen(fault: str) -> None:
+    text = FAULTS[fault].replace("{", "{{").replace("}", "}}") + EQUAL
+    of_what: tuple[Any, ...] = ("vit_test_patch8", ("targets", "drop_path")) if "draw" in fault else ()
     with pytest.raises(AssertionError, match="in <module>\nAssertionError"):
-        run("megengine", FAULTS[fault].replace("{", "{{").replace("}", "}}") + EQUAL)
+        run("megengine", text, *of_what)
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)

@@ -37,14 +37,12 @@ def weights_of(config: Config) -> Arrays:
     return {name: array + 0.1 * rng.standard_normal(array.shape) for name, array in initial_weights(config).items()}
 
 
-def run_of(config: Config) -> tuple[Any, Arrays]:
-    """A float64 model, and its inputs and taps as a trace names them."""
+def run_of(config: Config, tuned: bool = False) -> tuple[Any, Arrays]:
+    """A float64 model, and its inputs and taps as a trace names them. tuned: with drop path and soft targets."""
     runtime = load_backend("numpy")
-    model, inputs = runtime.build(config, weights_of(config), dtype="float64"), random_inputs(config, batch=3)
-    if isinstance(config, MAEConfig):
-        inputs = {name: array.astype(np.float64) for name, array in inputs.items()}
-    else:
-        inputs["imgs"] = inputs["imgs"].astype(np.float64)
+    model = runtime.build(config, weights_of(config), dtype="float64")
+    inputs = random_inputs(config, 3, drop_path=0.5, soft_targets=True) if tuned else random_inputs(config, 3)
+    inputs = {n: array.astype(np.float64) if array.dtype == np.float32 else array for n, array in inputs.items()}
     return model, {**{f"input/{n}": a for n, a in inputs.items()}, **runtime.run(model, inputs, 0.5).taps}
 
 
@@ -70,12 +68,15 @@ def other(name: str, array: NDArray[Any], config: Config) -> NDArray[Any]:
     return array + 0.5 * np.random.default_rng(0).standard_normal(array.shape)
 
 
+@pytest.mark.parametrize("tuned", [False, True])
 @pytest.mark.parametrize("model", MODELS)
-def test_a_tap_is_made_of_what_the_spec_says(model: str) -> None:
+def test_a_tap_is_made_of_what_the_spec_says(model: str, tuned: bool) -> None:
     """Another tensor in its place changes those that take it, and no other; so does another parameter."""
     config = model_config(model)
+    if tuned and isinstance(config, MAEConfig):
+        return
     listed = [*taps(config), *loss_taps(config)]
-    oracle, own = run_of(config)
+    oracle, own = run_of(config, tuned)
     before = expected_of(own, oracle)
     assert list(before) == [tap.name for tap in listed]
     assert all(np.array_equal(before[name], own[name]) for name in before)

@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 
-from polymae.backends.config import MAEConfig
+from polymae.backends.config import Config, MAEConfig
 from polymae.backends.gradient_taps import gradient_taps
 from polymae.backends.initial import initial_weights
 from polymae.backends.presets import model_config
 from polymae.backends.runtime import load_backend
 from polymae.backends.spec import loss_taps, params, taps
+from polymae.compare.record.inputs import random_inputs
 
 SMALL = "embed_dim=48,depth=2,num_heads=3,decoder_embed_dim=32,decoder_depth=2,decoder_num_heads=4"
 MODELS = [
@@ -30,11 +31,27 @@ def _distance(actual: np.ndarray, expected: np.ndarray) -> float:
 def test_forward_and_gradients_equal_autograd(model: str, mask_ratio: float) -> None:
     config = model_config(model)
     rng = np.random.default_rng(5)
-    inputs = {"imgs": rng.standard_normal((3, config.in_chans, *config.img_size))}
+    inputs: dict[str, np.ndarray] = {"imgs": rng.standard_normal((3, config.in_chans, *config.img_size))}
     if isinstance(config, MAEConfig):
         inputs["noise"] = rng.random((3, config.num_patches))
     else:
         inputs["labels"] = np.array([1, 0, 5])
+    _assert_those_of_autograd(config, inputs, mask_ratio)
+
+
+@pytest.mark.parametrize("model", [model for model in MODELS if not isinstance(model_config(model), MAEConfig)])
+def test_with_drop_path_and_soft_targets(model: str) -> None:
+    """Also with targets whose sum is not 1: softmax is weighed by it in the gradient."""
+    config = model_config(model)
+    inputs: dict[str, np.ndarray] = random_inputs(config, 5, drop_path=0.5, soft_targets=True)
+    inputs["drop_path"][:, 0, 1] = [2, 0, 2, 2, 0]  # in the first block, too
+    inputs["targets"][0] *= 3
+    assert (inputs["drop_path"] == 0).any()
+    _assert_those_of_autograd(config, inputs, 0.75)
+
+
+def _assert_those_of_autograd(config: Config, inputs: dict[str, np.ndarray], mask_ratio: float) -> None:
+    rng = np.random.default_rng(6)
     # Noise on all of them: zero biases and unit scales would hide a missing term.
     weights = {
         name: (array + 0.05 * rng.standard_normal(array.shape)).astype(np.float32)

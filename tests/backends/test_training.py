@@ -96,7 +96,7 @@ from polymae.backends.optimization import Settings
 from polymae.backends.runtime import load_backend
 from polymae.compare.record.inputs import random_inputs
 from polymae.training.steps import take
-from stepping import BATCH, CONFIGS, PARTS, taken
+from stepping import BATCH, CONFIGS, PARTS, batch, taken
 from polymae.backends.runtime import RuntimeProblem
 from polymae.backends.training import PRECISIONS
 
@@ -112,7 +112,7 @@ for model, config in CONFIGS.items():
             assert precision != "float32" and "Set precision" in str(problem) and len(type(training).REASON) > 20
             continue
         assert precision in type(training).PRECISIONS["cpu"]
-        found = take(training, random_inputs(config, BATCH), 1e-3, 3, 1024.0 if precision == "float16" else 1.0)
+        found = take(training, batch(model), 1e-3, 3, 1024.0 if precision == "float16" else 1.0)
         m = optimizer.state().m
         assert {{array.dtype for array in (*m.values(), *runtime.weights(subject).values())}} == {{np.dtype("float32")}}
         np.savez(f"{folder}/{{model}}-{{precision}}.npz", loss=np.array(found.loss), norm=np.array(found.norm), **m)

@@ -22,19 +22,20 @@ from polymae.training.steps import take
 runtime = load_backend("mindspore")
 runtime.setup(threads=1)
 
-def batch(config, seed, size=None):
-    return {{name: array[:size] for name, array in random_inputs(config, seed=seed).items()}}
+def batch(config, seed, size=None, **drawn):
+    return {{name: array[:size] for name, array in random_inputs(config, seed=seed, **drawn).items()}}
 """
 
 COMPILED = """
-for name in ("mae_vit_test_patch8", "vit_test_patch8"):
+tuned = dict(drop_path=0.5, soft_targets=True)
+for name, drawn in (("mae_vit_test_patch8", {}), ("vit_test_patch8", {}), ("vit_test_patch8", tuned)):
     config = model_config(name)
     model = runtime.build(config)
     optimizer = runtime.optimizer(model, Settings(clip=1.0))
     training = runtime.training(model, optimizer)
     eager = runtime.training(model, optimizer, compiled=False)
     for seed, factor, size in ((0, 1.0, None), (1, 0.5, None), (2, 1024.0, 1), (3, 0.3, 1), (4, 1.0, None)):
-        tensors = runtime.tensors(model, batch(config, seed, size))
+        tensors = runtime.tensors(model, batch(config, seed, size, **drawn))
         before = len(ms_compile_cache)
         loss, gradients = training.gradients(tensors, factor)
         assert len(ms_compile_cache) - before == (seed in (0, 2)), (name, seed)
@@ -48,11 +49,11 @@ for name in ("mae_vit_test_patch8", "vit_test_patch8"):
             assert np.array_equal(mine, twice)
             assert error(mine, theirs.astype(np.float64)) < 16, (name, seed, error(mine, theirs.astype(np.float64)))
             assert error(1.0001 * mine, theirs.astype(np.float64)) > 100
-    norm = take(training, batch(config, 5), 1e-3).norm
+    norm = take(training, batch(config, 5, **drawn), 1e-3).norm
     other = training.gradients(tensors, 1.0)[0]
     assert other != loss and other == eager.gradients(tensors, 1.0)[0], "it reads the weights, it holds no copy"
     before = len(ms_compile_cache)
-    take(training, batch(config, 6), 1e-4, accumulate=2, scale=64.0)
+    take(training, batch(config, 6, **drawn), 1e-4, accumulate=2, scale=64.0)
     assert len(ms_compile_cache) == before
 print("compiled")
 """

@@ -95,6 +95,35 @@ def test_compiled_it_is_compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.compiler.reset()
 
 
+def test_compiled_it_takes_any_draw_of_drop_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch = needs("torch")
+    torch.compiler.reset()
+    compilations: list[int] = []
+
+    def counting(graph: Any, inputs: Any) -> Any:
+        compilations.append(1)
+        return graph.forward
+
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=counting))
+    runtime, config = load_backend("torch"), CONFIGS["tuned"]
+    model = runtime.build(config, trained_weights(config))
+    optimizer = runtime.optimizer(model, Settings())
+    training, eager = (runtime.training(model, optimizer, compiled=compiled) for compiled in (True, False))
+    losses = []
+    for seed in range(3):
+        inputs = runtime.tensors(model, random_inputs(config, BATCH, seed, drop_path=0.5, soft_targets=True))
+        (loss, found), (expected, wanted) = training.gradients(inputs, 0.5), eager.gradients(inputs, 0.5)
+        assert loss == expected
+        assert all(torch.equal(one, other) for one, other in zip(found, wanted))
+        recorded = model.forward_loss(model(inputs["imgs"], {}, inputs["drop_path"]), inputs["targets"], {})
+        assert abs(loss - recorded.item()) < 1e-6
+        assert abs(loss - model.forward_loss(model(inputs["imgs"]), inputs["targets"], {}).item()) > 1e-3
+        losses.append(loss)
+    assert len(compilations) == 1
+    assert len(set(losses)) == 3
+    torch.compiler.reset()
+
+
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_matrix_products_are_in_the_precision_asked_for(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
     torch = needs("torch")

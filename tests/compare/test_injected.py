@@ -150,11 +150,11 @@ def test_another_number_of_kept_patches_shows(
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        ("log_softmax(logits)", "np.log(np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True))"),
-        (".mean()", ".sum()"),
-        ("labels]", "labels - 1]"),
-        ("-log_softmax(logits)[np.arange(len(labels)), labels].mean()",
-         "-0.999 * log_softmax(logits)[np.arange(len(labels)), labels].mean() - 0.001 * log_softmax(logits).mean()"),
+        ("log_softmax(logits)[", "np.log(np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True))["),
+        ("].mean()", "].sum()"),
+        ("targets].mean", "targets - 1].mean"),
+        ("-log_softmax(logits)[np.arange(len(targets)), targets].mean()",
+         "-0.999 * log_softmax(logits)[np.arange(len(targets)), targets].mean() - 0.001 * log_softmax(logits).mean()"),
     ],
     ids=["unstable", "sum", "next class", "smoothing"],
 )  # fmt: skip

@@ -13,12 +13,12 @@ from difflib import get_close_matches
 from polymae.backends.config import Config
 from polymae.files.errors import Problem
 
-from . import data, environment, gradients, loss, model, tokens, training, weights
+from . import data, environment, finetuning, gradients, loss, model, tokens, training, tuning, weights
 from .planting import Fault, planted
 
 __all__ = ["FAULTS", "Fault", "plant"]
 
-_MODULES = (weights, data, tokens, model, environment, loss, gradients, training)
+_MODULES = (weights, data, tokens, model, environment, loss, gradients, training, tuning, finetuning)
 FAULTS = {fault.name: fault for module in _MODULES for fault in module.FAULTS}
 
 

@@ -91,11 +91,11 @@ NORMS = (
         about="The running variance was taken for a standard deviation.",
         edits=in_each(
             "blocks",
-            numpy=("np.sqrt(self.var + self.eps)", "self.var"),
-            torch=("torch.sqrt(self.var + self.eps)", "self.var"),
-            megengine=("F.sqrt(self.var + self.eps)", "self.var"),
-            mindspore=("ops.sqrt(self.var + constant(self.eps, x))", "self.var"),
-            oneflow=("flow.sqrt(self.var + self.eps)", "self.var"),
+            numpy=("np.sqrt(var + self.eps)", "var"),
+            torch=("torch.sqrt(var + self.eps)", "var"),
+            megengine=("F.sqrt(var + self.eps)", "var"),
+            mindspore=("ops.sqrt(var + constant(self.eps, x))", "var"),
+            oneflow=("flow.sqrt(var + self.eps)", "var"),
         ),
     ),
     _fault(
@@ -220,13 +220,13 @@ ATTENTION = (
         "residual from the normalised input",
         located_at="blocks.0.residual",
         about="A post-norm block was written where the model has pre-norm ones.",
-        edits=in_all("blocks", ("= x + self.attn(y, ", "= y + self.attn(y, ")),
+        edits=in_all("blocks", ('out[f"{name}.residual"] = x + y', 'out[f"{name}.residual"] = self.norm1(x) + y')),
     ),
     _fault(
         "residual missing",
         located_at="blocks.0",
         about="The MLP's output is not added to its input.",
-        edits=in_all("blocks", ("= x + self.mlp(", "= self.mlp(")),
+        edits=in_all("blocks", ("out[name] = x + y", "out[name] = y")),
     ),
 )
 

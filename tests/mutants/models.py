@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from polymae.backends.config import Config
+from polymae.backends.config import Config, ViTConfig
 from polymae.backends.initial import initial_weights
 from polymae.backends.presets import model_config
 from polymae.backends.spec import Param, params
@@ -28,7 +28,9 @@ MODELS = (
     "flyegle_mae_vit_test_patch8",
     "libai_mae_vit_test_patch8",
     "img_size=16,patch_size=8,embed_dim=48,depth=2,num_heads=3,num_classes=10,head_norm=True",
+    "img_size=16,patch_size=8,embed_dim=48,depth=2,num_heads=3,num_classes=10",
 )
+TUNED = MODELS[-1]  # its run has drop path and soft targets, as in fine-tuning
 
 
 OF_ONE_PASS = ("forward", "loss", "gradients")  # the levels of faults that depend on the size of the model
@@ -37,7 +39,8 @@ OF_ONE_PASS = ("forward", "loss", "gradients")  # the levels of faults that depe
 @cache
 def model_of_fault(name: str) -> str:
     """The first of MODELS in which a fault makes a difference."""
-    return next(model for model in MODELS if FAULTS[name].fits(model_config(model)))
+    models = [TUNED] if FAULTS[name].tuned else MODELS
+    return next(model for model in models if FAULTS[name].fits(model_config(model)))
 
 
 def planted_in(model: str, framework: str) -> list[str]:
@@ -76,12 +79,16 @@ def write_subject(folder: Path, model: str) -> tuple[Path, Path]:
     config = model_config(model)
     weights, inputs = folder / "weights.pth", folder / "inputs.npz"
     write_checkpoint("torch", weights, config, trained_weights(config))
-    np.savez(inputs, **contrasting_inputs(config))
+    tuned = model == TUNED or (model not in MODELS and isinstance(config, ViTConfig))
+    np.savez(inputs, **contrasting_inputs(config, tuned))
     return weights, inputs
 
 
-def contrasting_inputs(config: Config) -> Inputs:
-    """Two random images; the second has little contrast, as a clear sky has, which the eps of a variance shows in."""
-    inputs = random_inputs(config)
+def contrasting_inputs(config: Config, tuned: bool = False) -> Inputs:
+    """Two random images; the second has little contrast, as a clear sky has, which the eps of a variance shows in.
+
+    tuned: four images with drop path and soft targets, for a classifier; one has each of the draws in the last block.
+    """
+    inputs = random_inputs(config, 4, 6, drop_path=0.5, soft_targets=True) if tuned else random_inputs(config)
     inputs["imgs"][1:] *= np.float32(1 / 32)
     return inputs

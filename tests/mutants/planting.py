@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
-from types import ModuleType
+from types import CodeType, FunctionType, ModuleType
 from typing import Any, NamedTuple
 from unittest.mock import patch
 
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from polymae.backends import FRAMEWORKS
-from polymae.backends.config import Config
+from polymae.backends.config import Config, ViTConfig
 from polymae.backends.runtime import Runtime, load_backend
 from polymae.backends.spec import loss_taps, params, taps
 from polymae.files.errors import Problem
@@ -65,7 +65,7 @@ class Fault:
     there. about: what the porter did. size: by how much (a difference of eps, a relative error), where it is a number.
     weights: spoils a built model's weights in place. edits: text of the source, by framework. process: changes the
     running process for the time of a context. needs: settings of a model in which it makes a difference, where not
-    every model is one.
+    every model is one. tuned: it shows in a run of a classifier with drop path and soft targets alone.
     """
 
     name: str
@@ -77,6 +77,7 @@ class Fault:
     edits: Edits = field(default_factory=dict)
     process: Callable[[], AbstractContextManager[None]] | None = None
     needs: Mapping[str, Any] = field(default_factory=dict)
+    tuned: bool = False
 
     @property
     def frameworks(self) -> tuple[str, ...]:
@@ -91,6 +92,7 @@ class Fault:
             "weights": [f"weights/{param.name}" for param in params(config)],
         }
         there = self.located_at in names.get(self.level, [self.located_at])
+        there = there and (not self.tuned or isinstance(config, ViTConfig))
         return there and all(getattr(config, name, None) == value for name, value in self.needs.items())
 
     def apply(self, runtime: Runtime, model: Any) -> None:
@@ -133,7 +135,12 @@ def edited_copy(path: str, edits: Sequence[Edit]) -> ModuleType:
 
 
 def _put_in_place(stack: ExitStack, original: ModuleType, edited: ModuleType) -> None:
-    """What a module defines, replaced wherever our modules hold it: under any name for functions and classes."""
+    """What a module defines, replaced wherever our modules hold it: under any name for functions and classes.
+
+    Methods of classes that the frameworks' modules share are replaced in the class too: others have been derived from it.
+    """
+    for kind, name, method in _other_methods(original, edited):
+        stack.enter_context(patch.object(kind, name, method))
     defined = {
         id(value): vars(edited)[name]
         for name, value in vars(original).items()
@@ -150,3 +157,25 @@ def _put_in_place(stack: ExitStack, original: ModuleType, edited: ModuleType) ->
                 stack.enter_context(patch.object(module, name, defined[id(value)]))
             elif name in values and values[name] is value:
                 stack.enter_context(patch.object(module, name, vars(edited)[name]))
+
+
+def _other_methods(original: ModuleType, edited: ModuleType) -> Iterator[tuple[type, str, FunctionType]]:
+    """Methods with other code in the edited module, of classes that belong to no framework; none that calls super()."""
+    if not set(original.__name__.split(".")).isdisjoint(FRAMEWORKS):
+        return
+    for kind in [value for value in vars(original).values() if isinstance(value, type)]:
+        if kind.__module__ != original.__name__:
+            continue
+        for name, method in vars(vars(edited)[kind.__name__]).items():
+            before = vars(kind).get(name)
+            if not isinstance(method, FunctionType) or not isinstance(before, FunctionType):
+                continue
+            if not method.__code__.co_freevars and _meaning(method) != _meaning(before):
+                yield kind, name, method
+
+
+def _meaning(function: FunctionType) -> tuple[Any, ...]:
+    """What a function does, without the line numbers in its code."""
+    code = function.__code__
+    constants = [str(constant) for constant in code.co_consts if not isinstance(constant, CodeType)]
+    return code.co_code, code.co_names, code.co_varnames, constants

@@ -60,7 +60,7 @@ ADAM = (
             "optimizer",
             **_adam(
                 ("float(state.step)", "1.0 + state.step"),
-                ("bias1, bias2 = ", "self.steps += 1\n        bias1, bias2 = "),
+                ("bias1, bias2 = 1", "self.steps += 1\n        bias1, bias2 = 1"),
             ),
         ),
     ),
@@ -72,7 +72,7 @@ ADAM = (
             "optimizer",
             **_adam(
                 ("torch.optim.AdamW(", "torch.optim.Adam("),
-                ("scale * gradients[i]", "scale * gradients[i] + decay * parameters[i]"),
+                ("scale * gradients[i]", "scale * gradients[i] + group.decay * parameters[i]"),
                 ("(direction + ", "(direction + 0 * "),
             ),
         ),
@@ -152,9 +152,9 @@ SCHEDULE = (
         edits=in_all(
             "compare.levels.curve",
             (
-                "        batch = training_batch(config, step)",
+                "        batch = training_batch(config, step, given)",
                 "        training.optimizer = training.optimizer if step % 10 else runtime.optimizer(model, small.SETTINGS)\n"
-                "        batch = training_batch(config, step)",
+                "        batch = training_batch(config, step, given)",
             ),
         ),
     ),
@@ -166,8 +166,8 @@ SCHEDULE = (
         edits=in_all(
             "compare.levels.curve",
             (
-                "batch = training_batch(config, step)",
-                "batch = training_batch(config, step) | {k: v for k, v in training_batch(config, 0).items() if k != 'imgs'}",
+                "batch = training_batch(config, step, given)",
+                "batch = training_batch(config, 0, given) | {'imgs': training_batch(config, step, given)['imgs']}",
             ),
         ),
     ),
