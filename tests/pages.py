@@ -25,6 +25,8 @@ SMALL = {
     "(2, 3, 224, 224)": "(2, 3, 32, 32)",
     "(2, 196)": "(2, 16)",
     "mae_visualize_vit_base": "mae_visualize_vit_test",  # the published one; a file of that name is there
+    "mae_finetuned_vit_base": "mae_finetuned_vit_test",
+    "mae_pretrain_vit_base": "mae_pretrain_vit_test",
     "OWNER/polymae": "FOLDER",  # no network here; the hubs themselves are run by test_hub_loaders.py
     'device="cuda"': 'device="cpu"',
 }

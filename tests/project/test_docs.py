@@ -15,6 +15,7 @@ import pages
 import pytest
 from checkpoints import CONFIG, WEIGHTS
 from frameworks import frameworks_under_test
+from made_images import folder_of_classes, write
 from pages import PAGES, Line, blocks, commands, refusal, run
 from published import FILES, publish
 from repository import ROOT
@@ -68,6 +69,15 @@ def things(tmp_path_factory: pytest.TempPathFactory) -> Path:
         assert convert([target, "-c", str(folder / "mae.pth"), "-o", str(folder / name)]) == 0
     shutil.copy(next((ROOT / "demo" / "photos").glob("*.jpg")), folder / "cat.jpg")
     np.savez(folder / "in.npz", **random_inputs(CONFIG))
+    names = [f"n{number:08}" for number in range(10)]
+    folder_of_classes(folder / "imagenet" / "train", 3, tuple(names))
+    folder_of_classes(folder / "imagenet" / "val", 1, tuple(names))
+    folder_of_classes(folder / "imagenet-a", 1, tuple(names[3:6]))
+    write(folder / "photos" / "fox.png")
+    for name in ("wnids.txt", "imagenet-classes.txt"):
+        (folder / name).write_text("\n".join(names))
+    small_one = model_config("vit_test_patch8")
+    official_checkpoint(folder / "finetuned.pth", small_one, initial_weights(small_one, seed=4))
     (folder / "mnist-10k").mkdir()
     for part in ("train", "val"):
         np.savez(

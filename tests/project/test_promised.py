@@ -79,7 +79,7 @@ OF_OTHERS |= {
     for name in (
         "model", "norm_pix_loss", "batch_size", "accum_iter", "epochs", "warmup_epochs", "blr", "data_path", "output_dir",
         "mask_ratio", "lr", "weight_decay", "min_lr", "num_workers", "config", "run_mode", "train_dataset_dir", "train_file",
-        "max_epochs",
+        "max_epochs", "eval", "eval-only", "dist_eval", "predict_data", "config-file",
     )
 }  # fmt: skip
 PYTHON = {
