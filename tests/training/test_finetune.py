@@ -73,6 +73,16 @@ def test_a_run_and_its_files(whole: Path) -> None:
     assert (state["recipe"]["task"], state["averaged"], state["data"]["classes"]) == ("finetune", 12, 2)
 
 
+def test_evaluating_the_run_gives_the_numbers_of_its_log(whole: Path, data: Path) -> None:
+    from polymae.training.evaluate import evaluate
+
+    log = lines(whole, "log.txt")[-1]
+    for weights, name in ((whole, "test"), (whole / "checkpoints/last", "test")):
+        found = evaluate("numpy", data, weights)
+        assert (found.top1, found.top5) == (log[f"{name}_acc1"], log[f"{name}_acc5"])
+        assert found.loss == pytest.approx(log[f"{name}_loss"], rel=1e-6)
+
+
 def weights_of(path: Path) -> dict[str, np.ndarray]:
     config = tiny_tuning(FineTuning).config_of(2)
     return open_checkpoint(path).weights(config)
