@@ -67,7 +67,7 @@ def _initial(config: Config, param: Param, rng: np.random.Generator) -> NDArray[
     if param.role in ("norm.weight", "norm.var"):
         return np.ones(shape, np.float32)
     if param.name == "head.weight" and isinstance(config, ViTConfig):
-        return _normal(rng, shape, std=2e-5)  # as official fine-tuning starts its head
+        return _normal(rng, shape, std=0.01 if config.head_norm else 2e-5)  # as official probe and fine-tuning start it
     if param.role in ("conv.weight", "linear.weight"):
         # Xavier uniform on the matrix view: qkv as one fused matrix, the convolution as [D, C*p*p].
         return _uniform(rng, shape, bound=math.sqrt(6.0 / (shape[0] + fan_in)))

@@ -28,6 +28,8 @@ COMMANDS = {
     "record": "run one framework and write a trace of every tap",
     "compare": "judge every framework against the float64 oracle",
     "pretrain": "pre-train a masked autoencoder in any framework",
+    "finetune": "fine-tune a classifier, on any checkpoint, in any framework",
+    "linprobe": "train a linear classifier on a frozen encoder, in any framework",
     "evaluate": "top-1, top-5 and loss of a classifier on a labelled data set, in any framework",
     "predict": "classes, or features, of images by a trained model, in any framework",
     "knn": "nearest neighbours by a frozen encoder's features: how well they tell classes apart",

@@ -39,6 +39,15 @@ EXAMPLES = {
         "polymae pretrain --resume runs/small",
         "polymae pretrain --resume checkpoint-20.pth --framework oneflow --data imagenet/ --out runs/on",
     ),
+    "polymae finetune": (
+        "polymae finetune --framework torch --data imagenet/ --weights mae_pretrain_vit_base --out runs/tuned --device cuda",
+        "polymae finetune --framework oneflow --data mnist-10k --weights runs/digits --out runs/on --recipe small-cpu-finetune",
+        "polymae finetune --resume runs/tuned",
+    ),
+    "polymae linprobe": (
+        "polymae linprobe --framework torch --data imagenet/ --weights mae_pretrain_vit_base --out runs/probe --device cuda",
+        "polymae linprobe --framework numpy --data mnist-10k --weights runs/digits --out runs/probe --recipe small-cpu-linprobe",
+    ),
     "polymae evaluate": (
         "polymae evaluate --framework torch --data imagenet/ --weights mae_finetuned_vit_base --device cuda",
         "polymae evaluate --framework mindspore --data imagenet-a/ --weights tuned.pth --class-map wnids.txt --json",

@@ -40,7 +40,7 @@ def asked(args: argparse.Namespace) -> Asked:
     """The model that the arguments ask for, downloaded if need be; begins anew where its framework needs another process."""
     from ..hub.resolve import local
     from ..training.measured import Asked
-    from .pretrain import in_fitting_process
+    from .training import in_fitting_process
 
     if args.is_program:
         in_fitting_process(args.framework, args.threads)

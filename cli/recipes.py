@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -13,13 +14,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print."""
-    from ..training.reading import as_yaml, named, read_recipe
+    from ..training.reading import as_yaml, named, read_any_recipe
 
     if args.recipe:
-        print(as_yaml(read_recipe(args.recipe, args.set), comments=True), end="")
+        print(as_yaml(read_any_recipe(args.recipe, args.set), comments=True), end="")
         return 0
     width = max(map(len, named()))
     for name in named():
-        recipe = read_recipe(name)
-        print(f"{name:{width}}  {recipe.about}\n{'':{width}}  reaches: {recipe.reaches}")
+        recipe: Any = read_any_recipe(name)
+        print(f"{name:{width}}  {recipe.task}: {recipe.about}\n{'':{width}}  reaches: {recipe.reaches}")
     return 0

@@ -1,7 +1,8 @@
 """Checkpoints that any framework goes on from: a folder of weights, moments and what else a step depends on.
 
-RUN/checkpoints/<steps done>/ holds weights.safetensors (official names), optimizer.safetensors (m/<name>, v/<name>) and
-state.json; `last` is a link to the newest. A folder is put in place complete, or not at all.
+RUN/checkpoints/<steps done>/ holds weights.safetensors (official names), optimizer.safetensors (m/<name>, v/<name>), where an
+average of the weights is kept ema.safetensors (official names), and state.json; `last` is a link to the newest, `best` to the
+best that is kept. A folder is put in place complete, or not at all.
 """
 
 from __future__ import annotations
@@ -10,16 +11,17 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..backends.config import MAEConfig
+from ..backends.averaging import Averaged, changed
+from ..backends.config import Config
+from ..backends.optimization import Settings, trainable
 from ..backends.optimization import State as Moments
-from ..backends.optimization import trainable
 from ..convert.checkpoint import open_checkpoint
 from ..convert.formats import safetensors
 from ..convert.hashing import hash_tensors
@@ -29,9 +31,10 @@ from ..files.atomic import hidden_beside, remove, replacing
 from ..files.errors import Problem
 from ..files.version import __version__
 
-FOLDER, LAST = "checkpoints", "last"
-WEIGHTS, MOMENTS, STATE = "weights.safetensors", "optimizer.safetensors", "state.json"
+FOLDER, LAST, BEST = "checkpoints", "last", "best"
+WEIGHTS, MOMENTS, AVERAGE, STATE = "weights.safetensors", "optimizer.safetensors", "ema.safetensors", "state.json"
 _FORMAT = 1  # of state.json
+_ADAMW = Settings()
 
 
 class TrainingState(Problem, ValueError):
@@ -52,6 +55,9 @@ class Facts:
     data: Mapping[str, Any] = field(default_factory=dict)  # path, images, fingerprint, digest of the first batch
     recipe: Mapping[str, Any] = field(default_factory=dict)  # as it ran
     loss: float | None = None  # mean of the last whole epoch
+    score: float | None = None  # top-1 in percent, where it was measured at just this step
+    averaged: int | None = None  # updates of the weights' average, where one is kept
+    config: Mapping[str, Any] | None = None  # of a classifier, whose norms may be those of the file that it began with
 
 
 @dataclass(frozen=True)
@@ -59,15 +65,18 @@ class Snapshot:
     """Everything that the next step depends on. weights and moments: by spec name, in the spec's shapes."""
 
     facts: Facts
-    config: MAEConfig
+    config: Config
     weights: Mapping[str, NDArray[Any]]
     moments: Moments
+    averaged: Averaged | None = None
 
 
 def save(run: Path, snapshot: Snapshot) -> Path:
     """Write a snapshot as the newest checkpoint of a run; returns its folder. Raises CheckpointProblem, OSError."""
-    target = run / FOLDER / str(snapshot.facts.step)
-    source = {"name": f"polymae pretrain, step {snapshot.facts.step}", "framework": snapshot.facts.framework}
+    facts, averaged = snapshot.facts, snapshot.averaged
+    target = run / FOLDER / str(facts.step)
+    task = facts.recipe.get("task", "pretrain")
+    source = {"name": f"polymae {task}, step {facts.step}", "framework": facts.framework}
     try:
         with replacing(target) as new:
             new.mkdir()
@@ -76,9 +85,17 @@ def save(run: Path, snapshot: Snapshot) -> Path:
             moments |= {f"v/{name}": of_array(array) for name, array in snapshot.moments.v.items()}
             safetensors.write(new / MOMENTS, State(moments), lambda done: None)
             hashes = {"weights": content, "moments": hash_tensors(moments, finite=False).content}
-            described = {"format": _FORMAT, "polymae": __version__, **asdict(snapshot.facts), "hashes": hashes}
+            if averaged is not None:
+                facts = replace(facts, averaged=averaged.updates)
+                whole = {**snapshot.weights, **averaged.weights}
+                average = {
+                    "name": f"polymae {task}, step {facts.step}, average of weights",
+                    "framework": facts.framework,
+                }
+                hashes["average"] = write_checkpoint("torch", new / AVERAGE, snapshot.config, whole, source=average)
+            described = {"format": _FORMAT, "polymae": __version__, **asdict(facts), "hashes": hashes}
             (new / STATE).write_text(json.dumps(described, indent=1) + "\n")
-        _point(run / FOLDER / LAST, target.name)
+        point(run / FOLDER / LAST, target.name)
     except (OSError, CheckpointProblem) as problem:
         raise TrainingState(
             f"The checkpoint {target} could not be written: {getattr(problem, 'strerror', None) or problem} Those before it are "
@@ -87,36 +104,45 @@ def save(run: Path, snapshot: Snapshot) -> Path:
     return target
 
 
-def load(path: Path, config: MAEConfig) -> Snapshot:
-    """The snapshot in a checkpoint's folder, of a model. Raises TrainingState where it is damaged, or of another model."""
+def load(path: Path, config: Config, settings: Settings = _ADAMW) -> Snapshot:
+    """The snapshot in a checkpoint's folder, of a model and its optimizer's settings.
+
+    Raises TrainingState where it is damaged, or of another model or optimizer.
+    """
     facts, hashes = _described(path)
     try:
         loaded = open_checkpoint(path / WEIGHTS).select(config)
         stored = safetensors.read(path / MOMENTS).tensors
+        averaged = open_checkpoint(path / AVERAGE).select(config) if facts.averaged is not None else {}
     except CheckpointProblem as problem:
         raise TrainingState(f"The checkpoint {path} cannot be gone on from: {problem}{_before(path)}") from None
     expected = {param.name: param.shape for param in trainable(config)}
     wrong = [
         name
-        for kind in "mv"
+        for kind in settings.moments
         for name, shape in expected.items()
         if f"{kind}/{name}" not in stored or stored[f"{kind}/{name}"].shape != shape
     ]
-    if wrong or len(stored) != 2 * len(expected):
+    if wrong or len(stored) != len(settings.moments) * len(expected):
         raise TrainingState(
             f"The moments in {path / MOMENTS} are not the model's ({wrong[0] if wrong else 'there are more'}).{_before(path)}"
         )
-    for kind, tensors in (("weights", loaded), ("moments", stored)):
-        if hash_tensors(tensors, finite=False).content != hashes.get(kind):
+    for kind, tensors in (("weights", loaded), ("moments", stored), ("average", averaged)):
+        if tensors and hash_tensors(tensors, finite=False).content != hashes.get(kind):
             raise TrainingState(
                 f"The {kind} in {path} are not those that were written: the file was changed or damaged.{_before(path)}"
             )
-    moments = [
+    moments: list[dict[str, NDArray[Any]]] = [
         {name: np.array(stored[f"{kind}/{name}"].load()).reshape(shape) for name, shape in expected.items()}
+        if kind in settings.moments
+        else {}
         for kind in "mv"
     ]
     weights = {name: np.array(tensor.load()) for name, tensor in loaded.items()}
-    return Snapshot(facts, config, weights, Moments(facts.updates, *moments))
+    average = None
+    if facts.averaged is not None:
+        average = Averaged(facts.averaged, {one.name: np.array(averaged[one.name].load()) for one in changed(config)})
+    return Snapshot(facts, config, weights, Moments(facts.updates, *moments), average)
 
 
 def facts_of(path: Path) -> Facts:
@@ -175,7 +201,7 @@ def _described(path: Path) -> tuple[Facts, Mapping[str, str]]:
                 f"{path / STATE} has format {told['format']}, and this version of PolyMAE ({__version__}) reads {_FORMAT}; "
                 f"go on with version {told.get('polymae')}."
             )
-        return Facts(**{one.name: told[one.name] for one in fields(Facts)}), dict(told["hashes"])
+        return Facts(**{one.name: told[one.name] for one in fields(Facts) if one.name in told}), dict(told["hashes"])
     except (OSError, ValueError, KeyError, TypeError) as problem:
         if isinstance(problem, TrainingState):
             raise
@@ -189,7 +215,7 @@ def _before(path: Path) -> str:
     return f" Go on from another: --resume {run / FOLDER / str(others[-1])}" if others else ""
 
 
-def _point(link: Path, name: str) -> None:
+def point(link: Path, name: str) -> None:
     """Let a link lead to a folder beside it, in one step."""
     new = hidden_beside(link, "new")
     new.unlink(missing_ok=True)

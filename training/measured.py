@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..backends.config import Config, MAEConfig
+from ..backends.config import Config, MAEConfig, ViTConfig
 from ..backends.initial import initial_weights
 from ..backends.runtime import Runtime, load_backend, require_device, require_dtype
 from ..convert.checkpoint import open_checkpoint
@@ -20,7 +20,9 @@ from ..data.augment import Augmentation
 from ..data.images import MEAN, STD
 from ..files.errors import Problem
 from . import checkpoints
-from .reading import recipe_of
+from .classifying import Classifying
+from .reading import read_any_recipe
+from .recipe import Recipe
 
 POOLINGS = ("gap", "cls")  # of an autoencoder's tokens
 
@@ -112,8 +114,11 @@ def _file_of(weights: Path) -> tuple[Path, Augmentation | None]:
     if not ((weights / checkpoints.FOLDER).is_dir() or (weights / checkpoints.STATE).is_file()):
         return weights, None
     folder = checkpoints.find(weights)
-    recipe = recipe_of(checkpoints.facts_of(folder).recipe, str(folder / checkpoints.STATE))
-    return folder / checkpoints.WEIGHTS, recipe.augmentation.plain
+    facts = checkpoints.facts_of(folder)
+    recipe = read_any_recipe(facts.recipe)
+    if isinstance(recipe, Classifying) and facts.config is not None:
+        return folder / checkpoints.WEIGHTS, recipe.evaluation_of(ViTConfig(**facts.config))
+    return folder / checkpoints.WEIGHTS, recipe.augmentation.plain if isinstance(recipe, Recipe) else None
 
 
 def _augmentation(config: Config, asked: Asked, trained_with: Augmentation | None) -> Augmentation:

@@ -1,6 +1,7 @@
-"""A recipe: everything that decides what a pre-training computes, as data. A setting is one line here.
+"""A recipe: everything that decides what a training computes, as data. A setting is one line here.
 
-Defaults are the official pre-training's (facebookresearch/mae main_pretrain.py and PRETRAIN.md; He et al. 2021, table 8).
+Defaults are the official pre-training's (facebookresearch/mae main_pretrain.py and PRETRAIN.md; He et al. 2021, table 8);
+those of fine-tuning and of the linear probe are in classifying.py.
 """
 
 # ruff: noqa: RUF009  (`setting` gives a field, not a value)
@@ -8,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
+from ..backends.averaging import Averaging
 from ..backends.config import Config, MAEConfig
 from ..backends.optimization import Schedule, Settings
 from ..backends.presets import model_config
@@ -25,7 +27,8 @@ def setting(default: Any, about: str, free: bool = False) -> Any:
     return field(default=default, metadata={"about": about, "free": free})
 
 
-def _group(kind: type[Any], about: str) -> Any:
+def group(kind: type[Any], about: str) -> Any:
+    """A field of a recipe that holds settings."""
     return field(default_factory=kind, metadata={"about": about})
 
 
@@ -127,9 +130,71 @@ class Watching:
     knn_images: int = setting(2000, "images of the bank, and as many that are classified by it, at most", free=True)
 
 
+class Common:
+    """What a recipe of any task says by its settings, which a frozen dataclass below this class holds."""
+
+    task: ClassVar[str]  # the subcommand of polymae that takes it
+    usual: ClassVar[str]  # the name of the recipe that it takes where none is given
+
+    def __post_init__(self) -> None:
+        """Raises Problem for values that no run can have."""
+        for name, wrong in self._mistakes().items():
+            if wrong:
+                raise Problem(f"The recipe's {name}.")
+
+    @property
+    def averaging(self) -> Averaging | None:
+        """Of the weights; None: no average is kept."""
+        return None
+
+    def _mistakes(self) -> dict[str, bool]:
+        """Mistakes that a recipe may have, in words, and whether it has them."""
+        return mistakes(self)
+
+    def augmentation_of(self, config: Config, **more: Any) -> Augmentation:
+        """Of the images, for a model's size and channels. Raises Problem where mean and std do not fit."""
+        given, channels = self._settings.images, config.in_chans
+        values = {one.name: getattr(given, one.name) for one in fields(given) if one.name not in ("mean", "std")}
+        mean, std = (_of_channels(*pair, channels) for pair in ((given.mean, MEAN), (given.std, STD)))
+        return Augmentation(input_size=config.img_size, channels=channels, mean=mean, std=std, **values | more)
+
+    @property
+    def lr(self) -> float:
+        """The highest learning rate: blr x batch_size / 256 where none is given."""
+        given = self._settings.optimizer
+        rate: float = given.blr * self._settings.batch.batch_size / 256 if given.lr is None else given.lr
+        return rate
+
+    def schedule_of(self, steps_per_epoch: int) -> Schedule:
+        """The learning rate of every step."""
+        given = self._settings.schedule
+        return Schedule(
+            self.lr,
+            given.warmup_epochs,
+            given.epochs,
+            steps_per_epoch,
+            given.min_lr,
+            given.shape == "cosine_from_start",
+        )
+
+    def steps(self, steps_per_epoch: int) -> int:
+        """The number of steps of the whole run."""
+        given = self._settings.schedule
+        whole: int = given.epochs * steps_per_epoch
+        return whole if given.steps is None else min(whole, given.steps)
+
+    @property
+    def _settings(self) -> Any:
+        """Itself, as the dataclass that it is."""
+        return self
+
+
 @dataclass(frozen=True)
-class Recipe:
+class Recipe(Common):
     """A pre-training as data; frozen, and YAML in and out (training/reading.py)."""
+
+    task: ClassVar[str] = "pretrain"
+    usual: ClassVar[str] = "official-base"
 
     about: str = setting("", "its source, in a sentence", free=True)
     reaches: str = setting("", "the result to expect", free=True)
@@ -138,20 +203,26 @@ class Recipe:
     norm_pix_loss: bool = setting(False, "score patches normalised by their mean and variance")
     mask_ratio: float = setting(0.75, "share of the patches that is removed")
     seed: int = setting(0, "of initial weights, order, crops, flips and masks")
-    data: Data = _group(Data, "how images are read")
-    images: Images = _group(Images, "from a decoded image to the model's input")
-    optimizer: AdamW = _group(AdamW, "AdamW")
-    schedule: Rate = _group(Rate, "the learning rate's schedule and the run's length")
-    batch: Batch = _group(Batch, "the images of a step")
-    computing: Computing = _group(Computing, "how the step computes")
-    checkpoints: Saving = _group(Saving, "when checkpoints are written, and which are kept")
-    watching: Watching = _group(Watching, "files to be looked at")
+    data: Data = group(Data, "how images are read")
+    images: Images = group(Images, "from a decoded image to the model's input")
+    optimizer: AdamW = group(AdamW, "AdamW")
+    schedule: Rate = group(Rate, "the learning rate's schedule and the run's length")
+    batch: Batch = group(Batch, "the images of a step")
+    computing: Computing = group(Computing, "how the step computes")
+    checkpoints: Saving = group(Saving, "when checkpoints are written, and which are kept")
+    watching: Watching = group(Watching, "files to be looked at")
 
-    def __post_init__(self) -> None:
-        """Raises Problem for values that no run can have."""
-        for name, wrong in _mistakes(self).items():
-            if wrong:
-                raise Problem(f"The recipe's {name}.")
+    def _mistakes(self) -> dict[str, bool]:
+        watching = self.watching
+        positive = {
+            "pictures_every_epochs": watching.pictures_every_epochs, "pictures": watching.pictures,
+            "knn_every_epochs": watching.knn_every_epochs, "knn_images": watching.knn_images,
+        }  # fmt: skip
+        return {
+            **mistakes(self),
+            **above_0(positive),
+            f"mask_ratio is {self.mask_ratio}; it must be above 0 and below 1": not 0 < self.mask_ratio < 1,
+        }
 
     @property
     def config(self) -> MAEConfig:
@@ -167,11 +238,7 @@ class Recipe:
     @property
     def augmentation(self) -> Augmentation:
         """Of the images, for the model's size and channels. Raises Problem where mean and std do not fit."""
-        config, given = self.config, self.images
-        channels = config.in_chans
-        values = {one.name: getattr(given, one.name) for one in fields(given) if one.name not in ("mean", "std")}
-        mean, std = (_of_channels(*pair, channels) for pair in ((given.mean, MEAN), (given.std, STD)))
-        return Augmentation(input_size=config.img_size, channels=channels, mean=mean, std=std, **values)
+        return self.augmentation_of(self.config)
 
     @property
     def settings(self) -> Settings:
@@ -179,31 +246,8 @@ class Recipe:
         given = self.optimizer
         return Settings(given.betas, given.eps, given.weight_decay, given.clip_grad)
 
-    @property
-    def lr(self) -> float:
-        """The highest learning rate: blr x batch_size / 256 where none is given."""
-        given = self.optimizer
-        return given.blr * self.batch.batch_size / 256 if given.lr is None else given.lr
 
-    def schedule_of(self, steps_per_epoch: int) -> Schedule:
-        """The learning rate of every step."""
-        given = self.schedule
-        return Schedule(
-            self.lr,
-            given.warmup_epochs,
-            given.epochs,
-            steps_per_epoch,
-            given.min_lr,
-            given.shape == "cosine_from_start",
-        )
-
-    def steps(self, steps_per_epoch: int) -> int:
-        """The number of steps of the whole run."""
-        whole = self.schedule.epochs * steps_per_epoch
-        return whole if self.schedule.steps is None else min(whole, self.schedule.steps)
-
-
-def leaves(recipe: Recipe | type[Recipe] = Recipe) -> Iterator[tuple[str, Any]]:
+def leaves(recipe: Common | type[Common] = Recipe) -> Iterator[tuple[str, Any]]:
     """Every setting's dotted name ("schedule.epochs") and its dataclass field, in order. Their last names are unique."""
 
     def visit(kind: Any, prefix: str) -> Iterator[tuple[str, Any]]:
@@ -217,7 +261,7 @@ def leaves(recipe: Recipe | type[Recipe] = Recipe) -> Iterator[tuple[str, Any]]:
     return visit(recipe, "")
 
 
-def values(recipe: Recipe) -> dict[str, Any]:
+def values(recipe: Common) -> dict[str, Any]:
     """Every setting by its dotted name."""
     flat: dict[str, Any] = {}
 
@@ -228,15 +272,25 @@ def values(recipe: Recipe) -> dict[str, Any]:
             else:
                 flat[prefix + name] = value
 
-    visit(asdict(recipe), "")
+    visit(asdict(recipe), "")  # type: ignore[call-overload]
     return flat
 
 
-def differences(one: Recipe, other: Recipe) -> dict[str, tuple[Any, Any]]:
-    """The settings that change what is computed and differ, by dotted name, with both values."""
+def tree_of(recipe: Common) -> dict[str, Any]:
+    """A recipe as nested settings; its task beside them, unless it is pre-training."""
+    tree: dict[str, Any] = asdict(recipe)  # type: ignore[call-overload]
+    return tree if isinstance(recipe, Recipe) else {"task": recipe.task, **tree}
+
+
+def differences(one: Common, other: Common) -> dict[str, tuple[Any, Any]]:
+    """The settings that change what is computed and differ, by dotted name, with both values.
+
+    Of recipes of two tasks: the tasks, and the settings that both have.
+    """
     mine, theirs = values(one), values(other)
-    bound = [name for name, leaf in leaves() if not leaf.metadata["free"]]
-    return {name: (mine[name], theirs[name]) for name in bound if mine[name] != theirs[name]}
+    bound = [name for name, leaf in leaves(one) if not leaf.metadata["free"] and name in theirs]
+    tasks = {} if one.task == other.task else {"task": (one.task, other.task)}
+    return tasks | {name: (mine[name], theirs[name]) for name in bound if mine[name] != theirs[name]}
 
 
 def _of_channels(given: tuple[float, ...] | None, imagenet: tuple[float, ...], channels: int) -> tuple[float, ...]:
@@ -245,32 +299,32 @@ def _of_channels(given: tuple[float, ...] | None, imagenet: tuple[float, ...], c
     return imagenet if channels == len(imagenet) else (sum(imagenet) / len(imagenet),) * channels
 
 
-def _mistakes(recipe: Recipe) -> dict[str, bool]:
-    """Mistakes that a recipe may have, in words, and whether it has them."""
+def above_0(numbers: Mapping[str, float | None]) -> dict[str, bool]:
+    """A sentence for each number, and whether it is one that is not above 0."""
+    return {
+        f"{name} is {value}; it must be above 0": value is not None and not value > 0 for name, value in numbers.items()
+    }
+
+
+def mistakes(recipe: Any) -> dict[str, bool]:
+    """The mistakes that a recipe of any task may have, in words, and whether it has them."""
     schedule, batch, saving = recipe.schedule, recipe.batch, recipe.checkpoints
     positive = {
         "epochs": schedule.epochs, "batch_size": batch.batch_size, "accumulate": batch.accumulate, "lr": recipe.optimizer.lr,
         "steps": schedule.steps, "save_every_steps": saving.save_every_steps, "keep_last": saving.keep_last,
         "save_every_epochs": saving.save_every_epochs, "keep_every_epochs": saving.keep_every_epochs,
-        "clip_grad": recipe.optimizer.clip_grad, "eps": recipe.optimizer.eps, "input_size": recipe.input_size,
-        "pictures_every_epochs": recipe.watching.pictures_every_epochs, "pictures": recipe.watching.pictures,
-        "knn_every_epochs": recipe.watching.knn_every_epochs, "knn_images": recipe.watching.knn_images,
-        "ahead": recipe.data.ahead,
+        "input_size": recipe.input_size, "ahead": recipe.data.ahead, "eps": getattr(recipe.optimizer, "eps", None),
+        "clip_grad": recipe.optimizer.clip_grad,
     }  # fmt: skip
     at_least_0 = {
         "blr": recipe.optimizer.blr, "weight_decay": recipe.optimizer.weight_decay, "warmup_epochs": schedule.warmup_epochs,
         "min_lr": schedule.min_lr, "workers": recipe.data.workers, "seed": recipe.seed,
     }  # fmt: skip
+    betas = getattr(recipe.optimizer, "betas", ())
     return {
-        **{
-            f"{name} is {value}; it must be above 0": value is not None and not value > 0
-            for name, value in positive.items()
-        },
+        **above_0(positive),
         **{f"{name} is {value}; it must be 0 or more": not value >= 0 for name, value in at_least_0.items()},
-        f"mask_ratio is {recipe.mask_ratio}; it must be above 0 and below 1": not 0 < recipe.mask_ratio < 1,
-        f"betas are {recipe.optimizer.betas}; both must be 0 or more and below 1": not all(
-            0 <= beta < 1 for beta in recipe.optimizer.betas
-        ),
+        f"betas are {betas}; both must be 0 or more and below 1": not all(0 <= beta < 1 for beta in betas),
         f"accumulate is {batch.accumulate}, and its batch_size {batch.batch_size}; there cannot be more parts than images": (
             batch.accumulate > batch.batch_size
         ),

@@ -11,14 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import run
-from .knn import knn_top1
 from .memory import peak_memory
-from .pictures import reconstruction_grid
 from .steps import Taken
 
 if TYPE_CHECKING:
     from ..data.loader import Loader
-    from .pretrain import _Run
+    from .loop import _Run
 
 _EVERY = 30.0  # seconds between two lines of progress where there is no terminal
 
@@ -26,13 +24,14 @@ _EVERY = 30.0  # seconds between two lines of progress where there is no termina
 class Watcher:
     """Follows a run. A context manager; everything that it writes is in the run's folder.
 
-    loss: of the last step. epoch_loss: mean of the last whole epoch.
+    loss: of the last step. epoch_loss: mean of the last whole epoch. score: of the last epoch, where it was measured.
     """
 
     def __init__(self, of: _Run, show: bool):
         self.of, self.show = of, show
         self.loss: float | None = None
         self.epoch_loss: float | None = None
+        self.score: float | None = None
         self.log = run.Lines(of.request.out / run.LOG)
         self.progress = Progress(of.request.framework, of.end) if show else None
         self.board = _board(of.request.out / run.BOARD, of.step, of.recipe.watching.tensorboard, show)
@@ -69,8 +68,8 @@ class Watcher:
         self.images += of.recipe.batch.batch_size
         if self.board is not None:
             x = int(1000 * of.step / of.per_epoch)  # of an epoch, in thousandths, as upstream
-            self.board.add_scalar("train_loss", taken.loss, x)
-            self.board.add_scalar("lr", lr, x)
+            self.board.add_scalar(of.task.loss_tag, taken.loss, x)
+            self.board.add_scalar(of.task.lr_tag, lr, x)
         if self.progress is not None:
             self.progress.after_step(of.step, taken.loss, lr, self.speed, self.share_waited)
 
@@ -86,7 +85,7 @@ class Watcher:
 
     def after_epoch(self, epoch: int) -> None:
         """An epoch was finished: a line in log.txt, and what is looked at after some epochs."""
-        of, watching = self.of, self.of.recipe.watching
+        of = self.of
         line: dict[str, Any] = {
             "train_lr": float(np.mean(self.rates)), "train_loss": float(np.mean(self.losses)), "epoch": epoch,
             "images_per_second": round(self.speed, 1), "waiting_for_data": round(self.share_waited, 4),
@@ -98,23 +97,19 @@ class Watcher:
             (of.request.out / run.BROKEN).write_text(
                 "".join(f"{name}: {why}\n" for name, why in sorted(broken.items()))
             )
-        done = epoch + 1 == of.recipe.schedule.epochs
-        if (
-            watching.knn_every_epochs
-            and of.batches.dataset.classes
-            and (done or (epoch + 1) % watching.knn_every_epochs == 0)
-        ):
-            line["knn_top1"] = knn_top1(of.runtime, of.model, of.batches, watching.knn_images)
-        if watching.pictures_every_epochs and (done or (epoch + 1) % watching.pictures_every_epochs == 0):
-            picture = reconstruction_grid(of.runtime, of.model, of.batches, of.recipe.mask_ratio, watching.pictures)
+        looked = of.task.look(of.runtime, of.model, epoch, epoch + 1 == of.recipe.schedule.epochs, of.average)
+        self.score = looked.score
+        if looked.picture is not None:
             path = of.request.out / run.PICTURES / f"epoch-{epoch + 1}.png"
             path.parent.mkdir(exist_ok=True)
-            picture.save(path)
-            if self.board is not None:
-                self.board.add_image("reconstruction", np.asarray(picture), epoch + 1, dataformats="HWC")
+            looked.picture.save(path)
+        line |= looked.line
         self.log.add(line)
-        if self.board is not None and "knn_top1" in line:
-            self.board.add_scalar("knn_top1", line["knn_top1"], epoch + 1)
+        if self.board is not None:
+            for tag, value in looked.scalars.items():
+                self.board.add_scalar(tag, value, epoch + 1)
+            if looked.picture is not None:
+                self.board.add_image("reconstruction", np.asarray(looked.picture), epoch + 1, dataformats="HWC")
         if self.progress is not None:
             self.progress.after_epoch(line)
         self.losses, self.rates = [], []
@@ -172,6 +167,9 @@ class Progress:
             text += f"  {line['broken_images']} broken images were replaced"
         if "knn_top1" in line:
             text += f"  kNN {line['knn_top1']:.1f} %"
+        for name, word in (("test_acc1", "top-1"), ("test_ema_acc1", "of the average")):
+            if name in line:
+                text += f"  {word} {line[name]:.2f} %"
         if self.bar is not None:
             self.bar.console.print(text, markup=False, highlight=False)
         else:

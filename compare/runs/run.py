@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from ...files.errors import Problem
 from ...training.checkpoints import FOLDER, Facts, TrainingState, facts_of, steps_of
-from ...training.reading import read_recipe, recipe_of
-from ...training.recipe import Recipe
+from ...training.reading import read_any_recipe
+from ...training.recipe import Common
 from ...training.run import RECIPE, STEPS, read_lines
 
 COLUMNS = ("step", "epoch", "loss", "lr", "grad_norm")
@@ -29,7 +29,7 @@ class Run:
 
     label: str
     path: Path
-    recipe: Recipe
+    recipe: Common
     steps: NDArray[np.int64]
     epochs: NDArray[np.int64]
     loss: NDArray[np.float64]
@@ -97,9 +97,9 @@ def _facts(path: Path) -> list[Facts]:
     return found
 
 
-def _recipe(path: Path, facts: Sequence[Facts]) -> Recipe:
+def _recipe(path: Path, facts: Sequence[Facts]) -> Common:
     if (path / RECIPE).is_file():
-        return read_recipe(path / RECIPE)
+        return read_any_recipe(path / RECIPE)
     if facts:
-        return recipe_of(facts[-1].recipe, str(path))
+        return read_any_recipe(facts[-1].recipe)
     raise Problem(f"{path} holds no {RECIPE}, which says how the run was made; put it back, or give another run.")

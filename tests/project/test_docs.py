@@ -38,6 +38,13 @@ NOT_RUN = {
     "polymae preflight --framework torch --data mnist-10k --recipe small-cpu --out reports/": (
         "it takes minutes; test_preflight.py runs it on a tiny model"
     ),
+    "polymae finetune --framework torch --data mnist-10k --weights runs/digits --out runs/tuned --recipe small-cpu-finetune": (
+        "it takes minutes; test_finetune.py runs it on a tiny model"
+    ),
+    "polymae linprobe --framework torch --data mnist-10k --weights runs/digits --out runs/probe --recipe small-cpu-linprobe": (
+        "it takes minutes; test_linprobe.py runs it on a tiny model"
+    ),
+    "polymae finetune --resume runs/tuned": "the run takes minutes; test_finetune.py goes on with tiny ones",
     "polymae runs compare runs/digits --reference small-cpu": "the run takes minutes; test_runs.py compares tiny ones",
     "polymae runs compare runs/digits --reference small-cpu --out reports/": "the same",
     "polymae runs compare runs/torch runs/mindspore runs/oneflow": "the same",

@@ -22,6 +22,10 @@ from polymae.hub.entries import entries
 OF_A_MODEL = (
     "--framework --weights -m --image-size --mean --std --batch-size --workers --device --threads --dtype --json"
 )
+OF_A_TRAINING = (
+    "--framework --data --out --recipe --set --weights --resume --accept-changes --data-format --device --threads "
+    "--json"
+)
 PROMISED = {
     "convert_weights": "-c --torch_path -o --mindspore_path -m --from --to --format --prefix --encoder-only --num-classes "
     "--image-size --dtype --dry-run",
@@ -33,8 +37,9 @@ PROMISED = {
     "polymae record": "--framework -m --weights --inputs --level --taps --dtype --twin --out --device",
     "polymae compare": "-m --weights --frameworks --images --inputs --level --traces --out --junit --markdown --json --against "
     "--atol --rtol --keep --python --device --norm-pix-loss --time-limit",
-    "polymae pretrain": "--framework --data --out --recipe --set --weights --resume --accept-changes --data-format --device "
-    "--threads --json",
+    "polymae pretrain": OF_A_TRAINING,
+    "polymae finetune": f"{OF_A_TRAINING} --eval-data",
+    "polymae linprobe": f"{OF_A_TRAINING} --eval-data",
     "polymae evaluate": f"{OF_A_MODEL} --data --data-format --split --class-map --names --official-loss --out --confusion --part "
     "--scores --merge",
     "polymae predict": f"{OF_A_MODEL} --topk --names --features --pooling --out",

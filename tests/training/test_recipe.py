@@ -10,7 +10,8 @@ import yaml
 
 from polymae.backends.config import ConfigError
 from polymae.files.errors import Problem
-from polymae.training.reading import as_yaml, named, read_recipe, recipe_of
+from polymae.training.classifying import Classifying, FineTuning, Probe
+from polymae.training.reading import KINDS, as_yaml, named, read_any_recipe, read_recipe, recipe_of
 from polymae.training.recipe import Recipe, differences, leaves, values
 
 # design.md section 8: names that --set takes whatever else changes (those of fine-tuning come with it).
@@ -29,13 +30,65 @@ def test_every_setting_has_a_name_of_its_own() -> None:
 
 @pytest.mark.parametrize("name", named())
 def test_a_named_recipe_is_whole_and_says_its_source(name: str) -> None:
-    recipe = read_recipe(name)
-    assert recipe.about
-    assert recipe.reaches
-    assert recipe.config.num_patches
-    assert recipe.augmentation.size == recipe.config.img_size
-    assert recipe_of(yaml.safe_load(as_yaml(recipe)), "yaml") == recipe
-    assert recipe_of(yaml.safe_load(as_yaml(recipe, comments=True)), "yaml") == recipe
+    recipe = read_any_recipe(name)
+    about = {dotted: getattr(recipe, dotted) for dotted in ("about", "reaches")}
+    assert all(about.values())
+    if isinstance(recipe, Recipe):
+        config, augmentation = recipe.config, recipe.augmentation
+    else:
+        assert isinstance(recipe, Classifying)
+        config = recipe.config_of(10)
+        augmentation = recipe.augmentation_of(config)
+        assert recipe.evaluation_of(config).size == config.img_size
+    assert config.num_patches
+    assert augmentation.size == config.img_size
+    for comments in (False, True):
+        assert read_any_recipe(yaml.safe_load(as_yaml(recipe, comments))) == recipe
+    assert name in named(type(recipe))
+    assert type(recipe).usual in named(type(recipe))
+
+
+@pytest.mark.parametrize("kind", KINDS.values())
+def test_settings_of_every_task(kind: type[Recipe]) -> None:
+    names = [dotted.rpartition(".")[2] for dotted, _ in leaves(kind)]
+    assert len(set(names)) == len(names)
+    assert all(leaf.metadata["about"] for _, leaf in leaves(kind))
+    assert recipe_of({}, "nothing", kind) == kind()
+    if kind is not Recipe:
+        assert set(names) >= PROMISED - {"mask_ratio", "norm_pix_loss"}
+    if kind.task == "finetune":
+        assert set(names) >= {"drop_path", "mixup", "cutmix", "layer_decay", "smoothing", "ema"}
+
+
+def test_a_recipe_of_another_task_is_refused() -> None:
+    with pytest.raises(Problem, match="finetune-base is a recipe of finetune, and pretrain was asked for"):
+        read_recipe("finetune-base")
+    with pytest.raises(Problem, match="small-cpu is a recipe of pretrain, and linprobe was asked for"):
+        read_recipe("small-cpu", kind=Probe)
+    with pytest.raises(Problem, match="it is one of pretrain, and this recipe is of finetune"):
+        read_recipe("finetune-base", ["mask_ratio=0.5"], FineTuning)
+    with pytest.raises(Problem, match="task is 'sleep'; it must be one of pretrain, finetune, linprobe"):
+        read_any_recipe({"task": "sleep"})
+    one, other = read_any_recipe("small-cpu"), read_any_recipe("small-cpu-finetune")
+    assert differences(one, other)["task"] == ("pretrain", "finetune")
+
+
+def test_official_numbers_of_classifiers() -> None:
+    """facebookresearch/mae FINETUNE.md and the scripts' defaults."""
+    tuned = read_recipe("finetune-base", kind=FineTuning)
+    assert tuned.lr == pytest.approx(2e-3)
+    assert (tuned.schedule.epochs, tuned.schedule.warmup_epochs, tuned.schedule.min_lr) == (100, 5, 1e-6)
+    settings = tuned.settings
+    assert (settings.betas, settings.weight_decay, settings.layer_decay) == ((0.9, 0.999), 0.05, 0.65)
+    assert settings.spare_tokens
+    config = tuned.config_of(1000)
+    assert (config.pooling, config.num_classes, config.train_positions) == ("gap", 1000, True)
+    probe = read_recipe("linprobe-base", kind=Probe)
+    assert probe.lr == pytest.approx(6.4)
+    assert probe.settings.kind == "lars"
+    assert probe.settings.weight_decay == 0
+    head = probe.config_of(1000)
+    assert (head.pooling, head.head_norm, head.train_encoder) == ("cls", True, False)
 
 
 def test_official_numbers() -> None:

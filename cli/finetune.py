@@ -1,0 +1,22 @@
+"""`polymae finetune`: fine-tune a classifier in any framework."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from .training import add_training_arguments, train
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `polymae finetune`."""
+    weights = "checkpoint of any framework, a pre-training's folder, or a published one by name (default: from scratch)"
+    add_training_arguments(parser, "finetune-base", weights)
+    parser.add_argument("--eval-data", type=Path, help="images to measure on (default: the val part of --data)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train, print the outcome, and return 0; 75 where a signal ended the run after it was saved."""
+    from ..training.classifying import FineTuning
+
+    return train(args, FineTuning)

@@ -1,0 +1,22 @@
+"""`polymae linprobe`: train a linear classifier on a frozen encoder."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from .training import add_training_arguments, train
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `polymae linprobe`."""
+    weights = "checkpoint of any framework, a pre-training's folder, or a published one by name"
+    add_training_arguments(parser, "linprobe-base", weights)
+    parser.add_argument("--eval-data", type=Path, help="images to measure on (default: the val part of --data)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train, print the outcome, and return 0; 75 where a signal ended the run after it was saved."""
+    from ..training.classifying import Probe
+
+    return train(args, Probe)

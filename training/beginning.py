@@ -1,0 +1,51 @@
+"""The weights that a run begins with: of a file, or of another run; a classifier on the encoder of an autoencoder's file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ..backends.config import ViTConfig
+from ..backends.initial import initial_weights
+from ..backends.spec import params
+from ..convert.checkpoint import open_checkpoint
+from ..convert.conversion import Wish, prepare
+from ..files.errors import Problem
+from . import checkpoints
+from .task import Weights
+
+OF_HEAD = ("head.", "head_norm.", "fc_norm.")  # parameters that a classifier may begin without
+
+
+def weights_file(path: Path) -> Path:
+    """The file of weights that a path means: of a run's folder, or of a checkpoint's in it, the file in it; else the path."""
+    if (path / checkpoints.STATE).is_file():
+        return path / checkpoints.WEIGHTS
+    steps = checkpoints.steps_of(path) if path.is_dir() else []
+    return path / checkpoints.FOLDER / str(steps[-1]) / checkpoints.WEIGHTS if steps else path
+
+
+def classifier_weights(
+    path: Path, model: str, config: ViTConfig, settings: dict[str, Any], seed: int
+) -> tuple[ViTConfig, Weights]:
+    """The weights of a classifier from a file of any format: an autoencoder's, whose encoder is taken, or a classifier's.
+
+    model: as the recipe has it, with these settings; config: what it comes to. Position tables are resized for its images; a
+    head that the file lacks, or has for other classes, is a fresh one from the seed. Returns the configuration as the file's
+    program computes (norms' eps), and the weights by spec name. Raises CheckpointProblem with everything that does not fit.
+    """
+    head = open_checkpoint(weights_file(path)).identified.spec_shapes.get("head.weight", ())
+    if len(head) == 2:  # the file's, of which the requested number may differ
+        settings = {**settings, "num_classes": head[0]}
+    wish = Wish(model, image_size=config.img_size, num_classes=config.num_classes, settings=settings, adapt=True)
+    prepared = prepare(weights_file(path), wish)
+    found = prepared.config
+    if not isinstance(found, ViTConfig):
+        raise Problem(f"{path} gives no classifier; leave out what is not of {model}, or begin without --weights.")
+    loaded = prepared.load().weights
+    names = [param.name for param in params(found)]
+    missing = [name for name in names if name not in loaded]
+    if wrong := [name for name in missing if not name.startswith(OF_HEAD)]:
+        raise Problem(f"{path} lacks {', '.join(wrong[:3])} of {model}; give the model that it was trained as.")
+    fresh = initial_weights(found, seed) if missing else {}
+    return found, {name: loaded[name] if name in loaded else fresh[name] for name in names}
