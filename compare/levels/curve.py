@@ -35,11 +35,11 @@ def record(subject: Subject) -> Iterator[Named]:
 
 
 def training_curve(
-    runtime: Runtime, config: Config, device: str, dtype: str, steps: int = small.STEPS, **options: Any
+    runtime: Runtime, config: Config, device: str, dtype: str, steps: int | None = None, **options: Any
 ) -> Iterator[Named]:
     """Train the small model from its initial weights. Yields learning rates and losses [steps], float64.
 
-    options: more of Training's.
+    steps: None: small.STEPS of them. options: more of Training's.
     """
     config = training_config(config)
     model = runtime.build(config, initial_weights(config, small.SEED), device, dtype)
@@ -47,7 +47,7 @@ def training_curve(
         model, runtime.optimizer(model, small.SETTINGS), mask_ratio=small.MASK_RATIO, device=device, **options
     )
     rates, losses = [], []
-    for step in range(steps):
+    for step in range(small.STEPS if steps is None else steps):
         batch = training_batch(config, step)
         losses.append(take(training, batch, small.rate(step)).loss)
         rates.append(training.optimizer.lr)
