@@ -22,10 +22,10 @@ demo: setup ## run every framework on two photographs and report how they agree,
 test: setup ## lint, types and tests; all of them run, any failure fails, what was not tested is said (ARGS="..." goes to pytest)
 	@$(HERE) failed=0; \
 	$(LINT); \
-	.venv/bin/pytest -n auto --maxprocesses 4 --dist loadfile --durations=25 $(ARGS) || failed=1; \
+	.venv/bin/pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder --durations=25 $(ARGS) || failed=1; \
 	exit $$failed
 
-test-long: setup ## only the tests that draw their examples, thirty times as many (ARGS="...")
+test-long: setup ## only the tests that draw their examples, thirty times as many, and every file under every Python (ARGS="...")
 	@$(HERE) .venv/bin/pytest -n auto --maxprocesses 4 --dist worksteal -m "hypothesis or drawn" --hypothesis-profile=long $(ARGS)
 
 power: setup ## plant ninety porting faults in every backend: what would a comparison notice? (ARGS="--frameworks torch")

@@ -8,6 +8,7 @@ import signal
 import drawn
 import pytest
 from frameworks import frameworks_under_test
+from order import longest_first
 from untested import Untested
 
 from polymae.backends.installing import installed
@@ -25,6 +26,10 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(Untested())
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    longest_first(items)
 
 
 @pytest.fixture(params=frameworks_under_test())

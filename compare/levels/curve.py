@@ -40,13 +40,13 @@ def training_curve(
     config: Config,
     device: str,
     dtype: str,
-    steps: int = small.STEPS,
+    steps: int | None = None,
     given: Collection[str] = (),
     **options: Any,
 ) -> Iterator[Named]:
     """Train the small model from its initial weights. Yields learning rates and losses [steps], float64.
 
-    given: as `training_batch` has it. options: more of Training's.
+    steps: None: small.STEPS of them. given: as `training_batch` has it. options: more of Training's.
     """
     config = training_config(config)
     model = runtime.build(config, initial_weights(config, small.SEED), device, dtype)
@@ -54,7 +54,7 @@ def training_curve(
         model, runtime.optimizer(model, small.SETTINGS), mask_ratio=small.MASK_RATIO, device=device, **options
     )
     rates, losses = [], []
-    for step in range(steps):
+    for step in range(small.STEPS if steps is None else steps):
         batch = training_batch(config, step, given)
         losses.append(take(training, batch, small.rate(step)).loss)
         rates.append(training.optimizer.lr)

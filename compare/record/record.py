@@ -36,11 +36,13 @@ def record(
     run: Run,
     spoil: Callable[[Runtime, Any], None] = _unspoilt,
     tensors_of: Callable[[Subject], Iterator[Named]] = recorded,
+    source: ModelSource | None = None,
 ) -> None:
     """Load the weights, run the framework and write the trace, tensor by tensor. Raises Problem for what cannot be run.
 
     spoil: is given the runtime and the model before it runs (tests/mutants plants faults so). tensors_of: what is written of
-    a subject; by default everything that the run's levels have.
+    a subject; by default everything that the run's levels have. source: the run's model and weights, where they are opened
+    already; None: opened here.
     """
     if run.framework != "numpy" and (run.twin is not None or run.kernel_noise is not None):
         raise Problem(f"--twin and --kernel-noise are for NumPy, not {run.framework}; leave them out.")
@@ -49,7 +51,7 @@ def record(
     if run.out.is_dir():
         raise Problem(f"{run.out} is a folder; give the path of a trace to write, ending in .npz.")
     require_folder(run.out.parent)
-    source = model_source(run)
+    source = source or model_source(run)
     config = source.config
     if isinstance(config, MAEConfig):
         keep_length(config.num_patches, run.mask_ratio)  # raises before a framework is imported

@@ -5,7 +5,7 @@ from pathlib import Path
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
-    from mutants.recording import Mutant, record_mutant
+    from mutants.recording import Mutant, record_of_many
     from polymae.compare.record.child import serve
 
-    serve(record_mutant, Mutant)
+    serve(record_of_many, Mutant)

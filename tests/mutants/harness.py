@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -31,6 +31,9 @@ PROGRAM = (str(Path(__file__).with_name("child.py")),)
 RECORDED = dict.fromkeys((*OF_ONE_PASS, "environment"), OF_ONE_PASS) | {
     level: (level,) for level in ("inputs", "optimizer", "curve")
 }
+# Of a framework whose runs end at the level of their fault.
+SHORT = RECORDED | {level: OF_ONE_PASS[: OF_ONE_PASS.index(level) + 1] for level in ("forward", "loss")}
+SHORT["weights"] = SHORT["forward"]  # they are faults of the outputs as well
 CORRECT = "none"  # the name of the run without a fault
 ROOM = 4_000_000_000  # bytes of traces that wait to be judged
 
@@ -39,8 +42,9 @@ class Bench:
     """Every fault's model, recorded by the oracle; frameworks are judged in any order, from any thread.
 
     Use as a context manager. folder: where files go. time_limit: as record_batch has it. fresh: with the weights that
-    training starts from, which hide some faults. models: in which they are planted. Raises Problem where the oracle cannot
-    be recorded.
+    training starts from, which hide some faults. models: in which they are planted. short: the frameworks whose runs with a
+    fault end at its level, without the gradients behind it. steps: of the level curve; None: as many as a comparison has.
+    Raises Problem where the oracle cannot be recorded.
     """
 
     def __init__(
@@ -50,11 +54,13 @@ class Bench:
         time_limit: float | None = None,
         fresh: bool = False,
         models: Sequence[str] = MODELS,
+        short: Collection[str] = (),
+        steps: int | None = None,
     ):
         self.files, self.stop = ExitStack(), threading.Event()
         self.opened: dict[Path, Trace] = {}
         self.record = partial(record_batch, time_limit=time_limit, stop=self.stop, program=PROGRAM)
-        subjects = [Subject(folder / str(i), model, faults, fresh) for i, model in enumerate(models)]
+        subjects = [Subject(folder / str(i), model, faults, fresh, short, steps) for i, model in enumerate(models)]
         self.subjects = [subject for subject in subjects if subject.levels]
         references = [run for subject in self.subjects for run in subject.references]
         for outcome in self.record(references):
@@ -82,7 +88,7 @@ class Bench:
             outcomes = dict(zip(part, self.record([runs[one] for one in part])))
             alike: dict[tuple[Subject, tuple[str, ...]], list[Outcome]] = {}
             for (subject, name), outcome in outcomes.items():
-                alike.setdefault((subject, subject.levels_of(name)), []).append(replace(outcome, label=name))
+                alike.setdefault((subject, subject.levels_of(framework, name)), []).append(replace(outcome, label=name))
             for (subject, levels), labelled in alike.items():
                 judgements = self._judgements(subject, labelled, levels)
                 found[subject.model] |= {judgement.label: judgement for judgement in judgements}
@@ -121,8 +127,16 @@ class Bench:
 class Subject:
     """One model in which faults are planted: its files, and what is to be recorded of it."""
 
-    def __init__(self, folder: Path, model: str, faults: Sequence[str], fresh: bool = False):
-        self.model, self.folder, self.wanted = model, folder, faults
+    def __init__(
+        self,
+        folder: Path,
+        model: str,
+        faults: Sequence[str],
+        fresh: bool = False,
+        short: Collection[str] = (),
+        steps: int | None = None,
+    ):
+        self.model, self.folder, self.wanted, self.short = model, folder, faults, short
         planted = {name for framework in FRAMEWORKS for name in self.faults(framework)}
         recorded = {level for name in planted for level in RECORDED[FAULTS[name].level]}
         self.levels = tuple(level for level in LEVELS if level in recorded)
@@ -136,6 +150,7 @@ class Subject:
             model=model,
             dtype="float64",
             levels=self.levels,
+            steps=steps,
         )
         twin = replace(self.base, dtype="float32")
         self.references = [
@@ -147,16 +162,18 @@ class Subject:
         """The names of the faults that are planted in this model of this framework."""
         return [name for name in planted_in(self.model, framework) if name in self.wanted]
 
-    def levels_of(self, name: str) -> tuple[str, ...]:
+    def levels_of(self, framework: str, name: str) -> tuple[str, ...]:
         """The levels that are recorded for a fault, or for the correct run."""
-        return self.levels if name == CORRECT else RECORDED[FAULTS[name].level]
+        if name == CORRECT:
+            return self.levels
+        return (SHORT if framework in self.short else RECORDED)[FAULTS[name].level]
 
     def run(self, framework: str, name: str) -> Mutant:
         """A framework's run with a fault, or without one."""
         number = [CORRECT, *FAULTS].index(name)
         return replace(
             self.base, framework=framework, dtype="float32", out=self.folder / f"{framework}{number}.npz",
-            levels=self.levels_of(name), fault=None if name == CORRECT else name,
+            levels=self.levels_of(framework, name), fault=None if name == CORRECT else name,
         )  # fmt: skip
 
     def noisy(self, noise: Mapping[str, float]) -> Mutant:

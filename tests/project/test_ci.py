@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from order import LONGEST
 from repository import ROOT
 
 NEEDED = ("bash", "dirname", "paste", "env", "ln")
@@ -132,6 +133,19 @@ def test_every_skip_says_how_to_have_it_run(path):
         assert not any(
             word in text for word in ("pytest." + "skip", "mark." + "skip", "importor" + "skip", "x" + "fail")
         )
+
+
+INNER = "import pytest\n@pytest.mark.parametrize('i', range(3))\ndef test_it(i): pass\n"
+
+
+def test_the_longest_files_start_first(tmp_path):
+    assert all((ROOT / "tests" / path).is_file() for path in LONGEST)
+    for path in (LONGEST[0], "aaa/test_first.py", LONGEST[1]):
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_text(INNER)
+    status, said = run(tmp_path, "def test_one(): pass", "--collect-only")
+    found = [line.partition("::")[0] for line in said if "::" in line]
+    assert (status, list(dict.fromkeys(found))) == (0, [*LONGEST[:2], "aaa/test_first.py", "test_inner.py"])
 
 
 DRAWN = """

@@ -1,4 +1,8 @@
-"""PolyMAE on other Pythons, from its wheel: the oldest versions of what it needs, and the newest."""
+"""PolyMAE on other Pythons, from its wheel: the oldest versions of what it needs, and the newest.
+
+Every file of tests that needs NumPy alone is run with the oldest versions, and with the newest under one of the other Pythons;
+`make test-long` runs every file under each.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,7 @@ import numpy as np
 import pytest
 import pythons
 from checkpoints import CONFIG, MODEL, WEIGHTS
+from drawn import count
 from repository import ROOT
 from runs import inputs, oracle, plain, recorded, twins
 
@@ -61,12 +66,25 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     return made
 
 
+def files(name: str) -> list[str]:
+    """The files of tests that one of FOUND runs: all of them with the oldest versions, else its share."""
+    newer = [other for other in FOUND if other != OLDEST]
+    whole = name == OLDEST or count(1) > 1
+    return pythons.NUMPY_ALONE if whole else pythons.NUMPY_ALONE[newer.index(name) :: len(newer)]
+
+
+def test_every_file_is_run_with_the_oldest_and_with_the_newest() -> None:
+    assert files(OLDEST) == pythons.NUMPY_ALONE
+    newer = [file for name in FOUND if name != OLDEST for file in files(name)]
+    assert set(newer) == set(pythons.NUMPY_ALONE) or FOUND.keys() == {OLDEST}
+    assert len(newer) == (len(FOUND) - 1 if count(1) > 1 else bool(newer)) * len(pythons.NUMPY_ALONE)
+
+
+@pytest.mark.drawn
 @pytest.mark.parametrize("name", FOUND)
 def test_what_needs_numpy_alone(python: Callable[[str], Path], name: str) -> None:
     options = ("-q", "-p", "no:cacheprovider", "-W", "ignore")
-    done = pythons.run(
-        python(name), "-m", "pytest", *options, *pythons.NUMPY_ALONE, cwd=ROOT, POLYMAE_FRAMEWORKS="numpy"
-    )
+    done = pythons.run(python(name), "-m", "pytest", *options, *files(name), cwd=ROOT, POLYMAE_FRAMEWORKS="numpy")
     assert done.returncode == 0, done.stdout[-5000:]
 
 
