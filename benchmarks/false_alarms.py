@@ -144,8 +144,8 @@ def _oracle(place: Path, model: str, seed: int) -> Run:
         "numpy",
         place / "oracle.npz",
         place / "inputs.npz",
-        place / "weights.pth",
-        model,
+        weights=place / "weights.pth",
+        model=model,
         dtype="float64",
         levels=LEVELS,
     )
