@@ -119,8 +119,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     chosen = next((a for a in arguments if not a.startswith("-")), None)
     for name, summary in COMMANDS.items():
-        said = shown_in(f"polymae {name}")
-        subparser = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".", **said)
+        texts = shown_in(f"polymae {name}")
+        subparser = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".", **texts)
         if name == chosen:  # only the chosen subcommand's module is imported: --help stays fast
             module = importlib.import_module(f".{name}", __name__)
             module.add_arguments(subparser)

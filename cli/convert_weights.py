@@ -44,9 +44,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         **shown_in("convert_weights"),
     )
     frameworks = parser.add_subparsers(dest="framework", metavar="FRAMEWORK", required=True)
-    for framework, what in TARGETS.items():
-        said = shown_in("", f"convert_weights {framework} -c mae_visualize_vit_base.pth")
-        add_arguments(frameworks.add_parser(framework, help=what, description=f"Write {what}.", **said))
+    for framework, target in TARGETS.items():
+        texts = shown_in("", f"convert_weights {framework} -c mae_visualize_vit_base.pth")
+        add_arguments(frameworks.add_parser(framework, help=target, description=f"Write {target}.", **texts))
     args = parser.parse_args(argv)
     return run_safely(f"convert_weights {args.framework}", lambda: run(args))
 
@@ -179,9 +179,9 @@ def describe(checkpoint: Checkpoint) -> str:
     parts += [KINDS[checkpoint.contents], checkpoint.model or "no named model"]
     if checkpoint.identified.prefix:
         parts.append(f"without the prefix {checkpoint.identified.prefix}")
-    found = checkpoint.identified
-    told = {*found.dropped, *found.outside}
-    if ignored := [name for name in checkpoint.extras if name not in told]:
+    identified = checkpoint.identified
+    reported = {*identified.dropped, *identified.outside}
+    if ignored := [name for name in checkpoint.extras if name not in reported]:
         parts.append(f"ignored: {_some(ignored)}")
     return f"{checkpoint.path}: {', '.join(parts)}"
 

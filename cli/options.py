@@ -27,8 +27,8 @@ def add_options(parser: argparse.ArgumentParser, kind: type[Options], one_of: Se
 
 def given_options(args: argparse.Namespace, kind: type[Options]) -> dict[str, Any]:
     """The fields that flags were given for, by name. Raises Problem for a value that none of them takes."""
-    found = {one: getattr(args, one.name) for one in _options(kind) if hasattr(args, one.name)}
-    return {one.name: one.metadata["read"](value) if one.metadata["read"] else value for one, value in found.items()}
+    values = {one: getattr(args, one.name) for one in _options(kind) if hasattr(args, one.name)}
+    return {one.name: one.metadata["read"](value) if one.metadata["read"] else value for one, value in values.items()}
 
 
 def recording_flags(args: argparse.Namespace, kind: type[Options]) -> list[str]:
@@ -55,8 +55,8 @@ def actions_of(parser: argparse.ArgumentParser, command: str) -> Callable[..., a
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
 
     def action(name: str, work: Callable[[argparse.Namespace], int], summary: str) -> argparse.ArgumentParser:
-        said = shown_in(f"polymae {command} {name}")
-        added = actions.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".", **said)
+        texts = shown_in(f"polymae {command} {name}")
+        added = actions.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".", **texts)
         added.set_defaults(work=work, parser=added)
         return added
 

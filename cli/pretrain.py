@@ -47,13 +47,13 @@ def run(args: argparse.Namespace) -> int:
         _in_fitting_process(request)
     outcome = run_request(request, show=True)
     if args.json:
-        told = {
+        facts = {
             "step": outcome.step,
             "loss": outcome.loss,
             "stopped": outcome.stopped,
             "checkpoint": str(outcome.checkpoint),
         }
-        print(json.dumps(told))
+        print(json.dumps(facts))
     elif outcome.stopped:
         run = outcome.checkpoint.parent.parent
         print(f"{outcome.stopped}: saved after step {outcome.step}. To go on: polymae pretrain --resume {run}")

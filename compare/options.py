@@ -44,10 +44,10 @@ def option(
     return field(**made, metadata=metadata)
 
 
-def _interpreters(given: Sequence[str]) -> dict[str, str]:
+def _interpreters(texts: Sequence[str]) -> dict[str, str]:
     """FRAMEWORK=PATH, several times, as a dictionary. Raises Problem for anything else."""
     pythons = {}
-    for text in given:
+    for text in texts:
         name, equals, path = text.partition("=")
         if not equals or name not in FRAMEWORKS:
             raise Problem(f"--python {text!r} is not FRAMEWORK=PATH with a framework of {', '.join(FRAMEWORKS)}.")
@@ -58,7 +58,7 @@ def _interpreters(given: Sequence[str]) -> dict[str, str]:
 def _levels(default: tuple[str, ...], text: str) -> Any:
     about = f"comma-separated, of {', '.join(LEVELS)}, or all (default: {text})"
     return option(
-        default, about, flags=("--level",), read=partial(read_names, known=LEVELS, what="level"), judging=True
+        default, about, flags=("--level",), read=partial(read_names, known=LEVELS, kind="level"), judging=True
     )
 
 
@@ -127,7 +127,7 @@ class Comparison(Options):
     frameworks: tuple[str, ...] = option(
         FRAMEWORKS,
         f"comma-separated, of {', '.join(FRAMEWORKS)} (default: all)",
-        read=partial(read_names, known=FRAMEWORKS, what="framework"),
+        read=partial(read_names, known=FRAMEWORKS, kind="framework"),
     )
     inputs: Path | None = option(None, ".npz with imgs and noise (or labels), in place of --images", type=Path)
     reference: str | None = option(

@@ -54,9 +54,9 @@ def digest(array: NDArray[Any]) -> str:
 
 def require_folder(folder: Path) -> None:
     """Say now, not after minutes of work, that nothing can be written to a folder (which may not exist yet)."""
-    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK):
-        raise Problem(f"Cannot write to {folder}: {there} is not a folder that you may write to; give another.")
+    existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        raise Problem(f"Cannot write to {folder}: {existing} is not a folder that you may write to; give another.")
 
 
 def write_trace(path: Path, manifest: dict[str, Any], tensors: Iterable[tuple[str, NDArray[Any]]]) -> None:
@@ -91,8 +91,8 @@ def selects(patterns: Iterable[str] | None, name: str) -> bool:
 def _config(values: dict[str, Any]) -> Config:
     """The model's configuration, from the manifest."""
     kinds = {"MAEConfig": MAEConfig, "ViTConfig": ViTConfig}
-    given = {name: value for name, value in values.items() if name != "kind"}
-    config: Config = kinds[values["kind"]](**given | {"img_size": tuple(given["img_size"])})
+    settings = {name: value for name, value in values.items() if name != "kind"}
+    config: Config = kinds[values["kind"]](**settings | {"img_size": tuple(settings["img_size"])})
     return config
 
 
@@ -103,11 +103,11 @@ class Trace:
         self.path = path
         again = "record it again with `polymae record`"
         try:
-            found = np.load(path, allow_pickle=False)
-            if not isinstance(found, np.lib.npyio.NpzFile):
+            archive = np.load(path, allow_pickle=False)
+            if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise ValueError("it holds one array without a name")
-            self._arrays = found
-            self.manifest: dict[str, Any] = json.loads(str(found[MANIFEST][()]))
+            self._arrays = archive
+            self.manifest: dict[str, Any] = json.loads(str(archive[MANIFEST][()]))
         except FileNotFoundError:
             raise TraceProblem(f"No trace {path}; record one with `polymae record`.") from None
         except PermissionError:

@@ -81,12 +81,12 @@ def _localise(
     try:
         from .judge.localise import localise
 
-        if (found := weights()) is None:
+        if (arrays := weights()) is None:
             lacking = "the weights of the traces, which --weights gives"
         elif not twins and any(_computed(judgement) for judgement in judged.values()):
             lacking = "float32 twins of the oracle: polymae record --framework numpy --twin 1 ..."
         else:
-            localise(list(judged.values()), opened, twins, oracle.config, found)
+            localise(list(judged.values()), opened, twins, oracle.config, arrays)
     except ImportError as problem:
         if (problem.name or "").startswith("polymae"):
             raise  # not a missing package

@@ -123,11 +123,11 @@ def check(
     config = checkpoint.resolve(model).config
     actual = checkpoint.tensors_of(config)
     expected = probe_tensors(config, checkpoint.contents, part)
-    found = [
+    misplaced = [
         replace(one, said=f"{one.said}{_whose(one.name, actual, config, part)}")
         for one in differences(expected, actual, config)
     ]
-    return sum(math.prod(tensor.shape) for tensor in actual.values()), found
+    return sum(math.prod(tensor.shape) for tensor in actual.values()), misplaced
 
 
 def _whose(name: str, actual: Mapping[str, Tensor], config: Config, part: Part) -> str:

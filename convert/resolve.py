@@ -273,10 +273,10 @@ def _adapted(config: Config, shapes: Shapes, settings: Mapping[str, Any] = {}) -
     return replace(config, **{name: value for name, value in shown.items() if hasattr(config, name)})
 
 
-def _as_computed(evidence: Evidence, config: AnyConfig, given: Collection[str]) -> AnyConfig:
+def _as_computed(evidence: Evidence, config: AnyConfig, explicit: Collection[str]) -> AnyConfig:
     """With what the file tells of how its program computes, but for the settings that were given."""
     known = {name: value for name, value in _computed(evidence).items() if hasattr(config, name)}
-    return replace(config, **{name: value for name, value in known.items() if name not in given})
+    return replace(config, **{name: value for name, value in known.items() if name not in explicit})
 
 
 def _computed(evidence: Evidence) -> dict[str, Any]:

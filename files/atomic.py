@@ -48,8 +48,8 @@ def replacing(target: Path) -> Iterator[Path]:
     try:
         with alone(target) as locked:
             # Without a lock only names of our own keep two writers apart; what a killed one leaves then stays.
-            own = "" if locked else f"-{secrets.token_hex(4)}"
-            new, old = hidden_beside(target, f"new{own}"), hidden_beside(target, f"old{own}")
+            suffix = "" if locked else f"-{secrets.token_hex(4)}"
+            new, old = hidden_beside(target, f"new{suffix}"), hidden_beside(target, f"old{suffix}")
             if _is_folder(old) and not os.path.lexists(target):
                 old.rename(target)  # its writer was killed between two renames
             for left in (old, new):
@@ -125,11 +125,11 @@ def _try_lock(path: Path) -> int | None:
         if path.parent.is_dir():
             raise
         return None  # another writer failed just now and removed the folder that it had made
-    held = False
+    locked = False
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         # The last holder may have removed this file before it let go: then it keeps nobody out.
-        held = os.path.samestat(os.fstat(descriptor), path.stat())
+        locked = os.path.samestat(os.fstat(descriptor), path.stat())
     except (BlockingIOError, FileNotFoundError):
         pass
     except OSError as problem:
@@ -137,9 +137,9 @@ def _try_lock(path: Path) -> int | None:
             raise
         return -1
     finally:
-        if not held:
+        if not locked:
             os.close(descriptor)
-    return descriptor if held else None
+    return descriptor if locked else None
 
 
 def _put_in_place(new: Path, target: Path, old: Path) -> None:

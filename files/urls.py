@@ -41,7 +41,7 @@ def shown(url: str) -> str:
 
 def scrubbed(text: str) -> str:
     """A text of somebody else's, with every address in it as `shown` has it."""
-    return _ADDRESS.sub(lambda found: shown(found[0]), text)
+    return _ADDRESS.sub(lambda match: shown(match[0]), text)
 
 
 def is_address(url: str) -> bool:

@@ -153,7 +153,7 @@ def _have(path: Path, url: str, row: Published | None) -> bool:
             url,
             path,
             lambda new: _accepted(path, new, url, row),
-            sound=lambda there: _sound(there, row),
+            sound=lambda file: _sound(file, row),
             advice=_advice(row),
         )
     except Problem as problem:

@@ -60,15 +60,15 @@ def home() -> Path:
     """
     try:
         shared = Path(os.environ.get("XDG_CACHE_HOME") or "-")
-        if own := os.environ.get(HOME):
-            found = Path(own).expanduser().absolute()
+        if chosen := os.environ.get(HOME):
+            folder = Path(chosen).expanduser().absolute()
         else:  # by its specification, a relative one is as none
-            found = (shared if shared.is_absolute() else Path.home() / ".cache") / "polymae"
+            folder = (shared if shared.is_absolute() else Path.home() / ".cache") / "polymae"
     except RuntimeError as problem:
         raise CacheProblem(f"There is no home folder ({problem}): set {HOME} to a folder for downloads.") from None
-    if os.path.exists(found) and not os.path.isdir(found):  # noqa: PTH110, PTH112  (which raise where one may not look)
-        raise CacheProblem(f"{found} is no folder, and downloads are kept in one: set {HOME} to another place.")
-    return found
+    if os.path.exists(folder) and not os.path.isdir(folder):  # noqa: PTH110, PTH112  (which raise where one may not look)
+        raise CacheProblem(f"{folder} is no folder, and downloads are kept in one: set {HOME} to another place.")
+    return folder
 
 
 def place(weights: Published | str) -> Path:

@@ -149,7 +149,7 @@ def _of_row(row: Published, model: str, config: Config) -> Source:
     pairs = {
         f.name: (getattr(published_for, f.name), getattr(config, f.name)) for f in fields(shared) if f.name not in _FREE
     }
-    differ = [f"{name}={there}, not {here}" for name, (there, here) in pairs.items() if there != here]
+    differ = [f"{name}={published}, not {here}" for name, (published, here) in pairs.items() if published != here]
     if differ:
         raise Problem(
             f"{row.name} is of another model than {called(model)} with these settings: it has {', '.join(differ)}. Its model is "

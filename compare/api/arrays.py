@@ -24,12 +24,12 @@ class Tensors:
     these is opened likewise: `hidden[0]`, `cache[key]`.
     """
 
-    def __init__(self, given: Any, only_tensors: bool = False):
+    def __init__(self, output: Any, only_tensors: bool = False):
         """only_tensors: what is no number, array or tensor (None, text, an object) is left out."""
-        self.numbered = "" if _has_names(given) else type(given).__name__  # what was returned without any names
+        self.numbered = "" if _has_names(output) else type(output).__name__  # what was returned without any names
         self.narrow: dict[str, str] = {}  # the type of each tensor that came in less than float32
         self._arrays: dict[str, NDArray[Any] | Problem] = {}
-        for name, value in _opened(given):
+        for name, value in _opened(output):
             if name in self._arrays:
                 raise Problem(f"two tensors are both called {name}; give every tensor a name of its own.")
             if only_tensors and not _is_one(value) and not _numbers(value):
@@ -46,10 +46,10 @@ class Tensors:
         return name in self._arrays
 
     def __getitem__(self, name: str) -> NDArray[Any]:
-        found = self._arrays[name]
-        if isinstance(found, Problem):
-            raise found
-        return found
+        array = self._arrays[name]
+        if isinstance(array, Problem):
+            raise array
+        return array
 
     def copied(self) -> dict[str, Copied]:
         """What a callable may return in their place."""
@@ -64,17 +64,17 @@ class Copied:
         self.shape, self.dtype = array.shape, array.dtype
 
 
-def is_returnable(given: Any) -> bool:
+def is_returnable(output: Any) -> bool:
     """Whether tensors can be got out of it: names, a tuple, a list, or a tensor alone."""
-    return _has_names(given) or isinstance(given, (list, tuple)) or _is_one(given)
+    return _has_names(output) or isinstance(output, (list, tuple)) or _is_one(output)
 
 
-def _has_names(given: Any) -> bool:
-    return isinstance(given, Mapping) or hasattr(given, "_asdict") or _is_dataclass(given)
+def _has_names(output: Any) -> bool:
+    return isinstance(output, Mapping) or hasattr(output, "_asdict") or _is_dataclass(output)
 
 
-def _is_dataclass(given: Any) -> bool:
-    return dataclasses.is_dataclass(given) and not isinstance(given, type) and not hasattr(given, "dtype")
+def _is_dataclass(output: Any) -> bool:
+    return dataclasses.is_dataclass(output) and not isinstance(output, type) and not hasattr(output, "dtype")
 
 
 def _is_one(value: Any) -> bool:
@@ -82,17 +82,17 @@ def _is_one(value: Any) -> bool:
     return isinstance(value, (bool, int, float)) or (hasattr(value, "shape") and hasattr(value, "dtype"))
 
 
-def _opened(given: Any) -> Iterator[tuple[str, Any]]:
-    for name, value in _items(given) if not _is_one(given) else [("0", given)]:
+def _opened(output: Any) -> Iterator[tuple[str, Any]]:
+    for name, value in _items(output) if not _is_one(output) else [("0", output)]:
         yield from _inside(str(name), value)
 
 
-def _items(given: Any) -> list[tuple[Any, Any]]:
-    if hasattr(given, "_asdict"):
-        given = given._asdict()
-    elif _is_dataclass(given):
-        given = {field.name: getattr(given, field.name) for field in dataclasses.fields(given)}
-    return list(given.items() if isinstance(given, Mapping) else enumerate(given))
+def _items(output: Any) -> list[tuple[Any, Any]]:
+    if hasattr(output, "_asdict"):
+        output = output._asdict()
+    elif _is_dataclass(output):
+        output = {field.name: getattr(output, field.name) for field in dataclasses.fields(output)}
+    return list(output.items() if isinstance(output, Mapping) else enumerate(output))
 
 
 def _inside(name: str, value: Any) -> Iterator[tuple[str, Any]]:

@@ -45,7 +45,7 @@ def chained(function: Function, seed: int = 0) -> Callable[[Mapping[str, Any]], 
 
     def run(inputs: Mapping[str, Any]) -> Mapping[str, Any]:
         tensors, any_product = call_in_chains("the twin", function, dict(inputs), seed)
-        found = {name: tensors[name] for name in tensors.names}
-        return Chained(found) if any_product else found
+        arrays = {name: tensors[name] for name in tensors.names}
+        return Chained(arrays) if any_product else arrays
 
     return run

@@ -39,15 +39,15 @@ def frameworks_called() -> Iterator[set[str]]:
         sys.setprofile(before)
 
 
-def environments(called: set[str], given: dict[str, Any]) -> list[dict[str, Any]]:
+def environments(called: set[str], declared: dict[str, Any]) -> list[dict[str, Any]]:
     """Framework, version and device of everything that a candidate ran in.
 
     called: seen while it ran; given: what the user says of it, which counts where it names a framework. A framework that was
     only called to read or write arrays cannot be told from the one that computed.
     """
-    if given.get("framework"):
-        return [{"device": "cpu", "version": _version(str(given["framework"])), **given}]
-    return [{**given, "framework": name, "version": _version(name), "device": "cpu"} for name in sorted(called)]
+    if declared.get("framework"):
+        return [{"device": "cpu", "version": _version(str(declared["framework"])), **declared}]
+    return [{**declared, "framework": name, "version": _version(name), "device": "cpu"} for name in sorted(called)]
 
 
 def _version(name: str) -> str:

@@ -148,17 +148,17 @@ def save_trace(
         raise Problem(f"A trace needs tensors, none of them called {MANIFEST!r}; give at least one.")
     if not framework or dtype not in DTYPES:
         raise Problem(f"framework {framework!r}, dtype {dtype!r}: give a name, and one of {', '.join(DTYPES)}.")
-    found = Tensors(tensors)
-    if found.narrow and dtype != "bfloat16":
-        name, kind = next(iter(found.narrow.items()))
+    recorded = Tensors(tensors)
+    if recorded.narrow and dtype != "bfloat16":
+        name, kind = next(iter(recorded.narrow.items()))
         raise Problem(f"{name} came in {kind}, whose roundoff hides porting faults; run it in {dtype} and record that.")
-    given = None if inputs is None else {name: digest(array) for name, array in rounded(inputs).items()}
+    digests = None if inputs is None else {name: digest(array) for name, array in rounded(inputs).items()}
     manifest = {
         "framework": framework, "config": {"kind": OWN}, "dtype": dtype, "levels": ["forward"], "taps": None,
-        "environment": {"framework": framework, **(environment or {})}, "inputs": given or {},
+        "environment": {"framework": framework, **(environment or {})}, "inputs": digests or {},
         "chained": isinstance(tensors, Chained),
     }  # fmt: skip
-    arrays = [(name, found[name]) for name in found.names]  # raises here, before anything is written
+    arrays = [(name, recorded[name]) for name in recorded.names]  # raises here, before anything is written
     write_trace(Path(path), manifest, arrays)
 
 
@@ -238,6 +238,6 @@ def _result(
 ) -> Parity:
     levels = ("forward", "loss", "gradients")
     about = About("own model", "as given", "", "as given", None)
-    found = {name: digest(array) for name, array in inputs.items()} if digests is None else dict(digests)
-    report = Report(about, levels, judgements, None, twins, "the reference in float64", digests=found)
+    digest_of = {name: digest(array) for name, array in inputs.items()} if digests is None else dict(digests)
+    report = Report(about, levels, judgements, None, twins, "the reference in float64", digests=digest_of)
     return Parity(report, cause)

@@ -25,7 +25,7 @@ def excuse_the_narrow(judgement: Judgement, run: Source, oracle: Source) -> None
     narrow: dict[str, str] = dict(getattr(run, "narrow", {}))
     wrong = [finding for finding in judgement.findings if finding.verdict == "fault"]
     for finding in wrong:
-        kind = "" if finding.name in narrow else held(run[finding.name], oracle[finding.name])
+        kind = "" if finding.name in narrow else narrow_type(run[finding.name], oracle[finding.name])
         if kind and (math.isinf(finding.error) or _accounts(kind, finding)):
             narrow[finding.name] = kind
     if not narrow:
@@ -60,7 +60,7 @@ def _accounts(kind: str, finding: Finding) -> bool:
     return finding.error <= 2.0 ** NARROW[kind] * finding.limit
 
 
-def held(actual: NDArray[Any], expected: NDArray[Any]) -> str:
+def narrow_type(actual: NDArray[Any], expected: NDArray[Any]) -> str:
     """The half precision that holds every number of a float32 tensor, but not the oracle's; "" for none."""
     if actual.dtype != np.float32 or expected.dtype.kind != "f":
         return ""

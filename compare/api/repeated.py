@@ -47,7 +47,7 @@ def call_again(
         again = call(f"{who}, called a second time on the same inputs,", function, inputs)
     except Problem as problem:
         raise Problem(f"{problem}; let every call begin from the same state.") from problem.__cause__
-    found = Repeated(who)
+    repeated = Repeated(who)
     worst, most, decided = "", 0.0, []
     for name, difference, unit in _differences(first, again, listed, roundoff):
         if difference <= MOST * unit:
@@ -57,14 +57,14 @@ def call_again(
             decided.append(name)
         else:
             raise Problem(_unsteady(who, name, difference, _is_doubled(first, again, name)))
-        found.differences[name] = difference
+        repeated.differences[name] = difference
     if worst:
         also = f", and in what they decide at {', '.join(decided)}" if decided else ""
-        found.notices.append(
+        repeated.notices.append(
             f"two calls of {who} on the same inputs differ by roundoff, at most by {most:.2g} times its unit, at {worst}"
             f"{also}: its kernels do not sum in the same order every time"
         )
-    return found
+    return repeated
 
 
 def _unsteady(who: str, name: str, difference: float, doubled: bool) -> str:

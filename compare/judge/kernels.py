@@ -47,14 +47,14 @@ class Inaccuracy:
 
 def known_operations(environment: Mapping[str, Any]) -> dict[str, Inaccuracy]:
     """The inaccurate kernels of the operations that people build their own models of, by operation."""
-    found: dict[str, Inaccuracy] = {}
+    kernels: dict[str, Inaccuracy] = {}
     for file in _FILES:
         for row in _rows(file, environment):
             one = Inaccuracy(row.get("typical", row["error"]), row["error"], row.get("inputs", ""))
-            other = found.get(row["operation"], one)
+            other = kernels.get(row["operation"], one)
             worse = max(one, other, key=lambda kernel: kernel.worst)
-            found[row["operation"]] = replace(worse, typical=max(one.typical, other.typical))
-    return found
+            kernels[row["operation"]] = replace(worse, typical=max(one.typical, other.typical))
+    return kernels
 
 
 def _rows(file: str, environment: Mapping[str, Any]) -> list[dict[str, Any]]:

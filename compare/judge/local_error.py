@@ -55,19 +55,19 @@ def oracle_model(config: Config, weights: Arrays) -> Any:
     return load_backend("numpy").build(config, weights, dtype="float64")
 
 
-def introduced(own: OwnTaps, model: Any, gradients: bool = False) -> list[tuple[str, float]]:
+def introduced(run_taps: OwnTaps, model: Any, gradients: bool = False) -> list[tuple[str, float]]:
     """Tensor and introduced error, in units of roundoff (for integers: unequal elements), in the order of computation.
 
     What cannot be computed, because an input is missing, misshapen or not finite, is left out.
     """
-    trace, sizes = own.trace, list[tuple[str, float]]()
+    trace, sizes = run_taps.trace, list[tuple[str, float]]()
 
     def measure(name: str, expected: Array) -> None:
         sizes.extend(_measured(trace, name, expected))
 
     with np.errstate(all="ignore"):
-        forward_expected(own, model, trace.manifest["mask_ratio"], measure)
-        for name, expected in backward_expected(own, model) if gradients else ():
+        forward_expected(run_taps, model, trace.manifest["mask_ratio"], measure)
+        for name, expected in backward_expected(run_taps, model) if gradients else ():
             measure(name, expected)
     return sizes
 

@@ -73,14 +73,14 @@ def judge(
 
 def _twins(twins: Sequence[Trace], name: str, oracle: NDArray[Any]) -> dict[str, NDArray[Any]]:
     """A tensor of every twin that recorded it, by the twin's file. Raises TraceProblem for one of another shape."""
-    found = {}
+    tensors = {}
     for twin in twins:
         if twin.selects(name):
-            label = twin.path.stem if twin.path.stem not in found else str(twin.path)
-            found[label] = twin[name]
-            if found[label].shape != oracle.shape:
+            label = twin.path.stem if twin.path.stem not in tensors else str(twin.path)
+            tensors[label] = twin[name]
+            if tensors[label].shape != oracle.shape:
                 raise TraceProblem(f"{name} in {twin.path} cannot set a limit: its shape; record it again.")
-    return found
+    return tensors
 
 
 def _overflowing(tap: Tap, oracle: NDArray[Any], twins: Mapping[str, NDArray[Any]]) -> str:
@@ -94,20 +94,20 @@ def _overflowing(tap: Tap, oracle: NDArray[Any], twins: Mapping[str, NDArray[Any
 
 def _nothing_of(judgement: Judgement, config: Config, levels: Sequence[str]) -> list[str]:
     """The levels that were asked for and of which nothing was compared, be it that --taps left all of it out."""
-    there = {finding.level for finding in judgement.findings}
+    levels_judged = {finding.level for finding in judgement.findings}
     wanted = dict.fromkeys(level for level, _ in expected(config, levels))
-    return [f"nothing of the level {level} was compared" for level in wanted if level not in there]
+    return [f"nothing of the level {level} was compared" for level in wanted if level not in levels_judged]
 
 
 def notices(oracle: Trace, candidate: Trace, levels: Sequence[str]) -> list[str]:
     """What a reader should know beside a verdict: tensors left out on purpose, and what may have changed the numbers."""
     wanted = [tap.name for _, tap in expected(oracle.config, levels)]
-    found = []
+    sentences = []
     for trace, whose in ((candidate, ""), (oracle, " by the oracle")):
         if left := sum(not trace.selects(name) for name in wanted):
             patterns = " ".join(trace.manifest["taps"])
-            found.append(f"{left} of {len(wanted)} tensors were not recorded{whose}: --taps {patterns}")
-    return found + suspects(candidate.manifest["environment"])
+            sentences.append(f"{left} of {len(wanted)} tensors were not recorded{whose}: --taps {patterns}")
+    return sentences + suspects(candidate.manifest["environment"])
 
 
 # What has to be the same for two runs to be comparable, and the levels for which it matters (none: all).
@@ -152,9 +152,11 @@ def _size(oracle: Trace, candidate: Trace) -> str:
 
 def _settings(config: Config, other: Config) -> dict[str, Any]:
     """The settings of a configuration that another one has otherwise or does not have, and what it configures."""
-    found = {"kind": type(config).__name__, **vars(config)}
+    settings = {"kind": type(config).__name__, **vars(config)}
     return {
-        name: value for name, value in found.items() if value != {"kind": type(other).__name__, **vars(other)}.get(name)
+        name: value
+        for name, value in settings.items()
+        if value != {"kind": type(other).__name__, **vars(other)}.get(name)
     }
 
 

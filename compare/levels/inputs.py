@@ -29,7 +29,7 @@ def record(subject: Subject) -> Iterator[Named]:
     return preprocessed(subject.run.images, subject.config, subject.run.dtype)
 
 
-def given(subject: Subject) -> Iterator[Named]:
+def received(subject: Subject) -> Iterator[Named]:
     """The model's inputs as the framework holds them, back in NumPy and in their first type."""
     runtime = subject.runtime
     for name, array in subject.inputs.items():

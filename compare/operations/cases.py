@@ -176,7 +176,7 @@ def _channels() -> Kind:
 
 
 def _grouped() -> Kind:
-    yield from (given for given in _channels() if given[0].count("x") == 3)
+    yield from (case for case in _channels() if case[0].count("x") == 3)
 
 
 def _images() -> Kind:

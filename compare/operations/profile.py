@@ -93,7 +93,7 @@ def _oracle(folder: Path, operations: Sequence[str], tell: Callable[[str], None]
 def _measure(profile: Profile, framework: str, setting: Setting, folder: Path, archives: Sequence[str]) -> None:
     """Measure one framework under one setting; an operation at which its process dies is a row that says so."""
     rest = list(profile.operations)
-    found: list[Measured] = []
+    rows: list[Measured] = []
     absent: dict[str, str] = {}
     while rest:
         ended = ""
@@ -108,10 +108,10 @@ def _measure(profile: Profile, framework: str, setting: Setting, folder: Path, a
                 if "absent" in answer:
                     absent[answer["operation"]] = answer["absent"]
                 else:
-                    found += [Measured(**one) for one in answer["measured"]]
+                    rows += [Measured(**one) for one in answer["measured"]]
         if rest:
-            found.append(Measured(rest.pop(0), "", "", problem=f"the process ended: {ended or 'without a word'}"))
-    profile.measured[framework, setting.name] = found
+            rows.append(Measured(rest.pop(0), "", "", problem=f"the process ended: {ended or 'without a word'}"))
+    profile.measured[framework, setting.name] = rows
     profile.absent[framework] = absent
 
 
@@ -121,12 +121,12 @@ def _answers(
     """What a worker says, and at the end, where it did not end well, why. Raises Problem where it says nothing."""
     run = Run(framework, folder / "worker", folder / "worker")  # its threads and folder
     task = {"framework": framework, "threads": run.threads, "operations": list(operations), **more}
-    with tempfile.TemporaryFile() as told, tempfile.TemporaryFile() as heard:
-        told.write(json.dumps(task).encode())
-        told.seek(0)
-        process = finished(command(setting, MODULE), run, None, stdin=told, stdout=heard)
-        heard.seek(0)
-        answers = list(_parsed(heard))
+    with tempfile.TemporaryFile() as request, tempfile.TemporaryFile() as answered:
+        request.write(json.dumps(task).encode())
+        request.seek(0)
+        process = finished(command(setting, MODULE), run, None, stdin=request, stdout=answered)
+        answered.seek(0)
+        answers = list(_parsed(answered))
     if not answers:
         raise Problem(f"{framework} could not be measured: {process.reason}")
     yield from answers

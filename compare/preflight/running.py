@@ -82,13 +82,13 @@ def preflight(flight: Flight) -> Preflight:
         )
     with tempfile.TemporaryDirectory(prefix="polymae-preflight-", dir=flight.scratch) as folder:
         trying = Trying(flight, dataset, Path(folder).resolve())
-        found = trying.all()
+        results = trying.all()
     subject = {
         "framework": flight.framework, "device": flight.device, "recipe": flight.recipe_name,
         "model": preset_name(recipe.config), "data": f"{flight.data} ({len(dataset):,} images)",
         "batch": f"{recipe.batch.batch_size} images a step",
     }  # fmt: skip
-    return Preflight(subject, tuple(found), time.monotonic() - began)
+    return Preflight(subject, tuple(results), time.monotonic() - began)
 
 
 class Trying:
@@ -316,21 +316,21 @@ class Trying:
     def _of_levels(self, name: str, levels: Sequence[str]) -> Check:
         """The findings of some levels of the real step's trace as one check."""
         judgement = self._judgement
-        found = [finding for finding in judgement.findings if finding.level in levels]
-        if judgement.problem or not found:
+        findings = [finding for finding in judgement.findings if finding.level in levels]
+        if judgement.problem or not findings:
             return Check(name, "could not run", judgement.problem or "nothing of it was recorded")
         if missing := [words for words in judgement.coverage if "is missing" in words]:
             return Check(name, "could not run", missing[0])
-        figures = {"tensors": len(found), "worst": max((f.ratio for f in found), default=0.0)}
+        figures = {"tensors": len(findings), "worst": max((f.ratio for f in findings), default=0.0)}
         for verdict, kind in (("fault", "failed"), ("not comparable", "could not run")):
-            wrong = [finding for finding in found if finding.verdict == verdict]
+            wrong = [finding for finding in findings if finding.verdict == verdict]
             if wrong:
-                others = f" ({len(wrong)} of {len(found)} tensors)" if len(found) > 1 else ""
+                others = f" ({len(wrong)} of {len(findings)} tensors)" if len(findings) > 1 else ""
                 reason = f"{_words(wrong[0])}{others}"
                 return Check(name, "failed" if kind == "failed" else "could not run", reason, figures)
-        worst = max(found, key=lambda finding: finding.ratio)
-        explained = judgement.explained_by if any(f.verdict == "explained" for f in found) else ""
-        reason = f"{len(found)} tensors within roundoff of the float64 oracle; nearest to its limit: {_words(worst)}"
+        worst = max(findings, key=lambda finding: finding.ratio)
+        explained = judgement.explained_by if any(f.verdict == "explained" for f in findings) else ""
+        reason = f"{len(findings)} tensors within roundoff of the float64 oracle; nearest to its limit: {_words(worst)}"
         return Check(name, "passed", reason + (f"; explained by {explained}" if explained else ""), figures)
 
     @cached_property

@@ -65,12 +65,12 @@ def record_batch(
         for run in rest:
             run.out.unlink(missing_ok=True)  # an older trace must not pass for this run's
         try:
-            told, ending, hopeless = _process(rest, python, program, time_limit, stop or threading.Event())
+            reasons, ending, hopeless = _process(rest, python, program, time_limit, stop or threading.Event())
         finally:
             for run in rest:
                 remove_leftovers(run.out)  # of a writer that was killed
-        outcomes += [_outcome(run, reason) for run, reason in zip(rest, told)]
-        lost = rest[len(told) :] if hopeless else rest[len(told) : len(told) + 1]
+        outcomes += [_outcome(run, reason) for run, reason in zip(rest, reasons)]
+        lost = rest[len(reasons) :] if hopeless else rest[len(reasons) : len(reasons) + 1]
         outcomes += [_outcome(run, ending) for run in lost]
     return outcomes
 
@@ -90,13 +90,13 @@ def _process(
 ) -> tuple[list[str], str, bool]:
     """What one process said of the runs that it finished ("" or a reason), how it ended, and not to start another."""
     # Files, and not pipes, which would have to be filled and emptied at the same time.
-    with tempfile.TemporaryFile() as told, tempfile.TemporaryFile() as heard:
-        told.write(json.dumps([run.as_dict() for run in runs]).encode())
-        told.seek(0)
+    with tempfile.TemporaryFile() as request, tempfile.TemporaryFile() as answers:
+        request.write(json.dumps([run.as_dict() for run in runs]).encode())
+        request.seek(0)
         command = [python or interpreter(runs[0].framework), *program]
-        process = finished(command, runs[0], time_limit, stop, told, heard)
-        heard.seek(0)
-        reasons = [reason for line in heard if (reason := _reason_of(line)) is not None]
+        process = finished(command, runs[0], time_limit, stop, request, answers)
+        answers.seek(0)
+        reasons = [reason for line in answers if (reason := _reason_of(line)) is not None]
     # One that says nothing at all would say nothing a second time.
     return reasons, process.reason, not process.in_time or not reasons
 
@@ -112,7 +112,7 @@ def _reason_of(line: bytes) -> str | None:
 
 def serve(record: Callable[[Run], None], kind: type[Run] = Run) -> None:
     """The child: record the runs of the JSON list on stdin, and say of each how it went."""
-    told = os.fdopen(os.dup(1), "w")
+    out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what a framework prints is not ours
     for described in json.load(sys.stdin):
         try:
@@ -121,7 +121,7 @@ def serve(record: Callable[[Run], None], kind: type[Run] = Run) -> None:
         except Exception as problem:  # whatever it is, it is a row of the report
             reason = in_words(problem)
         # A line of its own, whatever an interpreter has printed before.
-        print(f"\n{json.dumps(reason)}", file=told, flush=True)
+        print(f"\n{json.dumps(reason)}", file=out, flush=True)
 
 
 @dataclass(frozen=True)
@@ -183,8 +183,8 @@ class _LastWords(threading.Thread):
 
     def text(self) -> str:
         """The end of it, without what no terminal should be sent."""
-        said = self.end.decode(errors="replace")
-        return "".join(letter if letter.isprintable() else "\n" if letter in "\r\n" else " " for letter in said)
+        decoded = self.end.decode(errors="replace")
+        return "".join(letter if letter.isprintable() else "\n" if letter in "\r\n" else " " for letter in decoded)
 
 
 def _wait(worker: subprocess.Popen[bytes], words: _LastWords, patience: Patience, stop: threading.Event) -> str:
@@ -205,13 +205,13 @@ def _end(worker: subprocess.Popen[bytes]) -> int:
     return worker.wait()
 
 
-def _reason(status: int, said: str, python: str) -> str:
+def _reason(status: int, output: str, python: str) -> str:
     if status < 0:
         named = {item.value: item.name for item in signal.Signals}
         name = named.get(-status, f"signal {-status}")
         hint = " (out of memory?)" if name == "SIGKILL" else ""
         return f"the process was killed by {name}{hint}"
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
     last = lines[-1] if lines else "no message"
     last = _one_line(last)
     if "No module named" in last and "polymae" in last:

@@ -53,32 +53,32 @@ def read_inputs(path: Path, config: Config) -> Inputs:
         if not isinstance(arrays, np.lib.npyio.NpzFile):
             raise ValueError("it holds one array without a name")
         with arrays:
-            found = {name: np.asarray(arrays[name]) for name in arrays.files}
+            inputs = {name: np.asarray(arrays[name]) for name in arrays.files}
     except FileNotFoundError:
         raise Problem(f"No inputs file {path}; give an .npz with imgs and noise (or labels).") from None
     except (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as problem:
         raise Problem(f"{path} is not a readable .npz file ({problem}); write it with numpy.savez.") from None
-    return check_inputs(found, config, str(path))
+    return check_inputs(inputs, config, str(path))
 
 
-def check_inputs(found: Inputs, config: Config, source: str) -> Inputs:
+def check_inputs(inputs: Inputs, config: Config, source: str) -> Inputs:
     """Inputs in the shapes and types that the model takes. Raises Problem, saying what does not fit."""
     second = "labels" if isinstance(config, ViTConfig) else "noise"
     for name in ("imgs", second):
-        if name not in found:
-            raise Problem(f"{source} holds {', '.join(found) or 'nothing'}; this model needs imgs and {second}.")
+        if name not in inputs:
+            raise Problem(f"{source} holds {', '.join(inputs) or 'nothing'}; this model needs imgs and {second}.")
         kinds = "iu" if name == "labels" else "fiu"
-        if found[name].dtype.kind not in kinds:
+        if inputs[name].dtype.kind not in kinds:
             wanted = "whole numbers" if name == "labels" else "real numbers, best float32"
-            raise Problem(f"{name} in {source} is of type {found[name].dtype}; it must hold {wanted}.")
-    imgs = found["imgs"]
+            raise Problem(f"{name} in {source} is of type {inputs[name].dtype}; it must hold {wanted}.")
+    imgs = inputs["imgs"]
     expected = ("N", config.in_chans, *config.img_size)
     if imgs.ndim != 4 or imgs.shape[1:] != expected[1:] or len(imgs) == 0:
         raise Problem(
             f"imgs in {source} is {imgs.shape}; the model takes [{', '.join(map(str, expected))}]. "
             "Crop the images, or choose the model with --model img_size=..."
         )
-    other = found[second]
+    other = inputs[second]
     shape = (len(imgs),) if second == "labels" else (len(imgs), config.num_patches)
     if other.shape != shape:
         raise Problem(f"{second} in {source} is {other.shape}; for these images it must be {shape}.")

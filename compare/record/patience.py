@@ -99,14 +99,14 @@ def run_patiently(
     time_limit: seconds of real time; None: as long as it gets on. stop: set by another thread, it ends the command.
     Raises GivenUp where the command was ended.
     """
-    given = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
-    with subprocess.Popen(command, start_new_session=True, **given) as process:
+    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
+    with subprocess.Popen(command, start_new_session=True, **pipes) as process:
         patience = Patience(process.pid, time_limit)
         try:
             while True:
                 try:
-                    out, said = process.communicate(timeout=max(0.01, min(_POLL, patience.left)))
-                    return subprocess.CompletedProcess(process.args, process.returncode, out, said)
+                    out, errors = process.communicate(timeout=max(0.01, min(_POLL, patience.left)))
+                    return subprocess.CompletedProcess(process.args, process.returncode, out, errors)
                 except subprocess.TimeoutExpired:
                     if why := "stopped" if stop is not None and stop.is_set() else patience.over():
                         raise GivenUp(why) from None

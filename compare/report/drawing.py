@@ -86,6 +86,6 @@ def _themed(text: str, prefix: str, words: str) -> str:
     # A tenth of a point is as fine as a screen is. What is between the tags is text.
     svg = re.sub(r"<[^>]+>", lambda tag: re.sub(r"(\d\.\d)\d+", r"\1", tag.group()), svg)
     used = set(re.findall(r'(?:href="|url\()#([^")]+)', svg))
-    svg = re.sub(r' id="([^"]+)"', lambda found: found.group() if found[1] in used else "", svg)
+    svg = re.sub(r' id="([^"]+)"', lambda match: match.group() if match[1] in used else "", svg)
     svg = re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{prefix}", svg)
     return svg.replace("<svg ", f'<svg role="img" aria-label="{escape(words)}" ', 1)

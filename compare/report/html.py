@@ -102,8 +102,8 @@ def _gate(report: Report, judgement: Judgement) -> dict[str, str]:
     if not reference or not summary or summary["passed"]:
         return {}
     levels = {finding.name: finding.level for finding in judgement.findings}
-    said = f"{summary['tensor']}: needs atol {short(summary['atol_needed'])} beside {reference.label}, "
-    return {"level": levels.get(summary["tensor"], "forward"), "why": f"{said}more than {short(reference.atol)}"}
+    distance = f"{summary['tensor']}: needs atol {short(summary['atol_needed'])} beside {reference.label}, "
+    return {"level": levels.get(summary["tensor"], "forward"), "why": f"{distance}more than {short(reference.atol)}"}
 
 
 def _introduced(judgement: Judgement, backward: bool) -> dict[str, Any] | None:
@@ -193,7 +193,7 @@ def _images(pictures: Pictures) -> list[dict[str, Any]]:
     if not worst or not pictures.thumbnails:
         return []
     height, width = pictures.grid
-    found = []
+    images = []
     for i, thumbnail in enumerate(pictures.thumbnails):
         drawn = []
         for label, rows in pictures.patch_errors.items():
@@ -207,10 +207,10 @@ def _images(pictures: Pictures) -> list[dict[str, Any]]:
         masked = [divmod(j, width) for j, removed in enumerate(pictures.masks[i]) if removed]
         outline = "".join(f"M{x}.06 {y}.06h.88v.88h-.88z" for y, x in masked)
         uri = _data_uri(thumbnail.mean(axis=2).astype(np.uint8), "JPEG")  # grey, so that only the error has a colour
-        found.append(
+        images.append(
             {"number": i, "uri": uri, "grid": pictures.grid, "drawn": drawn, "scale": worst, "outline": outline}
         )
-    return found
+    return images
 
 
 def _overlay(heat: NDArray[np.float64]) -> NDArray[np.uint8]:
@@ -235,20 +235,20 @@ def _power(rows: list[dict[str, Any]] | None) -> dict[str, Any] | None:
     if rows is None and (measured := remembered()):
         rows = measured["faults"]
         source = f"Measured on small models with version {measured['version']}, by planting faults (make power). "
-    found: dict[str, dict[str, Any]] = {}
+    faults: dict[str, dict[str, Any]] = {}
     for row in rows or []:
         new = {"name": row["name"], "level": {}, "located_at": {}, "margins": {}, "seen": 0.0, "unit": ""}
-        fault = found.setdefault(row["name"], new)
+        fault = faults.setdefault(row["name"], new)
         fault["seen"] = max(fault["seen"], row.get("smallest") or 0.0)  # in the worst framework
         fault["unit"] = "" if row.get("size") else " of it"
         for name in ("level", "located_at"):
             fault[name][row[name] or "-"] = None  # a set in the order of its items
         right = row["located_at"] == row.get("expected", row["located_at"])
-        said = "notice" if row.get("notice") else _margin(row["margin"])
-        tile = {"margin": said, "passed": right and row["margin"] >= ENOUGH}
+        margin = "notice" if row.get("notice") else _margin(row["margin"])
+        tile = {"margin": margin, "passed": right and row["margin"] >= ENOUGH}
         fault["margins"][row.get("framework", "")] = tile
     names = list(dict.fromkeys(row.get("framework", "") for row in rows or []))
-    return {"frameworks": names, "rows": list(found.values()), "source": source} if found else None
+    return {"frameworks": names, "rows": list(faults.values()), "source": source} if faults else None
 
 
 def _margin(value: float) -> str:

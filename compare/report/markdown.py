@@ -36,8 +36,7 @@ def as_markdown(report: Report) -> str:
     for judgement in report.judgements:
         nearest = sorted(judgement.findings, key=lambda finding: -finding.ratio)[:TENSORS]
         cells = [
-            [f"`{found.name}`", found.verdict, f"{found.error:.3g}", f"{found.limit:.3g}", _text(found.reason)]
-            for found in nearest
+            [f"`{one.name}`", one.verdict, f"{one.error:.3g}", f"{one.limit:.3g}", _text(one.reason)] for one in nearest
         ]
         if cells:
             body = _table(("tensor", "verdict", "E", "limit", "why"), cells)

@@ -111,8 +111,8 @@ class Rich:
         """A paragraph with a hanging indent; whole: never broken, to be copied."""
         from rich.text import Text
 
-        said = lead + text if whole else _hanging(lead, text, self.console.width)
-        self.console.print(Text(said), soft_wrap=True)
+        paragraph = lead + text if whole else _hanging(lead, text, self.console.width)
+        self.console.print(Text(paragraph), soft_wrap=True)
 
 
 class Plain:

@@ -39,8 +39,8 @@ def against_reference(run: Run, reference: Reference) -> Judged:
         return judged
     if not run.data:
         judged.notices.append("It has no checkpoint yet, which would tell its data: the first loss alone does.")
-    there = run.steps <= reference.lr.size
-    _rates(judged, run.steps[there], run.lr[there], reference.lr[run.steps[there] - 1])
+    with_rate = run.steps <= reference.lr.size
+    _rates(judged, run.steps[with_rate], run.lr[with_rate], reference.lr[run.steps[with_rate] - 1])
     judged.epochs = _epochs(run, reference)
     begun = run.steps <= reference.oracle.size
     at = run.steps[begun] - 1
@@ -113,11 +113,11 @@ def against_run(run: Run, first: Run) -> Judged:
     over = np.flatnonzero(off[: limit.size] > limit)
     norms = np.flatnonzero(distance(run.grad_norm[mine], first.grad_norm[theirs])[: limit.size] > NORM * limit)
     named = f" {_listed(judged)}." if judged.differences or judged.other_data else ""
-    said = ""
+    measured = ""
     if over.size:
         at = int(over[0])
-        said = f"{off[at] / U:.3g} u from {first.label}, where roundoff explains {limit[at] / U:.3g}"
-    if _part(judged, run, common, over, norms, said):
+        measured = f"{off[at] / U:.3g} u from {first.label}, where roundoff explains {limit[at] / U:.3g}"
+    if _part(judged, run, common, over, norms, measured):
         judged.reason += named
         return judged
     if judged.first_rate is not None and not judged.differences:
@@ -161,9 +161,9 @@ def _other_data(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, t
 
 
 def _listed(judged: Judged) -> str:
-    said = [f"{name} is {now}, and was {then}" for name, (then, now) in judged.differences.items()]
-    said += [f"{_DATA[name]} is another" for name in judged.other_data]
-    return "; ".join(said)
+    phrases = [f"{name} is {now}, and was {then}" for name, (then, now) in judged.differences.items()]
+    phrases += [f"{_DATA[name]} is another" for name in judged.other_data]
+    return "; ".join(phrases)
 
 
 def _rates(judged: Judged, steps: NDArray[np.int64], mine: NDArray[np.float64], theirs: NDArray[np.float64]) -> None:
@@ -198,10 +198,10 @@ def _part(
     by_norm = not losses.size or (norms.size and norms[0] < losses[0])
     at = int(norms[0] if by_norm else losses[0])
     step = judged.parts = int(steps[at])
-    said = f"parts at step {step}: {measured}. "
+    start = f"parts at step {step}: {measured}. "
     if judged.first_rate is not None and judged.first_rate <= step:
         wrong = _wrong_rate(judged)
-        judged.reason = f"{said}{wrong[0].upper()}{wrong[1:]}."
+        judged.reason = f"{start}{wrong[0].upper()}{wrong[1:]}."
     elif by_norm:
         judged.reason = (
             f"parts at step {step} in the norm of its gradients, while its losses are right so far: look at the gradients "
@@ -209,13 +209,14 @@ def _part(
         )
     elif not run.lr[run.steps < step].any():
         judged.reason = (
-            f"{said}No update came before: look at the first weights, batch and masks of step {step}, and forward pass."
+            f"{start}No update came before: look at the first weights, batch and masks of step {step}, "
+            "and forward pass."
         )
     elif judged.distances[at] > LEAPS * judged.limits[at]:
-        judged.reason = f"{said}It leaps: look at the batch and masks of step {step}, and at the update before it."
+        judged.reason = f"{start}It leaps: look at the batch and masks of step {step}, and at the update before it."
     else:
         judged.reason = (
-            f"{said}It drifts: look at the update (decay and its groups, moments, rate) rather than at a batch."
+            f"{start}It drifts: look at the update (decay and its groups, moments, rate) rather than at a batch."
         )
     return True
 

@@ -88,13 +88,13 @@ def _columns(path: Path) -> dict[str, NDArray[np.float64]]:
 
 def _facts(path: Path) -> list[Facts]:
     """What its checkpoints tell, in order; one that was removed or is damaged tells nothing."""
-    found = []
+    facts = []
     for step in steps_of(path):
         try:
-            found.append(facts_of(path / FOLDER / str(step)))
+            facts.append(facts_of(path / FOLDER / str(step)))
         except TrainingState:
             continue
-    return found
+    return facts
 
 
 def _recipe(path: Path, facts: Sequence[Facts]) -> Recipe:

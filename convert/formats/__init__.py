@@ -119,9 +119,9 @@ def _find_format(path: Path) -> tuple[str, Format]:
             f"{path} is empty (0 bytes); was the download or the copy interrupted?", code="truncated"
         )
     start = head.lstrip().lower()
-    for sign, what in _STRANGERS.items():
+    for sign, description in _STRANGERS.items():
         if start.startswith(sign):
-            raise CheckpointProblem(f"{path} is not a checkpoint: it is {what}.", code="not-a-checkpoint")
+            raise CheckpointProblem(f"{path} is not a checkpoint: it is {description}.", code="not-a-checkpoint")
     for name, form in FORMATS.items():
         if not form.FOLDER and form.matches(head):
             return name, form
@@ -140,10 +140,10 @@ def _find_folder_format(path: Path) -> tuple[str, Format]:
     for name, form in FORMATS.items():
         if form.FOLDER and form.matches(path):
             return name, form
-    for file, what in _FOREIGN.items():
+    for file, description in _FOREIGN.items():
         if (path / file).exists():
             raise CheckpointProblem(
-                f"{path} holds {file}: it is {what}. Then give what that wrote.{_hint(path)}", code="unsupported"
+                f"{path} holds {file}: it is {description}. Then give what that wrote.{_hint(path)}", code="unsupported"
             )
     raise CheckpointProblem(
         f"{path} is a folder, but not one that oneflow.save wrote (no pickled_data in it), nor LiBai (no model folder), "

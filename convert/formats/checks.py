@@ -73,14 +73,14 @@ def bounded_json(path: Path, where: str) -> dict[str, Any]:
     with path.open("rb") as file:
         raw = file.read(LONGEST_JSON + 1)
     try:
-        found = json.loads(str(raw, "utf-8")) if len(raw) <= LONGEST_JSON else None
+        content = json.loads(str(raw, "utf-8")) if len(raw) <= LONGEST_JSON else None
     except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, dict):
+        content = None
+    if not isinstance(content, dict):
         raise CheckpointProblem(
             f"{where}: {path.name} is no JSON object of at most {LONGEST_JSON:,} bytes.", code="damaged"
         )
-    return found
+    return content
 
 
 def not_supported(where: str, kind: str) -> CheckpointProblem:

@@ -80,8 +80,8 @@ def _header(text: str, name: str, archive: Archive) -> tuple[Any, Any, Any]:
             code="damaged",
         )
     try:
-        found = ast.literal_eval(re.sub(r"(\d)L\b", r"\1", text).strip())  # Python 2 wrote 10L
-        return found["descr"], found["shape"], found["fortran_order"]
+        header = ast.literal_eval(re.sub(r"(\d)L\b", r"\1", text).strip())  # Python 2 wrote 10L
+        return header["descr"], header["shape"], header["fortran_order"]
     except (ValueError, SyntaxError, TypeError, KeyError):
         raise archive.damaged(f"the header of array {name} makes no sense") from None
 

@@ -74,12 +74,12 @@ def _inside(folder: Path, name: str) -> Path:
     if "\0" in name or Path(name).is_absolute() or ".." in Path(name).parts:
         raise CheckpointProblem(problem, code="incomplete")
     home = Path(os.path.realpath(folder))
-    found = Path(os.path.realpath(home / name))
+    file = Path(os.path.realpath(home / name))
     # Hugging Face's cache holds a snapshot as links to files shared by all snapshots of the same model.
     shared = home.parent.parent / "blobs" if home.parent.name == "snapshots" else home
-    if not (found.is_relative_to(home) or found.is_relative_to(shared)) or not found.is_file():
+    if not (file.is_relative_to(home) or file.is_relative_to(shared)) or not file.is_file():
         raise CheckpointProblem(problem, code="incomplete")
-    return found
+    return file
 
 
 def _text(path: Path) -> str:
