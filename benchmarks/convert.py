@@ -53,7 +53,7 @@ _ENDINGS = {"megengine.save": ".pkl", "mindspore.save_checkpoint": ".ckpt", "one
 
 @dataclass
 class Job:
-    """A command and what it took: the fastest repetition's seconds, outside and inside, and its processor seconds."""
+    """A command and its cost: the fastest repetition's seconds, outside and inside, and its processor seconds."""
 
     name: str
     command: list[str]
@@ -81,7 +81,7 @@ class Job:
 
 
 def jobs(folder: Path, size: str, peers: bool) -> list[Job]:
-    """What is compared, with the files that it needs made."""
+    """The commands to compare, with their files made."""
     source = folder / f"{size}.pth"
     make = (
         "import sys; from polymae.backends.initial import initial_weights; from polymae.backends.presets import "

@@ -42,7 +42,7 @@ def environment() -> dict[str, str]:
 
 
 def measure(framework: str, requests: Sequence[Request]) -> Measured:
-    """Judge runs of one framework in a process of its own. Never raises for what that process does."""
+    """Judge runs of one framework in a process of its own. Never raises for a failure of that process."""
     with tempfile.TemporaryDirectory(prefix="polymae-") as folder:
         out, request = Path(folder) / "runs.jsonl", Path(folder) / "request.json"
         request.write_text(json.dumps(requests), encoding="utf-8")

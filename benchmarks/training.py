@@ -46,7 +46,7 @@ class Step(NamedTuple):
     cpu: float
 
     def cost(self, threads: int) -> float:
-        """What counts: of one thread its CPU seconds, which others on the machine add little to; of several the time passed."""
+        """The seconds that count: of one thread CPU seconds, which other work adds little to; of several the time passed."""
         return self.cpu if threads == 1 else self.wall
 
 
@@ -152,7 +152,7 @@ def child(contender: str, model: str, threads: int) -> None:
 
 
 class Contender:
-    """A process that does a step when it is asked."""
+    """A process that does a step on request."""
 
     def __init__(self, name: str, model: str, threads: int):
         # MindSpore's import leaves variables with which OneFlow cannot be imported.
@@ -180,7 +180,7 @@ class Contender:
         self.process.stdin.write("\n")
         self.process.stdin.flush()
         line = self._line()
-        while line and not line.startswith("["):  # what a framework prints
+        while line and not line.startswith("["):  # a framework's lines
             line = self._line()
         wall, cpu, peak = json.loads(line)
         return Step(wall, cpu), peak

@@ -19,7 +19,7 @@ from ..files.errors import Problem, command, facts
 from ..files.version import __version__
 from .examples import shown_in
 
-# Subcommand, and what `polymae --help` says of it. Each lives in the module of its name.
+# Subcommand, and its line in `polymae --help`. Each lives in the module of its name.
 COMMANDS = {
     "inspect": "say what a checkpoint file holds",
     "dialects": "list the spellings of checkpoints that are known",
@@ -40,7 +40,7 @@ COMMANDS = {
 }
 
 
-# What people type after `polymae` that is no subcommand.
+# Words after `polymae` that are no subcommand.
 _OTHER_COMMANDS = dict.fromkeys(("convert", "convert_weights", "convert-weights"), "convert_weights FRAMEWORK -c FILE")
 
 
@@ -126,7 +126,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             module.add_arguments(subparser)
             subparser.set_defaults(run=module.run, parser=subparser)
     args, unknown = parser.parse_known_args(arguments)
-    if unknown:  # said by the innermost parser, with its usage
+    if unknown:  # the innermost parser reports it, with its usage
         from ..files.urls import shown
 
         args.parser.error(f"unrecognized arguments: {' '.join(map(shown, unknown))}")

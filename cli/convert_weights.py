@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ..convert.conversion import Prepared
     from ..convert.tensors import Progress
 
-# What each target is, for --help. NumPy is imported only once there is something to convert: --help stays fast.
+# A description of each target, for --help. NumPy is imported only once there is something to convert: --help stays fast.
 TARGETS = {
     "torch": "a .pth file for torch.load, or .safetensors where the output ends so",
     "megengine": "a .pkl file for megengine.load",
@@ -84,7 +84,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Convert every checkpoint; print what was read and written; return 0."""
+    """Convert every checkpoint; print a line for each file read and written; return 0."""
     from ..convert.identify import dialect_named
     from ..convert.targets import TARGETS as ROWS
     from ..convert.targets import format_for, require_format

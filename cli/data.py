@@ -1,4 +1,4 @@
-"""`polymae data`: small real data sets to be had, and what a data set holds."""
+"""`polymae data`: small real data sets to fetch, and the contents of a data set."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print what differs; return 0 for the same weights and 1 for different ones."""
+    """Print the differences; return 0 for the same weights and 1 for different ones."""
     from ..convert.difference import compare_files
     from ..hub.resolve import local
 

@@ -16,7 +16,7 @@ from ..backends.installing import has_wheels
 from ..compare.record.examine import BROKEN, MISSING, WORKS, Finding, examine_all
 from ..files.arguments import above_zero
 
-BASE_SIZE_GIB = 6  # what one framework takes for the base model's forward and backward pass
+BASE_SIZE_GIB = 6  # one framework's memory for the base model's forward and backward pass
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print what was found and return 0 where every framework asked for works, else 1."""
+    """Print the state of each framework and return 0 where all of them work, else 1."""
     names = list(dict.fromkeys(args.framework or FRAMEWORKS))
     if args.json:
         findings = examine_all(names, args.time_limit)

@@ -1,4 +1,4 @@
-"""What several commands need of the command line: options that are fields of a dataclass, and actions."""
+"""Parts of several commands' lines: options that are fields of a dataclass, and actions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def add_options(parser: argparse.ArgumentParser, kind: type[Options], one_of: Se
             words["action"] = "store_true"
         if _is_required(one):
             words["required"] = True
-        # The namespace holds what was given, and nothing else: the dataclass has the defaults.
+        # The namespace holds the options of the command line, and nothing else: the dataclass has the defaults.
         words |= {"dest": one.name, "default": argparse.SUPPRESS, "help": one.metadata["help"]}
         (exclusive if one.name in one_of else parser).add_argument(*_flags(one), **words)
 
@@ -51,7 +51,7 @@ def _flags(one: Field[Any]) -> tuple[str, ...]:
 
 
 def actions_of(parser: argparse.ArgumentParser, command: str) -> Callable[..., argparse.ArgumentParser]:
-    """What adds to the parser of `polymae COMMAND` an action of a name, the work that it does, and a summary."""
+    """A function that adds an action to the parser of `polymae COMMAND`: its name, its work and a summary."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
 
     def action(name: str, work: Callable[[argparse.Namespace], int], summary: str) -> argparse.ArgumentParser:

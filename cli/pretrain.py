@@ -82,7 +82,7 @@ def _in_fitting_process(request: Request) -> None:
 
 
 def requested(args: argparse.Namespace) -> Request:
-    """The request that the arguments make, with what a resumed run knows filled in. Raises Problem."""
+    """The request that the arguments make, completed from the run that is resumed. Raises Problem."""
     from ..hub.resolve import local
     from ..training.pretrain import Request, resumed
     from ..training.reading import read_recipe

@@ -1,4 +1,4 @@
-"""`polymae probe`: a checkpoint whose elements are their own number, and the check of what a conversion made of it."""
+"""`polymae probe`: a checkpoint whose elements are their own number, and the check of its conversion."""
 
 from __future__ import annotations
 

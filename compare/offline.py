@@ -137,7 +137,7 @@ def _read(file: Path, config: Config) -> Arrays:
 
 @dataclass(frozen=True)
 class Sorted:
-    """Traces by what they are for."""
+    """Traces by their use."""
 
     oracles: list[Trace]
     twins: list[Trace]

@@ -1,4 +1,4 @@
-"""What a comparison and a run of one framework are asked to do: frozen, and JSON in and out.
+"""The options of a comparison and of a run of one framework: frozen, and JSON in and out.
 
 A field made by `option` is an option of `polymae compare`, `polymae record` or of both: its flag is made from its line
 (cli/options.py), and a child gets it as JSON (record/child.py). Only Python's own modules are imported: --help is instant.
@@ -18,7 +18,7 @@ from ..files.arguments import above_zero, read_names, whole
 from ..files.errors import Problem
 
 LEVELS = ("weights", "inputs", "forward", "loss", "gradients", "optimizer", "curve")
-# What one run of the model gives; the gradients, the optimizer and the curve are more work, and asked for by name.
+# The levels of one run of the model; the gradients, the optimizer and the curve are more work, and requested by name.
 OF_ONE_RUN = ("weights", "inputs", "forward", "loss")
 LARGEST_SEED = 2**32 - 1
 
@@ -64,7 +64,7 @@ def _levels(default: tuple[str, ...], text: str) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What every run of a comparison shares with it."""
+    """The options that every run of a comparison shares with it."""
 
     weights: Path | None = option(
         None,
@@ -102,7 +102,7 @@ class Options:
 
     @classmethod
     def from_dict(cls: type[Made], values: Mapping[str, Any]) -> Made:
-        """From JSON; what is left out has its default."""
+        """From JSON; absent fields have their defaults."""
         return cls(**{one.name: _typed(one.type, values[one.name]) for one in fields(cls) if one.name in values})
 
 
@@ -122,7 +122,7 @@ def _typed(annotation: Any, value: Any) -> Any:
 
 @dataclass(frozen=True)
 class Comparison(Options):
-    """What to compare."""
+    """The options of a comparison."""
 
     frameworks: tuple[str, ...] = option(
         FRAMEWORKS,
@@ -164,7 +164,7 @@ class Comparison(Options):
 
 @dataclass(frozen=True)
 class Run(Options):
-    """What to record of one framework."""
+    """The options of a run of one framework."""
 
     framework: str = option(help="which of them", choices=FRAMEWORKS)
     out: Path = option(help="the trace to write, .npz", type=Path)

@@ -138,7 +138,7 @@ def _require_memory(config: Config, batch: int) -> None:
         stacks.append((config.decoder_depth, config.decoder_embed_dim, config.decoder_num_heads))
     T = config.num_patches + 1
     numbers = sum(depth * T * (9 * dim + 2 * config.mlp_dim(dim) + heads * T) for depth, dim, heads in stacks)
-    needed = 2 * 8 * batch * numbers  # float64, and as much again for what the backward pass adds
+    needed = 2 * 8 * batch * numbers  # float64, and as much again for the backward pass
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > 0.8 * total:
         raise Problem(

@@ -62,7 +62,7 @@ def require_folder(folder: Path) -> None:
 def write_trace(path: Path, manifest: dict[str, Any], tensors: Iterable[tuple[str, NDArray[Any]]]) -> None:
     """Write a trace to a temporary file beside the target, then rename it: never a half-written file.
 
-    tensors: asked for one by one, each when the one before it is written.
+    tensors: drawn one by one, each when the one before it is written.
     """
     text = np.array(json.dumps({"format": FORMAT, **manifest}))
     with replacing(path) as new, zipfile.ZipFile(new, "w", compresslevel=1) as archive:
@@ -78,7 +78,7 @@ def write_trace(path: Path, manifest: dict[str, Any], tensors: Iterable[tuple[st
 def _shortened(array: NDArray[np.float64]) -> NDArray[np.float64]:
     """Numbers of 37 bits instead of 53, whose last two bytes are zeros: a quarter less on disk.
 
-    What is cut off is below 2^-36, or u / 4096 in the unit in which errors are counted.
+    The cut part is below 2^-36, or u / 4096 in the unit in which errors are counted.
     """
     return (np.ascontiguousarray(array).view(np.uint64) & np.uint64(0xFFFF_FFFF_FFFF_0000)).view(np.float64)
 
@@ -154,7 +154,7 @@ class Trace:
 
     @property
     def label(self) -> str:
-        """What a report calls this run."""
+        """The name of this run in a report."""
         return str(self.manifest["framework"])
 
     def __contains__(self, name: str) -> bool:
@@ -189,5 +189,5 @@ class Trace:
 
 
 def _said(problem: Exception) -> str:
-    """What an exception says, in one line."""
+    """The message of an exception, in one line."""
     return " ".join(str(problem).split())[:200] or type(problem).__name__

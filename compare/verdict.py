@@ -1,4 +1,4 @@
-"""From recorded traces to a report: the judgement against the oracle, what inaccurate kernels explain, the reference."""
+"""From recorded traces to a report: the judgement against the oracle, errors by inaccurate kernels, the reference."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def judge_traces(
     noisy: Noisy,
     weights: Callable[[], Arrays | None],
 ) -> Report:
-    """A report on what the workers left.
+    """A report on the workers' traces.
 
-    noisy: asked where a candidate's framework has kernels that are known to be inaccurate. weights: those of the oracle,
+    noisy: called where a candidate's framework has kernels that are known to be inaccurate. weights: those of the oracle,
     for the error that each operation introduces by itself; None where they cannot be had.
     """
     require_reference(comparison, oracle.label, [outcome.label for outcome in outcomes])

@@ -48,7 +48,7 @@ class Checkpoint:
 
     path: Path
     format: str  # a key of formats.FORMATS
-    evidence: Evidence  # the file's tensors by spec name, and what it declares of its model
+    evidence: Evidence  # the file's tensors by spec name, and its declarations of its model
     stored: Mapping[str, Tensor]  # the tensors by the file's names, as they lie in it
     extras: tuple[str, ...] = ()  # names of everything else in the file, which is ignored
     provenance: Provenance | None = None  # the note of the conversion that wrote the file

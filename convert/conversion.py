@@ -139,7 +139,7 @@ class Prepared:
 
 
 def prepare(path: str | Path, wish: Wish) -> Prepared:
-    """Open a checkpoint, find its model, and make of its weights what is requested.
+    """Open a checkpoint, find its model, and turn its weights into the requested ones.
 
     Raises CheckpointProblem, with every problem of the file at once, and ConfigError for an unusable model.
     """

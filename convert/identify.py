@@ -42,7 +42,7 @@ class Identified:
     strangers: tuple[str, ...] = ()  # of the readings, those that no model here has
     # The file's names, by those without prefix and wrappers.
     file_names: FileNames = field(default_factory=dict, compare=False)
-    prefix: str = field(default="", compare=False)  # what every name in the file begins with
+    prefix: str = field(default="", compare=False)  # the beginning of every name in the file
     where: str = field(default="", compare=False)  # the file, for messages
     shapes: Shapes = field(default_factory=dict, compare=False)  # of all its tensors, by the file's names
 
@@ -63,7 +63,7 @@ def identify(
     """The dialect of a file's tensors, and every tensor by its spec name.
 
     where: the file, for messages. dialect: the one to take; None finds it. declared: the one that a provenance names, a
-    candidate even if no name shows it. prefix: what the names of the model begin with, in a file that holds more; None
+    candidate even if no name shows it. prefix: the beginning of the model's names, in a file that holds more; None
     finds it. Raises CheckpointProblem, listing the candidates, if none fits, or if several do and would read the file
     differently.
     """

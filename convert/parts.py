@@ -44,7 +44,7 @@ def under(file_names: FileNames, prefix: str, where: str) -> dict[str, str]:
 def find_part(
     file_names: FileNames, fitting: Callable[[FileNames], list[T]], where: str
 ) -> tuple[dict[str, str], list[T]]:
-    """The names of the part that is a model, and what fits it: the whole if that fits, else the highest part that does.
+    """The names of the part that is a model, and its fits: of the whole if there are any, else the highest part that does.
 
     fitting: gives the fits of such names, none if they are of no model. An autoencoder's decoder may be another part
     beside its encoder. Raises CheckpointProblem if several parts are models.
@@ -88,7 +88,7 @@ def _with_decoder(parts: Mapping[str, dict[str, str]], start: str) -> dict[str, 
 
 
 def prefix_of(file_names: FileNames) -> str:
-    """What every name in the file begins with; "" if that differs."""
+    """The beginning of every name in the file; "" if it differs."""
     starts = {
         name_in_file.removesuffix(name) if name_in_file.endswith(name) else ""
         for name, name_in_file in file_names.items()

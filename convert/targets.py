@@ -81,7 +81,7 @@ def is_native(checkpoint: Checkpoint, framework: str) -> bool:
     """Whether a framework's own loader reads a file as it is: its usual format, its own names, float32, nothing else in it.
 
     MegEngine's and OneFlow's loaders run the pickle in the file. They get none in which a name is not known, even where nothing
-    of it is left: what a pickle calls and drops is called all the same.
+    of it is left: a call whose value the pickle drops is made all the same.
     """
     row, identified = TARGETS.get(framework), checkpoint.identified
     return (

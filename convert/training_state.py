@@ -26,7 +26,7 @@ _ADVICE = "To begin a new run from its weights alone, give it as --weights."
 
 @dataclass(frozen=True)
 class TrainingCheckpoint:
-    """What such a file holds. epoch: the last that was finished, from 0. scaler: of the loss, where there was one."""
+    """The contents of such a file. epoch: the last that was finished, from 0. scaler: of the loss, where there was one."""
 
     weights: Weights
     moments: Moments

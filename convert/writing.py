@@ -50,7 +50,7 @@ def write_checkpoint(
     weights: all of a model's parameters or exactly its encoder's, of one floating dtype. torch writes .safetensors if the
     path ends so. source: where the weights are from; given, it is noted with the configuration as their provenance. The file is
     read back and compared before it takes the place of an older one.
-    Raises CheckpointProblem; then, as after Ctrl-C, what stood at `path` is untouched and nothing else is left.
+    Raises CheckpointProblem; then, as after Ctrl-C, an older file at `path` is untouched and nothing else is left.
     """
     target = target_of(framework)
     form = format_for(framework, Path(path))

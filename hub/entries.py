@@ -85,7 +85,7 @@ def unknown(name: str) -> Problem:
 
 
 def require_framework(framework: str | None, entry: str) -> str:
-    """The framework that was asked for. Raises Problem if it was left out and no hub is calling."""
+    """The chosen framework. Raises Problem if it was left out and no hub is calling."""
     if framework is None:
         raise Problem(
             f"{entry} was not called by a hub, so say for which framework: {entry}(framework={FRAMEWORKS[1]!r}), or one of "
@@ -123,7 +123,7 @@ def _published(model: str, whole: bool) -> list[str]:
     """The kinds of published weights that a model takes; whole: only those with a decoder."""
     try:
         return [kind for kind, row in of_model(model).items() if not whole or row.contents == "mae"]
-    except Problem:  # a user's own list that cannot be read: said when weights are asked for
+    except Problem:  # a user's own list that cannot be read: reported when weights are wanted
         return []
 
 
@@ -149,7 +149,7 @@ def _constructor(default: str | None) -> Entry:
         chosen = require_framework(framework, "MAE")
         model = ",".join(f"{name}={value}" for name, value in sizes.items())
         config = model_config(model)
-        # Of a preset's sizes there may be published weights, which are found by its name.
+        # Of a preset's sizes there may be published weights, listed under its name.
         alike = {name: preset for name, preset in PRESETS.items() if preset.patch_size == patch_size}
         model = next((n for n, preset in alike.items() if replace(preset, img_size=config.img_size) == config), model)
         explicit = {"norm_eps": None if norm_layer is None else _eps_of(norm_layer), "norm_pix_loss": norm_pix_loss}

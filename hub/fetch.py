@@ -198,7 +198,7 @@ def _accepted(path: Path, new: Path, url: str, row: Published | None) -> Callabl
 
 
 def _verified(path: Path, url: str, row: Published | None) -> Receipt:
-    """The receipt of a file from a URL. Raises CacheProblem if it is not the expected one: the message says what it is."""
+    """The receipt of a file from a URL. Raises CacheProblem if it is not the expected one, which the message describes."""
     digits = {} if row else _digits(place(url).name)
     expected = row.digests if row else digits
     try:

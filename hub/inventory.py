@@ -42,7 +42,7 @@ class Cached:
 
 @dataclass(frozen=True)
 class Verified:
-    """An entry that was read: its problems, and what was measured (None if it cannot be read)."""
+    """An entry that was read: its problems, and its measurements (None if it cannot be read)."""
 
     cached: Cached
     problems: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""Where downloaded weights lie, and the receipt beside each file: where it came from, and what it was then.
+"""Where downloaded weights lie, and the receipt beside each file: its origin, and its digests then.
 
 <home>/weights/<file> for the official files, <home>/weights/<first digits of the URL's SHA-256>/<file> for every other
 URL, so that files of one name are never in each other's way; the receipt is <file>.source.json.
@@ -38,7 +38,7 @@ class CacheProblem(Problem):
 
 @dataclass(frozen=True)
 class Receipt:
-    """What was downloaded."""
+    """A download."""
 
     url: str  # without passwords and queries
     bytes: int
@@ -178,7 +178,7 @@ def unlike(digests: Mapping[str, str], expected: Mapping[str, str]) -> str:
 
 @contextmanager
 def explaining(path: Path) -> Iterator[None]:
-    """While it lasts, a Problem with a kept file says what to do, if that file was damaged after its download.
+    """While it lasts, a Problem with a kept file names the remedy, if that file was damaged after its download.
 
     Raises CacheProblem then; any other Problem, and one with any other file, goes on as it is.
     """

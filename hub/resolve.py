@@ -1,4 +1,4 @@
-"""From what `pretrained` and `weights` say to a local file: a name, a path, a URL or a Hugging Face id is resolved."""
+"""From the arguments `pretrained` and `weights` to a local file: a name, a path, a URL or a Hugging Face id is resolved."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def local(text: str) -> Path:
 
 
 def _exists(path: Path) -> bool:
-    """Whether something is there; not so for what is too long for a path, of which the reader of files will say so."""
+    """Whether something is there; no for a text too long for a path, which the reader of files reports."""
     try:
         return path.exists()
     except OSError:

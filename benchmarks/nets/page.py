@@ -1,4 +1,4 @@
-"""What was measured, as a page of documentation: right ports and planted faults."""
+"""The measurements, as a page of documentation: right ports and planted faults."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .faults import FAULTS
 from .judging import Run
 from .settings import NETS
 
-# What chooses the kernels of a library, or the number of their threads.
+# Variables that choose the kernels of a library, or the number of their threads.
 KERNELS = (
     "OPENBLAS_CORETYPE", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "ATEN_CPU_CAPABILITY",
     "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS",

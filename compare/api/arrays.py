@@ -1,4 +1,4 @@
-"""What people's models return, as NumPy arrays by name. Tensors of any framework are read, and none is imported."""
+"""Outputs of people's models, as NumPy arrays by name. Tensors of any framework are read, and none is imported."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from ...files.errors import Problem
 
 # Types of less than float32, and their unit roundoff in units of float32's, u = 2^-24, as a power of two.
 NARROW = {"bfloat16": 16, "float16": 13, "float8_e4m3": 20, "float8_e5m2": 21}
-TO_HOST = ("detach", "cpu")  # what a tensor is asked first, where it has it: off the tape, off the device
-TO_NUMPY = ("to_dense", "to_local", "asnumpy", "numpy", "get", "tolist")  # what else one may offer, where NumPy fails
+TO_HOST = ("detach", "cpu")  # methods to call first, where a tensor has them: off the tape, off the device
+TO_NUMPY = ("to_dense", "to_local", "asnumpy", "numpy", "get", "tolist")  # further methods, where NumPy fails
 
 
 class Tensors:
-    """What a callable returned, copied: some frameworks write their next run into the same memory.
+    """The tensors that a callable returned, copied: some frameworks write their next run into the same memory.
 
     A dict gives its names. A tuple or a list is opened as "0", "1", ...; a lone tensor is "0". What lies inside one of
     these is opened likewise: `hidden[0]`, `cache[key]`.
     """
 
     def __init__(self, output: Any, only_tensors: bool = False):
-        """only_tensors: what is no number, array or tensor (None, text, an object) is left out."""
-        self.numbered = "" if _has_names(output) else type(output).__name__  # what was returned without any names
+        """only_tensors: leaves out values that are no number, array or tensor (None, text, an object)."""
+        self.numbered = "" if _has_names(output) else type(output).__name__  # the type of an output without names
         self.narrow: dict[str, str] = {}  # the type of each tensor that came in less than float32
         self._arrays: dict[str, NDArray[Any] | Problem] = {}
         for name, value in _opened(output):
@@ -52,7 +52,7 @@ class Tensors:
         return array
 
     def copied(self) -> dict[str, Copied]:
-        """What a callable may return in their place."""
+        """The outputs that a callable may return in their place."""
         return {name: Copied(self[name], self.narrow.get(name, "")) for name in self.names}
 
 
@@ -114,7 +114,7 @@ def _numbers(value: Any) -> bool:
 def as_array(name: str, value: Any) -> tuple[NDArray[Any], str]:
     """A copy, and the name of its type where that is of NARROW (it is widened to float32, exactly), else "".
 
-    Raises Problem for what is no array of real numbers: None, complex numbers, text, objects.
+    Raises Problem for a value that is no array of real numbers: None, complex numbers, text, objects.
     """
     if isinstance(value, Copied):
         return value.array, value.narrow
@@ -139,7 +139,7 @@ def as_array(name: str, value: Any) -> tuple[NDArray[Any], str]:
 
 
 def _narrow_type(dtype: Any) -> str:
-    """bfloat16 for torch.bfloat16, for ml_dtypes' and for MegEngine's pybfloat16; "" for what is no type of NARROW."""
+    """bfloat16 for torch.bfloat16, for ml_dtypes' and for MegEngine's pybfloat16; "" for types that are not in NARROW."""
     words = str(dtype).lower()
     return next((name for name in NARROW if name in words), "")
 
@@ -159,7 +159,7 @@ def _on_the_host(value: Any, narrow: bool) -> Any:
 
 
 def _in_numpy(value: Any) -> NDArray[Any]:
-    """As numpy.array has it; where that fails, as the value itself gives it. Raises what numpy.array raised."""
+    """As numpy.array has it; where that fails, as the value itself gives it. Raises numpy.array's exception."""
     try:
         return np.array(value)
     except Exception as problem:

@@ -19,12 +19,12 @@ Listed = list[tuple[str, Tap]]  # level and tap, in the order of computation
 
 
 def call(who: str, function: Function, inputs: Arrays) -> Tensors:
-    """Call a model on copies of the inputs. Raises Problem from what it raised, or where it returns no tensors."""
+    """Call a model on copies of the inputs. Raises Problem from its exception, or where it returns no tensors."""
     try:
         result = function({name: array.copy() for name, array in inputs.items()})
         if is_returnable(result):
             return Tensors(result)
-    except Problem as problem:  # of ours, which says by itself what to do
+    except Problem as problem:  # of ours, which names its remedy
         raise Problem(f"{who}: {problem}") from problem
     except Exception as problem:
         raise Problem(f"{who} raised {first_line(problem)}{place(problem)}") from problem
@@ -33,7 +33,7 @@ def call(who: str, function: Function, inputs: Arrays) -> Tensors:
 
 
 def rounded(inputs: Mapping[str, Any]) -> Arrays:
-    """The inputs with floating point in float32, which every run then starts from. Raises Problem for what is no array.
+    """The inputs with floating point in float32, which every run then starts from. Raises Problem for other values.
 
     A framework's tensors, of a state dict say, are taken as well.
     """
@@ -74,5 +74,5 @@ def displaced(inputs: Mapping[str, Any], seed: int) -> Arrays:
 
 
 def is_exact(tap: Tap, oracle: NDArray[Any]) -> bool:
-    """Whether a tensor must agree bit for bit: asked for, or integers and booleans."""
+    """Whether a tensor must agree bit for bit: on request, or as integers and booleans."""
     return tap.exact or oracle.dtype.kind in "iub"

@@ -18,7 +18,7 @@ class Chained(dict[str, Any]):
 def call_in_chains(who: str, function: Function, inputs: Arrays, seed: int) -> tuple[Tensors, bool]:
     """Call a model with its products summed in chains, and say whether there were any that could be.
 
-    Raises Problem from what it raised.
+    Raises Problem from its exception.
     """
     for wrap in (chained_array, _as_it_is):  # a function may take plain arrays alone
         try:

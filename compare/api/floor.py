@@ -22,7 +22,7 @@ ROUNDED = 0.9  # the share of them: the float64 ones may differ in their own las
 
 
 def unfit(run: Source, oracle: Source, listed: Listed) -> str:
-    """Why a run is no float32 run of what the oracle computes, so that it cannot set a limit; or nothing."""
+    """Why a run is no float32 run of the oracle's computation, so that it cannot set a limit; or nothing."""
     for _, tap in listed:
         if tap.name not in oracle:
             continue

@@ -1,4 +1,4 @@
-"""A module of a framework as `parity` wants it: a function of arrays by name that returns what its parts compute."""
+"""A module of a framework as `parity` wants it: a function of arrays by name that returns the outputs of its parts."""
 
 from __future__ import annotations
 
@@ -34,21 +34,21 @@ def tapped(
         those among the inputs of every call, and its type becomes float64 where these are float64 (not in MegEngine).
     forward: the inputs that it is called with, by name, in its order; or a function of the module and of the inputs,
         as tensors by name, that calls it: `lambda net, t: net(t["ids"], mask=t["mask"])`.
-    loss: a function of what forward gives and of the inputs, as tensors by name, that gives the loss; the gradient of
+    loss: a function of forward's output and of the inputs, as tensors by name, that gives the loss; the gradient of
         every parameter that is not frozen is then returned, too, and is zeros for one that does not matter.
     names: from this module's names of parameters and modules to those of the other side: a function of a dotted name, or
         a dict in which every key is a component of one, or several with dots between ({"gamma": "weight"}).
     modules: whose outputs are returned, by the other side's names; None: of all.
 
     Returns a function of arrays by name that gives: the output of every module as soon as it comes, by the module's
-    name; "output", what forward gives; "loss"; "<parameter>.grad". A module that is called again has `name@2`; of one
+    name; "output", that of forward; "loss"; "<parameter>.grad". A module that is called again has `name@2`; of one
     that returns several tensors each has its place, `name[0]`. Parameters and buffers are those inputs that have their
     names: all parameters or none. Their arrays have the module's own layout, but for dimensions of 1 (a bias [C] goes
     into [1, C, 1, 1], and its gradient is [C]). One that is tied goes by any of its names, and its gradient, the sum, by
     the one that comes first among the inputs (without any, in the alphabet).
 
     The function raises Problem for an input that is neither used nor a parameter, and for parameters that are missing or
-    of another shape. `tapped` raises Problem for what is no module of these frameworks.
+    of another shape. `tapped` raises Problem for an object that is no module of these frameworks.
     """
     return _Tapped(module, modules_of(module), forward, loss, names, None if modules is None else list(modules))
 
@@ -166,7 +166,7 @@ class _Tapped:
 
 
 class _Tap:
-    """Takes what a module gives, at once: it may be changed in place afterwards."""
+    """Takes a module's output, at once: it may be changed in place afterwards."""
 
     def __init__(self, out: dict[str, Any], name: str):
         self.out, self.name = out, name
@@ -180,12 +180,12 @@ class _Tap:
 
 
 def _put(out: dict[str, Any], name: str, value: Any) -> None:
-    """Copies of a tensor, or of all tensors in it; what is none (None, a flag) is left out."""
+    """Copies of a tensor, or of all tensors in it; other values (None, a flag) are left out."""
     out |= Tensors({name: value}, only_tensors=True).copied()
 
 
 class _InputTensors(Mapping[str, Any]):
-    """The inputs as tensors of the framework, made when they are asked for. Raises Problem for one that is not there."""
+    """The inputs as tensors of the framework, made at their first use. Raises Problem for one that does not exist."""
 
     def __init__(self, tapped: _Tapped, inputs: Arrays, loaded: Iterable[str]):
         self._tapped, self._inputs, self._read = tapped, inputs, set(loaded)
@@ -205,7 +205,7 @@ class _InputTensors(Mapping[str, Any]):
         return len(self._inputs)
 
     def require_all_read(self) -> None:
-        """Raise Problem for an input that nothing asked for: it may be a parameter whose name is spelled otherwise."""
+        """Raise Problem for an input without use: it may be a parameter whose name is spelled otherwise."""
         for name in self._inputs:
             if name not in self._read and not name.endswith(UNUSED):
                 known = [other for other in self._tapped._named() if other not in self._inputs]

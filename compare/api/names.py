@@ -1,4 +1,4 @@
-"""What the names of tensors tell: which are gradients, in what order a backward pass comes to them, which is a slip."""
+"""Facts in tensors' names: which are gradients, in which order a backward pass comes to them, which is a slip."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from ...backends.spec import Tap
 from ..judge.each import Source
 from .callables import Listed
 
-# Names that are nothing but a gradient's, and of what: conv1.weight.grad, conv1.weight_grad, grad/conv1.weight, dy/conv1.
+# Names that are nothing but a gradient's, and of which tensor: conv1.weight.grad, conv1.weight_grad, grad/conv1.weight, dy/conv1.
 GRADIENT = re.compile(r"(?:grad[/._])(?P<first>.+)|dy/(?P<dy>.+)|(?P<last>.+)[/._]grad")
-SHOWN = 3  # names that are told, where there are more
+SHOWN = 3  # names that a message lists, where there are more
 
 
 def subject(name: str) -> str:
-    """Of what tensor a name says that this is the gradient; "" where it does not say that it is one."""
+    """The tensor whose gradient has this name; "" for a name of no gradient."""
     match = GRADIENT.fullmatch(name)
     return next((text for text in match.groups() if text), "") if match else ""
 
@@ -35,7 +35,7 @@ def by_name(oracle: Source, inputs: Sequence[str]) -> Listed:
 def _backward(names: list[str], forward: list[str], inputs: Sequence[str]) -> list[str]:
     """Gradients in the order in which a backward pass comes to them, as far as the names tell it.
 
-    It is the reverse of the order of the taps, each being of a tap or of what lies in one (conv1.weight in conv1); where
+    It is the reverse of the order of the taps, each being of a tap or of a parameter in one (conv1.weight in conv1); where
     fewer than half are, that of the inputs, each being of an input. The others follow as they came.
     """
     places = {name: _tap(subject(name), forward) for name in names}
@@ -54,7 +54,7 @@ def _tap(of: str, forward: list[str]) -> int:
 
 
 def holes(listed: Listed, oracle: Source, run: Source) -> list[str]:
-    """What is missing on either side, or listed and returned by neither, with the names that are nearest to it."""
+    """Sentences on tensors missing on either side, or listed and returned by neither, with the nearest names."""
     names = [tap.name for _, tap in listed]
     sentences = []
     for name in names:

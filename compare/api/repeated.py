@@ -21,13 +21,13 @@ from .callables import Arrays, Function, Listed, call
 # Two calls that differ by less, in roundoffs of their own type, may have summed in another order: of float32 and of float64
 # alike, a model so badly conditioned that this makes more of a difference could not be judged by its float32 runs either.
 MOST = HIGHEST_FLOOR
-# An error of no more than so many times the difference between two calls is not told from it.
+# An error of no more than so many times the difference between two calls may be that difference.
 SHARE = 4.0
 
 
 @dataclass
 class Repeated:
-    """How two calls on the same inputs differ: by tensor, relative to its size (what must be exact: infinite)."""
+    """How two calls on the same inputs differ: by tensor, relative to its size (infinite for exact tensors)."""
 
     who: str
     differences: dict[str, float] = field(
@@ -41,7 +41,7 @@ def call_again(
 ) -> Repeated:
     """Call a model a second time, on the inputs of the first. Raises Problem where other numbers than roundoff come out.
 
-    roundoff: the unit roundoff of what it computes in.
+    roundoff: the unit roundoff of its computation.
     """
     try:
         again = call(f"{who}, called a second time on the same inputs,", function, inputs)

@@ -1,4 +1,4 @@
-"""What each operation of the backward pass should have given, in float64, for the tensors that a run had.
+"""The right output of each operation of the backward pass, in float64, for the tensors that a run had.
 
 It starts from the run's own gradients for the taps behind it (`dy/<tap>`) and the run's own taps, and gives the gradient
 for the tap in front of it and for its parameters.

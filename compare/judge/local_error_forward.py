@@ -1,4 +1,4 @@
-"""What each operation of the forward pass should have given, in float64, for the inputs that a run had.
+"""The right output of each operation of the forward pass, in float64, for the inputs that a run had.
 
 The oracle's model runs once. Whenever it records a tap, the run's own tensor takes the place of that tap (teacher forcing), so
 that the next operation starts from the tensors that the run had.
@@ -27,7 +27,7 @@ def forward_expected(
 ) -> None:
     """Call seen with each tap's name and expected value, in the order of the forward pass.
 
-    It is not called for a tap that lacks one of its inputs in own. The value is overwritten after the call.
+    It is not called for a tap that lacks one of its inputs in run_taps. The value is overwritten after the call.
     """
     config = model.config
     out = _Forced(run_taps, model, seen)

@@ -19,9 +19,9 @@ from ..trace import Trace
 from .kernels import known_kernels
 from .local_error import OwnTaps, introduced, oracle_model
 
-# What an accurate kernel may cost where NumPy's is better than most: PyTorch's gelu backward has 2.3 u, the twins 0.8.
+# The error of an accurate kernel where NumPy's is better than most: PyTorch's gelu backward has 2.3 u, the twins 0.8.
 FLOORS = {"gelu": 2.0, "gelu backward": 2.0}
-FIT = 3.0  # times that: what a twin may introduce without being held against the others
+FIT = 3.0  # times that: the error that a twin may introduce without being compared with the others
 
 
 def localise(
@@ -52,7 +52,7 @@ def localise(
     for judgement in judged:
         findings = {finding.name: finding for finding in judgement.findings}
         kernels = known_kernels(judgement.environment, config)
-        # What cannot be compared (it holds NaN, say) is nobody's input: who would be to blame for what it makes of that?
+        # A tensor that cannot be compared (it holds NaN, say) is nobody's input: no operation on it could be blamed.
         without = {name for name, finding in findings.items() if finding.verdict == "not comparable"}
         run_taps = OwnTaps(traces[judgement.label], shapes, without)
         left: dict[str, str] = {}  # twins that set no limit somewhere, and where first
@@ -109,7 +109,7 @@ def _blame(judgement: Judgement, finding: Finding, limit: Limit, kernel: float) 
 
 
 def _amplify(findings: Mapping[str, Finding], config: Config) -> None:
-    """The amplification of every part of the model: what it makes of the error at its input."""
+    """The amplification of every part of the model: the error at its output over that at its input."""
     backward = [tap.name for tap in gradient_taps(config) if tap.name.count(".") < 2]
     chains = (["patch_embed", *reversed(backward)], [f"dy/{name}" for name in backward])
     for chain in chains:

@@ -1,4 +1,4 @@
-"""What a comparison did not compare, in words: a verdict says nothing about it."""
+"""The limits of a comparison, in words: a verdict says nothing about it."""
 
 from __future__ import annotations
 

@@ -84,7 +84,7 @@ def _twins(twins: Sequence[Trace], name: str, oracle: NDArray[Any]) -> dict[str,
 
 
 def _overflowing(tap: Tap, oracle: NDArray[Any], twins: Mapping[str, NDArray[Any]]) -> str:
-    """Why float32 has no number where float64 has one, and what to do; nothing where it has. A curve ends there."""
+    """Why float32 has no number where float64 has one, and the remedy; nothing where it has. A curve ends there."""
     if tap.operation == "training" or not np.isfinite(oracle).all():
         return ""
     if lost := [label for label, tensor in twins.items() if not np.isfinite(tensor).all()]:
@@ -93,14 +93,14 @@ def _overflowing(tap: Tap, oracle: NDArray[Any], twins: Mapping[str, NDArray[Any
 
 
 def _nothing_of(judgement: Judgement, config: Config, levels: Sequence[str]) -> list[str]:
-    """The levels that were asked for and of which nothing was compared, be it that --taps left all of it out."""
+    """The levels of the comparison of which nothing was compared, be it that --taps left all of it out."""
     levels_judged = {finding.level for finding in judgement.findings}
     wanted = dict.fromkeys(level for level, _ in expected(config, levels))
     return [f"nothing of the level {level} was compared" for level in wanted if level not in levels_judged]
 
 
 def notices(oracle: Trace, candidate: Trace, levels: Sequence[str]) -> list[str]:
-    """What a reader should know beside a verdict: tensors left out on purpose, and what may have changed the numbers."""
+    """Notices beside a verdict: tensors left out on purpose, and settings that may have changed the numbers."""
     wanted = [tap.name for _, tap in expected(oracle.config, levels)]
     sentences = []
     for trace, whose in ((candidate, ""), (oracle, " by the oracle")):
@@ -110,7 +110,7 @@ def notices(oracle: Trace, candidate: Trace, levels: Sequence[str]) -> list[str]
     return sentences + suspects(candidate.manifest["environment"])
 
 
-# What has to be the same for two runs to be comparable, and the levels for which it matters (none: all).
+# Fields that must be the same for two runs to be comparable, and the levels for which it matters (none: all).
 SAME: dict[str, tuple[str, ...]] = {
     "config": (),
     "mask_ratio": (),
@@ -151,7 +151,7 @@ def _size(oracle: Trace, candidate: Trace) -> str:
 
 
 def _settings(config: Config, other: Config) -> dict[str, Any]:
-    """The settings of a configuration that another one has otherwise or does not have, and what it configures."""
+    """The settings of a configuration that another one has otherwise or lacks, and its kind of model."""
     settings = {"kind": type(config).__name__, **vars(config)}
     return {
         name: value
@@ -177,7 +177,7 @@ def _coverage(oracle: Trace, candidate: Trace, levels: Sequence[str]) -> list[st
 
 
 def against(reference: Trace, candidate: Trace, rtol: float, atol: float) -> dict[str, Closeness]:
-    """A candidate beside a reference of the same precision, in the terms of allclose, for what one run of both gives."""
+    """A candidate beside a reference of the same precision, in the terms of allclose, for the tensors of one run of both."""
     rows = {}
     for _, tap in expected(reference.config, ("forward", "loss", "gradients")):
         name = tap.name

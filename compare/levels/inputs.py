@@ -46,7 +46,7 @@ def preprocessing_taps(config: Config) -> Iterator[Tap]:
 def preprocessed(images: Sequence[Path], config: Config, dtype: str = "float32") -> Iterator[tuple[str, NDArray[Any]]]:
     """Image files before and after normalisation, by tap name; without images the photographs of the demo.
 
-    dtype: "float64" normalises in float64 throughout, every other in float32. Raises Problem for what is no image.
+    dtype: "float64" normalises in float64 throughout, every other in float32. Raises Problem for a file that is no image.
     """
     if config.in_chans != 3:
         return

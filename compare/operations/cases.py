@@ -1,4 +1,4 @@
-"""What every operation is measured on: inputs as networks have them, drawn in NumPy, the same in every process."""
+"""The inputs that every operation is measured on: as networks have them, drawn in NumPy, the same in every process."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ from .cases import cases
 
 LEAST = 2.0  # units of roundoff from which a kernel may be inaccurate, or its function another: float64 is asked which
 LONGEST = 200  # characters of a framework's own words
-READY = "environment"  # what a worker says first
+READY = "environment"  # the key of a worker's first answer
 
 Array = NDArray[Any]
 
@@ -73,7 +73,7 @@ def write_oracle(framework: str, operations: Sequence[str], out: Path) -> None:
 
 
 def measure(framework: str, operation: str, oracle: Mapping[str, Array]) -> list[Measured]:
-    """An operation's output and gradients on all of its inputs; what the framework raises is in the problem."""
+    """An operation's output and gradients on all of its inputs; the framework's exception is in the problem."""
     module = load_operations(framework)
     rows: list[Measured] = []
     for index, case in enumerate(cases(operation)):
@@ -145,7 +145,7 @@ def _with_double(
     """The same with the error in float64 of each, where the framework has that."""
     try:
         runs = [_run(module, operation, oracle, key, True) for key in keys]
-    except Exception:  # it has none, which is said by leaving it out
+    except Exception:  # it has none, and the answer leaves it out
         return list(measured)
     doubled = _compared(operation, "", 0, runs, exact)
     return [
@@ -155,14 +155,14 @@ def _with_double(
 
 
 def _words(problem: Exception) -> str:
-    """The first line of what a framework says; its traces of C++ calls come after it."""
+    """The first line of a framework's message; its traces of C++ calls come after it."""
     lines = [line.strip(" -") for line in str(problem).splitlines()]
     first = next((line for line in lines if line), "")
     return f"{type(problem).__name__}: {first}"[:LONGEST]
 
 
 class Archives(dict[str, Array]):
-    """The arrays of several .npz files by name, each read when it is asked for."""
+    """The arrays of several .npz files by name, each read at its first use."""
 
     def __init__(self, paths: Sequence[Path]):
         files = [np.load(path) for path in paths]
@@ -178,7 +178,7 @@ def _tell(out: Any, answer: Any) -> None:
 
 
 def _answers(task: Mapping[str, Any]) -> Iterator[Any]:
-    """What a task gives, piece by piece: the environment, then for each operation what was measured of it."""
+    """The answers to a task, piece by piece: the environment, then the measurements of each operation."""
     neutralise()
     framework = task["framework"]
     runtime = load_backend(framework)
@@ -204,7 +204,7 @@ def _answers(task: Mapping[str, Any]) -> Iterator[Any]:
 def main() -> None:
     """Do the task on stdin and print a line of JSON for each piece of the answer."""
     out = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what a framework prints is not ours
+    os.dup2(2, 1)  # a framework prints to stderr, not among the answers
     warnings.simplefilter("ignore")
     for answer in _answers(json.load(sys.stdin)):
         _tell(out, answer)

@@ -22,7 +22,7 @@ ACCURATE = ("numpy", "torch")  # whose kernels show how accurate float32 can be
 
 @dataclass
 class Profile:
-    """What was measured: by framework and by the name of a setting ("" as it is), in the order of the operations.
+    """The measurements: by framework and by the name of a setting ("" as it is), in the order of the operations.
 
     environments: version, device and kernels of each framework. absent: why a framework lacks an operation. failed: why a
     framework could not be measured under a setting.
@@ -48,7 +48,7 @@ def profile_operations(
 ) -> Profile:
     """Measure operations of these frameworks, and beside them those of the accurate ones.
 
-    settings: under which to measure again. tell: is told what is being measured. Raises Problem for a framework that cannot
+    settings: under which to measure again. tell: gets a line on each measurement. Raises Problem for a framework that cannot
     be measured as it is.
     """
     profile = Profile(tuple(operations), tuple(settings))
@@ -118,7 +118,7 @@ def _measure(profile: Profile, framework: str, setting: Setting, folder: Path, a
 def _answers(
     framework: str, setting: Setting, folder: Path, operations: Sequence[str], more: dict[str, Any]
 ) -> Iterator[Any]:
-    """What a worker says, and at the end, where it did not end well, why. Raises Problem where it says nothing."""
+    """A worker's answers, and at the end, where it did not end well, why. Raises Problem where there are none."""
     run = Run(framework, folder / "worker", folder / "worker")  # its threads and folder
     task = {"framework": framework, "threads": run.threads, "operations": list(operations), **more}
     with tempfile.TemporaryFile() as request, tempfile.TemporaryFile() as answered:

@@ -1,4 +1,4 @@
-"""From measurements to rows: which kernels are clearly less accurate than others, which are wrong, and on what it depends."""
+"""From measurements to rows: which kernels are clearly less accurate than others, which are wrong, and under which settings."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ REMEMBERED = Path(__file__).parent.parent / "judge" / "operations.json"
 ACCEPTED = Path(__file__).parent / "accepted.json"
 SAME = 1.5  # times by which an error may differ between kernels and still count as the same
 QUANTILE = 0.75  # of the inputs, on which an error is typical
-VERSION = "version"  # what an error depends on that is the same with all kernels: the framework's version alone
+VERSION = "version"  # the only cause of an error that is the same with all kernels: the framework's version
 
 Key = tuple[str, str, str]  # operation, argument, inputs
 
 
 @dataclass
 class Judged:
-    """The rows of a profile: all of them, and what is wrong with an operation on some of its inputs."""
+    """The rows of a profile: all of them, and the faults of operations on some of their inputs."""
 
     rows: list[dict[str, Any]] = field(default_factory=list)
     wrong: list[dict[str, str]] = field(default_factory=list)
@@ -122,7 +122,7 @@ class _Kernels:
         return unsound(one, self.others.get(key, 0.0), self.at_most if accepting else 0)
 
     def wrong(self) -> Iterator[dict[str, str]]:
-        """On which inputs it is wrong, as it is, and why; an argument's gradient is told by "of"."""
+        """On which inputs it is wrong, as it is, and why; "of" names the argument of a gradient."""
         for key, one in self.measured[""].items():
             if why := self._unsound(key, one):
                 yield {"inputs": one.inputs, "why": why} | ({"of": one.argument} if one.argument else {})
@@ -223,7 +223,7 @@ def _rounded(size: float | None) -> float | None:
 def remember(judgement: Judged, profile: Profile) -> None:
     """Put the notable rows into operations.json, in place of older ones of the same framework, version and operation.
 
-    What is wrong is not among them. Raises Problem where it was not measured on what the errors depend: this CPU may lack the
+    Wrong operations are not among them. Raises Problem where the causes of the errors were not measured: this CPU may lack the
     instructions of kernels that have rows of their own.
     """
     if not profile.settings:

@@ -35,7 +35,7 @@ def markdown(profile: Profile, judgement: Judged, command: str) -> str:
 
 
 def depends_on(row: Row) -> str:
-    """What an error depends on, in words: nothing where it is the version alone."""
+    """The causes of an error, in words: nothing where it is the version alone."""
     depends = row["depends_on"]
     if depends == VERSION:
         return ""
@@ -104,7 +104,7 @@ def _wrong(judgement: Judged) -> Iterator[str]:
 
 
 def _kernels(profile: Profile) -> Iterator[str]:
-    """What other kernels change: the range of E of every product, and of which operations the bits are others."""
+    """The changes by other kernels: the range of E of every product, and of which operations the bits are others."""
     frameworks = [name for name in profile.frameworks if name != "numpy"]
     if not profile.settings:
         return

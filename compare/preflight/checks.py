@@ -1,4 +1,4 @@
-"""Checks of the environment, the optimizer, the schedule, the loop and a resumed run, from what the processes left."""
+"""Checks of the environment, the optimizer, the schedule, the loop and a resumed run, from the files of the processes."""
 
 from __future__ import annotations
 

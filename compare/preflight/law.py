@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ...training.recipe import Recipe
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and deviation of each channel, of values in [0, 1]
-_ORDER, _MASK = 0, 3  # the purposes' numbers in the key, which stay what they are
+_ORDER, _MASK = 0, 3  # the purposes' numbers in the key, which never change
 Floats = NDArray[np.float64]
 
 

@@ -1,4 +1,4 @@
-"""What the optimizer does, seen from outside: parameters and moments after updates whose gradients are given or known."""
+"""The optimizer's behaviour, seen from outside: parameters and moments after updates whose gradients are given or known."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def first_update(
     """A real step at the highest rate, with the recipe's settings, against the law: how far its parts are off.
 
     gradients: of the same step, before clipping. options: of Training. Gives the relative errors of the norm and of all first
-    moments together; and of second moments and weights the element that is furthest, in units of what roundoff may do.
+    moments together; and of second moments and weights the element that is furthest, in units of its roundoff.
     """
     before = runtime.weights(model)
     optimizer = runtime.optimizer(model, recipe.settings)

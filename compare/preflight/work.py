@@ -1,4 +1,4 @@
-"""The work of a preflight's processes: it runs what the training will run, and leaves what came of it, unjudged."""
+"""The work of a preflight's processes: it runs the training's own code, and writes the numbers, unjudged."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def do(run: Run) -> None:
 
 
 def environment(job: Job, recipe: Recipe) -> None:
-    """What numbers depend on in this process, prepared as a training prepares it."""
+    """The recorded environment of this process, which is prepared as for a training."""
     runtime = _prepared(job)
     config = training_config(recipe.config)
     model = runtime.build(config, initial_weights(config), job.device)
@@ -67,7 +67,7 @@ def batches(job: Job, recipe: Recipe) -> None:
 
 
 def optimizer(job: Job, recipe: Recipe) -> None:
-    """What the optimizer does to each parameter under gradients that are given, and rates of the schedule."""
+    """The optimizer's changes of each parameter under known gradients, and rates of the schedule."""
     runtime = _prepared(job)
     per_epoch = open_batches(job.data, recipe).steps_per_epoch
     schedule = recipe.schedule_of(per_epoch)

@@ -52,7 +52,7 @@ def record_batch(
     stop: threading.Event | None = None,
     program: Sequence[str] = PROGRAM,
 ) -> list[Outcome]:
-    """How every run of one framework ended, in their order. Never raises for what the process does.
+    """How every run of one framework ended, in their order. Never raises for a failure of the process.
 
     A run at which the process dies has that as its reason, and the rest are recorded in a new process. python: the path of
     an interpreter; None: that which runs the framework (backends/interpreters.py). time_limit: seconds of real time for each
@@ -88,7 +88,7 @@ def _process(
     time_limit: float | None,
     stop: threading.Event,
 ) -> tuple[list[str], str, bool]:
-    """What one process said of the runs that it finished ("" or a reason), how it ended, and not to start another."""
+    """A process's reasons for the runs that it finished ("" for success), how it ended, and not to start another."""
     # Files, and not pipes, which would have to be filled and emptied at the same time.
     with tempfile.TemporaryFile() as request, tempfile.TemporaryFile() as answers:
         request.write(json.dumps([run.as_dict() for run in runs]).encode())
@@ -102,7 +102,7 @@ def _process(
 
 
 def _reason_of(line: bytes) -> str | None:
-    """What a child says of one run; None for a line of anybody else's, or one that was cut."""
+    """A child's line on one run; None for a line of anybody else's, or one that was cut."""
     try:
         reason = json.loads(line) if line.endswith(b"\n") else None
     except ValueError:
@@ -113,7 +113,7 @@ def _reason_of(line: bytes) -> str | None:
 def serve(record: Callable[[Run], None], kind: type[Run] = Run) -> None:
     """The child: record the runs of the JSON list on stdin, and say of each how it went."""
     out = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what a framework prints is not ours
+    os.dup2(2, 1)  # a framework prints to stderr, not among the answers
     for described in json.load(sys.stdin):
         try:
             record(kind.from_dict(described))
@@ -126,7 +126,7 @@ def serve(record: Callable[[Run], None], kind: type[Run] = Run) -> None:
 
 @dataclass(frozen=True)
 class Process:
-    """How a worker ended. in_time: by itself, before its time was up. reason: what to say where it left no trace."""
+    """How a worker ended. in_time: by itself, before its time was up. reason: why there is no trace."""
 
     in_time: bool
     status: int
@@ -168,7 +168,7 @@ def finished(
 
 
 class _LastWords(threading.Thread):
-    """Reads what a worker says, however much it is, and keeps the end."""
+    """Reads a worker's output, however long it is, and keeps the end."""
 
     def __init__(self, worker: subprocess.Popen[bytes]):
         super().__init__(daemon=True)  # a child that outlives its group would keep it waiting
@@ -182,7 +182,7 @@ class _LastWords(threading.Thread):
                 self.end = (self.end + chunk)[-KEPT:]
 
     def text(self) -> str:
-        """The end of it, without what no terminal should be sent."""
+        """The end of it, without control characters."""
         decoded = self.end.decode(errors="replace")
         return "".join(letter if letter.isprintable() else "\n" if letter in "\r\n" else " " for letter in decoded)
 

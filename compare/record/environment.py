@@ -1,4 +1,4 @@
-"""What the numbers of a run may depend on beside the model: recorded, set to be exact where it can be, and told."""
+"""The causes of a run's numbers beside the model: recorded, set to be exact where possible, and reported."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def neutralise() -> None:
 
 
 def recorded_environment(runtime: Runtime, device: str, model: Any, dtype: str = "float32") -> dict[str, Any]:
-    """What the backend says of itself, its denormal numbers as they come out of its kernels, and this machine."""
+    """The backend's facts, the handling of denormal numbers by its kernels, and this machine's facts."""
     facts = runtime.environment(device)
     return facts | {
         "kernels": _kernels(runtime, model, dtype) | facts.get("kernels", {}),
@@ -47,7 +47,7 @@ def recorded_environment(runtime: Runtime, device: str, model: Any, dtype: str =
 
 
 def suspects(environment: Mapping[str, Any]) -> list[str]:
-    """What may have changed a recorded run's numbers and was not neutralised, a sentence each."""
+    """The settings that may have changed a recorded run's numbers, a sentence each."""
     sentences = []
     if environment.get("tf32"):
         sentences.append("TF32 was on, which rounds what is multiplied to 11 bits; record without --allow-tf32")
@@ -88,7 +88,7 @@ def _fingerprint(runtime: Runtime, model: Any, dtype: str) -> str:
     """The framework's error in a product of 2,048 terms, in units of roundoff, and a digest of its bits.
 
     Two kernels that sum in another order have other bits, and the error tells how long their chains are, also where a
-    library has no function that could be asked.
+    library has no function for it.
     """
     rng = np.random.default_rng(0)
     a, b = (rng.standard_normal(shape).astype(np.float32) for shape in ((64, 2048), (2048, 64)))

@@ -26,7 +26,7 @@ MARK = "polymae doctor answers: "  # frameworks print lines of their own; this o
 
 @dataclass(frozen=True)
 class Finding:
-    """What is known of one framework. problem and fix are empty where it works, notice where nothing is slow."""
+    """The state of one framework. problem and fix are empty where it works, notice where nothing is slow."""
 
     framework: str
     state: str
@@ -52,7 +52,7 @@ def examine_all(names: list[str], time_limit: float | None = None) -> list[Findi
 def examine(
     framework: str, time_limit: float | None = None, stop: threading.Event | None = None, python: str | None = None
 ) -> Finding:
-    """Compute with a framework in a process of its own. Never raises for what the framework does.
+    """Compute with a framework in a process of its own. Never raises for a failure of the framework.
 
     python: the interpreter; None: the one that runs it (backends/interpreters.py).
     """
@@ -105,7 +105,7 @@ def compute(framework: str) -> None:
         answer |= {"devices": devices, "kernels": kernels}
     except Exception as problem:
         lines = str(problem).strip().splitlines() or [""]
-        # A Problem's first line says what is wrong; an exception from deep inside says it last.
+        # A Problem's first line names the fault; an exception from deep inside says it last.
         answer["error"] = lines[0] if isinstance(problem, RuntimeProblem) else f"{type(problem).__name__}: {lines[-1]}"
     print(f"\n{MARK}{json.dumps(answer)}", flush=True)
 
@@ -127,7 +127,7 @@ def _after_running(framework: str) -> tuple[list[str], dict[str, str]]:
     }
     recorded = runtime.run(runtime.build(config), inputs, gradients=True)
     loss, reference = float(recorded.taps["loss"]), float(oracle.run(oracle.build(config), inputs).taps["loss"])
-    # Coarse on purpose: whether it computes at all. How well is what `polymae compare` judges.
+    # Coarse on purpose: whether it computes at all. `polymae compare` judges how well.
     if not abs(loss - reference) <= 1e-3 * abs(reference):
         raise RuntimeProblem(f"it computes, but wrongly: a loss of {loss:.6g}, where NumPy gets {reference:.6g}.")
     if not all(np.isfinite(gradient).all() for gradient in recorded.gradients.values()):

@@ -1,4 +1,4 @@
-"""What a comparison feeds to every framework: images, masking noise and labels, made once, in NumPy and Pillow."""
+"""The inputs of every framework in a comparison: images, masking noise and labels, made once, in NumPy and Pillow."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def read_inputs(path: Path, config: Config) -> Inputs:
 
 
 def check_inputs(inputs: Inputs, config: Config, source: str) -> Inputs:
-    """Inputs in the shapes and types that the model takes. Raises Problem, saying what does not fit."""
+    """Inputs in the shapes and types that the model takes. Raises Problem, which names the array that does not fit."""
     second = "labels" if isinstance(config, ViTConfig) else "noise"
     for name in ("imgs", second):
         if name not in inputs:
@@ -94,7 +94,7 @@ def check_inputs(inputs: Inputs, config: Config, source: str) -> Inputs:
 
 
 def _finite(name: str, array: NDArray[Any], source: str) -> NDArray[np.float32]:
-    with np.errstate(over="ignore"):  # what overflows is counted below
+    with np.errstate(over="ignore"):  # overflows are counted below
         array = np.ascontiguousarray(array, np.float32)
     if not np.isfinite(array).all():
         raise Problem(f"{name} in {source} holds {np.count_nonzero(~np.isfinite(array))} NaN or infinite values.")

@@ -16,11 +16,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-SILENCE = 300.0  # seconds without work, one after the other, of what waits for something that does not come
-COMPUTING = 3600.0  # seconds of work, on one core or more, of what does not come to an end
+SILENCE = 300.0  # seconds without work, one after the other, of a process that waits in vain
+COMPUTING = 3600.0  # seconds of work, on one core or more, of a process that does not end
 _NOTHING = 0.01  # of a core is no work: threads that look now and then whether there is any need as much
 _LEAST = 0.1  # of the time counts as work at least, where there was any: nothing goes on for ever
-_WINDOW = 5.0  # seconds between two looks at the processor time, which is told in hundredths of a second
+_WINDOW = 5.0  # seconds between two looks at the processor time, which is counted in hundredths of a second
 _POLL = 0.2  # seconds between two looks whether a process has ended
 
 

@@ -63,7 +63,7 @@ def use(framework: str, python: str) -> str:
 
 
 def forget(framework: str) -> list[str]:
-    """Remove a framework's environment where `make` made it, and forget its interpreter. Returns what was removed."""
+    """Remove a framework's environment where `make` made it, and forget its interpreter. Returns the removed paths."""
     known, place = remembered(), home() / framework
     removed = [str(place)] if place.exists() else []
     if framework not in known and not removed:
@@ -112,7 +112,7 @@ def _python(folder: Path) -> Path:
 
 
 def _link(folder: Path) -> None:
-    """The environment runs this very PolyMAE: what it records is never another version's."""
+    """The environment runs this very PolyMAE: its traces are never another version's."""
     (packages,) = folder.glob("lib/python*/site-packages")
     (packages / PACKAGE).symlink_to(ROOT, target_is_directory=True)
 

@@ -10,7 +10,7 @@ from ..options import LEVELS
 
 
 def amount(finding: Finding) -> str:
-    """What introduces the error, or else the error and the limit of a finding, or its reason where it has none."""
+    """The operation that introduces the error, or else the error and the limit of a finding, or its reason where it has none."""
     if finding.cause:
         return finding.cause
     if math.isinf(finding.error) or not finding.limit or finding.error <= finding.limit:

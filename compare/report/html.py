@@ -32,7 +32,7 @@ MARKS = {"exact": "✓", "roundoff": "✓", "explained": "✓", "fault": "✗", 
 
 
 def missing_libraries() -> list[str]:
-    """What the page needs and is not installed; judging needs none of it."""
+    """The page's packages that are not installed; judging needs none of them."""
     absent = []
     for name in NEEDED:
         try:
@@ -69,7 +69,7 @@ def write_page(report: Report, path: Path) -> None:
 
 
 def stylesheet() -> str:
-    """What every page of ours looks like, as CSS."""
+    """The style of every page, as CSS."""
     return _resource("report.css")
 
 
@@ -78,7 +78,7 @@ def _resource(name: str) -> str:
 
 
 def _framework(report: Report, judgement: Judgement) -> dict[str, Any]:
-    """What the page says of one framework."""
+    """The page's section on one framework."""
     return {
         "judgement": judgement,
         "label": judgement.label,
@@ -96,7 +96,7 @@ def _framework(report: Report, judgement: Judgement) -> dict[str, Any]:
 
 
 def _gate(report: Report, judgement: Judgement) -> dict[str, str]:
-    """The level of the tensor that fails --atol or --rtol where that was asked for, and how; else nothing."""
+    """The level of the tensor that fails an explicit --atol or --rtol, and how; else nothing."""
     reference = report.reference
     summary = reference.summary(judgement.label) if reference and reference.asked else None
     if not reference or not summary or summary["passed"]:
@@ -122,7 +122,7 @@ def _heat(
     ratio: Callable[[Finding], float] = lambda finding: finding.ratio,
     backward: bool = False,
 ) -> dict[str, Any] | None:
-    """Error over limit by block (rows) and what is in it (columns), and of the tensors outside the blocks."""
+    """Error over limit by block (rows) and part of the block (columns), and of the tensors outside the blocks."""
     rows: dict[str, dict[str, dict[str, Any]]] = {}
     others = []
     for name, finding in named:

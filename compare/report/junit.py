@@ -14,7 +14,7 @@ TENSORS = 50  # wrong tensors of a framework that get a case of their own
 
 
 def as_junit(report: Report) -> str:
-    """The XML text. A fault or a coverage hole is a failure, what could not be compared an error."""
+    """The XML text. A fault or a coverage hole is a failure, a comparison that was not possible an error."""
     suites = xml.Element("testsuites", name=_text(f"parity of {report.about.model}"))
     for judgement in report.judgements:
         suite = xml.SubElement(suites, "testsuite", name=_text(judgement.label))
@@ -63,7 +63,7 @@ def _tensors(suite: xml.Element, judgement: Judgement) -> None:
 
 
 def _whole(suite: xml.Element, report: Report, judgement: Judgement) -> None:
-    """What is wrong with the run as a whole and with no level of it: its coverage, the tolerance that was asked for."""
+    """The faults of the run as a whole and of no level of it: its coverage, the explicit tolerance."""
     case = _case(suite, judgement, "run")
     verdict, judged = report.verdict(judgement), judgement.verdict
     if verdict == judged == "coverage hole" or (verdict != judged and verdict == "fault"):

@@ -16,16 +16,16 @@ from ..limits.curves import curve_limit, distance
 from ..limits.metrics import U
 from ..trace import Trace, TraceProblem
 
-BINS = tuple(range(-12, 41))  # of log2(|d| / (u rms)); what is nearer or further counts in the first or the last
+BINS = tuple(range(-12, 41))  # of log2(|d| / (u rms)); nearer or further ones count in the first or the last
 SAMPLE = 1 << 16  # elements of a tensor that are enough for the histogram
 IMAGES = 4  # that are drawn
 SIDE = 128  # pixels of a thumbnail at most
-TWINS = "float32 twins"  # what their row of the histogram is called
+TWINS = "float32 twins"  # the name of their row in the histogram
 
 
 @dataclass
 class Pictures:
-    """What is drawn. Every dictionary is by framework."""
+    """The data of the plots. Every dictionary is by framework."""
 
     bins: list[int] = field(default_factory=lambda: list(BINS))  # lower ends, in powers of two
     histogram: dict[str, list[float]] = field(default_factory=dict)  # share of the forward elements in each bin
@@ -58,7 +58,7 @@ def _numbers(value: Any) -> Any:
 
 
 def pictures(oracle: Trace, twins: Sequence[Trace], traces: Mapping[str, Trace]) -> Pictures:
-    """What the page draws of these runs of one comparison; traces are the candidates, by label."""
+    """The data of the page's plots for these runs of one comparison; traces are the candidates, by label."""
     drawn = Pictures()
     _histogram(drawn, oracle, twins, traces)
     if isinstance(oracle.config, MAEConfig):
@@ -154,5 +154,5 @@ def _same(trace: Trace, name: str, shape: tuple[int, ...]) -> NDArray[Any] | Non
 
 
 def _rounded(values: NDArray[Any], digits: int = 4) -> list[float]:
-    """To so many significant digits, which is what can be drawn."""
+    """To so many significant digits, as many as can be drawn."""
     return [float(f"{value:.{digits}g}") for value in values.tolist()]

@@ -18,7 +18,7 @@ NAMES = 40  # that find room along an axis
 def depth_plot(judgements: Sequence[Judgement], chosen: Callable[[Finding], bool], along: str, prefix: str) -> str:
     """E of every chosen tensor along the depth, for all frameworks, and the band from floor to limit.
 
-    along: what the horizontal axis is. prefix: of the ids in the SVG, which must differ between a page's plots.
+    along: the label of the horizontal axis. prefix: of the ids in the SVG, which must differ between a page's plots.
     Gives "" where nothing was judged.
     """
     rows = {judgement.label: {f.name: f for f in judgement.findings if chosen(f)} for judgement in judgements}
@@ -163,12 +163,12 @@ def block_of(name: str) -> str:
 
 
 def _module_of(name: str) -> str:
-    """What a tensor outside the blocks is of."""
+    """The part of the model that a tensor outside the blocks belongs to."""
     return name.removeprefix("dy/").removeprefix("grad/").removesuffix(".weight").removesuffix(".bias")
 
 
 def _case_of(name: str) -> str:
-    """The case of an optimizer step and what was recorded of it, or nothing."""
+    """The case of an optimizer step and the kind of its record, or nothing."""
     return " ".join(name.split("/")[1:3]) if name.startswith("optimizer/") else ""
 
 

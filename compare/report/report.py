@@ -1,4 +1,4 @@
-"""What a comparison found: one object, from which the terminal table, JSON, JUnit, Markdown and the page are made."""
+"""The result of a comparison: one object, from which the terminal table, JSON, JUnit, Markdown and the page are made."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def _nan_last(value: float) -> float:
 
 @dataclass(frozen=True)
 class About:
-    """What was compared."""
+    """The subject of a comparison."""
 
     model: str
     weights: str
@@ -131,7 +131,7 @@ class Report:
         return EXIT_STATUS[worst_verdict(verdicts)] if verdicts else 2
 
     def verdict(self, judgement: Judgement) -> str:
-        """A framework's verdict, with the reference's tolerance where it was asked for."""
+        """A framework's verdict, with the reference's tolerance where one was chosen."""
         summary = self.reference.summary(judgement.label) if self.reference and self.reference.asked else None
         return "fault" if summary and not summary["passed"] else judgement.verdict
 

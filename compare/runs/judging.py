@@ -19,7 +19,7 @@ from .run import Run
 SEEDS = 2.0  # how many times further from the reference than that of other seeds the mean loss of an epoch may be
 PAIR = 2 * FACTOR * (A_PRIORI + U)  # of two right runs: each may be as far from the oracle as curves.py allows a priori
 MEASURED = 100  # steps after which that was measured
-LEAP, WITHIN = 30.0, 10  # later: what is so many times further than so many steps before is no roundoff that grew
+LEAP, WITHIN = 30.0, 10  # later: a distance so many times that of so many steps before is no roundoff that grew
 LEAPS = 1000.0  # times the limit: where a loss leaps rather than drifts
 # Frameworks add the squares of all gradients in orders of their own, which the twins do not show.
 NORM = 10.0
@@ -155,7 +155,7 @@ def _begun(run: Run) -> Judged:
 
 
 def _other_data(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """What differs of two descriptions of data; nothing where one of them is not known."""
+    """The differences of two descriptions of data; nothing where one of them is not known."""
     known = [name for name in _DATA if one.get(name) is not None and other.get(name) is not None]
     return {name: (one[name], other[name]) for name in known if one[name] != other[name]}
 
@@ -190,7 +190,7 @@ def _part(
     """Note the first step that roundoff does not explain, if any, and where to look.
 
     steps: those compared. losses, norms: the places among them where losses and norms of gradients are over their limits.
-    measured: what is said of the losses' distance.
+    measured: words on the losses' distance.
     """
     if not losses.size and not norms.size:
         return False
@@ -227,7 +227,7 @@ def _whole(run: Run, other: Run, epoch: int) -> bool:
 
 
 def _epochs(run: Run, reference: Reference) -> list[Epoch]:
-    """The whole epochs of a run beside those of a reference, each with what other seeds allow."""
+    """The whole epochs of a run beside those of a reference, each with the distance of other seeds."""
     apart = np.abs(reference.seeds - reference.epochs).max(axis=0, initial=0.0)
     # Of an epoch and the next: few seeds may lie near the reference in one epoch by chance.
     wide = [apart[max(0, min(epoch, apart.size - 2)) :][:2].max() for epoch in range(apart.size)]

@@ -23,7 +23,7 @@ from .terminal import epoch_rows
 PAGE, DATA = "runs.html", "runs.json"
 POINTS = 800  # of a line at most
 MARK = {**MARKS, "parts": "✗"}
-TOP = 1e9  # u: where what is infinite is drawn
+TOP = 1e9  # u: where infinite distances are drawn
 
 
 def write_files(
@@ -96,7 +96,7 @@ def _curve(
 
 
 def _distances(result: Runs, runs: Sequence[Run]) -> str:
-    """Of every run's losses from the other's, and what roundoff explains: of several limits the widest is drawn."""
+    """Of every run's losses from the other's, and the part that roundoff explains: of several limits the widest is drawn."""
     rows = {one.label: one for one in result.judged if one.steps}
     if not rows:
         return ""

@@ -13,7 +13,7 @@ COLUMNS = ("run", "verdict", "frameworks", "steps", "judged", "distance/limit, u
 
 
 def print_runs(result: Runs, written: Sequence[Path] = ()) -> None:
-    """Print a row and a reason for each run, what differs of the settings, the epochs, and what was written."""
+    """Print a row and a reason for each run, the settings that differ, the epochs, and the files."""
     printer = terminal_printer()
     printer.table(
         f"Losses beside {result.beside}, in units of roundoff u = 2^-24", COLUMNS, [_row(one) for one in result.judged]

@@ -18,7 +18,7 @@ NAME, ENDINGS, FOLDER, HAS_ROOM = "NumPy .npz", (".npz",), False, False
 
 _ENDING = ".npy"
 _LONGEST_HEADER = 10_000  # bytes, NumPy's own limit
-# Only what the header of an array of numbers is spelled with: one dict, one tuple, no arithmetic, nothing nested.
+# Only the characters of the header of an array of numbers: one dict, one tuple, no arithmetic, nothing nested.
 _HEADER = re.compile(r"\{[\w\s'\"<>|=,:]*\([\d\sL,]*\)[\w\s'\"<>|=,:]*\}\s*")
 
 
@@ -73,7 +73,7 @@ def _tensor(archive: Archive, entry: str, name: str) -> Tensor:
 
 
 def _header(text: str, name: str, archive: Archive) -> tuple[Any, Any, Any]:
-    """What stands in the header under descr, shape and fortran_order."""
+    """The header's values of descr, shape and fortran_order."""
     if not _HEADER.fullmatch(text):
         raise CheckpointProblem(
             f"{archive.path}: array {name} is damaged or no plain array of numbers: its header is {text[:80]!r}.",

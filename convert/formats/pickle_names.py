@@ -15,7 +15,7 @@ from .pickle_values import Global
 
 # Where Python's own pickler finds the functions that people know under another name.
 _KNOWN_AS = {"posix": "os", "nt": "os", "__builtin__": "builtins"}
-_PYTHON_2 = {"__builtin__", "copy_reg", "commands", "exceptions", "distutils", "imp"}  # and what left since 3.10
+_PYTHON_2 = {"__builtin__", "copy_reg", "commands", "exceptions", "distutils", "imp"}  # and those that left since 3.10
 _STANDARD = sys.stdlib_module_names | _PYTHON_2
 _BUILTINS = (
     "bool", "bytearray", "bytes", "complex", "dict", "float", "frozenset", "int", "list", "object", "range", "set", "slice",

@@ -28,7 +28,7 @@ _I4, _F8 = struct.Struct("<i"), struct.Struct(">d")
 def read_pickle(data: memoryview, names: Names, where: str, references: list[Persistent] | None = None) -> Any:
     """The value in a pickle of protocol 2 to 5. Long byte strings come as views into `data`, not copied.
 
-    names: takes the names in it. references: takes what it refers to outside itself; None forbids that. Raises
+    names: takes the names in it. references: takes its references to objects outside itself; None forbids them. Raises
     CheckpointProblem for anything damaged, and for a name that runs code, saying which.
     """
     reader = Reader(data, 0, names, where, references)
@@ -201,7 +201,7 @@ class Reader:
         self.push(reference)
 
 
-# What each opcode does to the reader; one that is not here is refused.
+# The action of each opcode on the reader; others are refused.
 _HANDLERS: dict[int, Callable[[Reader], Any]] = {
     0x80: lambda r: r.take(1),  # PROTO: a later one's opcodes are refused one by one
     0x95: lambda r: r.take(8),  # FRAME: a hint for streams

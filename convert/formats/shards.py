@@ -50,7 +50,7 @@ def _read(path: Path) -> State:
                 f"{folder} holds both {WHOLE} and {_INDEX}: name the one that you mean.", code="ambiguous"
             )
         state = safetensors.read(_inside(folder, WHOLE))
-    elif not index.is_file() and (folder / _PICKLED).is_file():  # what older versions of transformers wrote
+    elif not index.is_file() and (folder / _PICKLED).is_file():  # the file of older versions of transformers
         pickled = _inside(folder, _PICKLED)
         with pickled.open("rb") as file:
             state = (pth_legacy if pth_legacy.matches(file.read(64)) else pth).read(pickled)

@@ -38,7 +38,7 @@ class Archive:
 
     def __init__(self, path: Path, kind: str):
         self.path, self.kind, self.data = path, kind, map_file(path)
-        self.sound: set[str] = set()  # entries whose checksum was found right
+        self.sound: set[str] = set()  # entries whose checksum is right
         try:
             with _Bounded(path) as file, zipfile.ZipFile(file) as archive:
                 entries = archive.infolist()
@@ -66,7 +66,7 @@ class Archive:
             )
 
     def damaged(self, why: str, code: Code = "damaged") -> CheckpointProblem:
-        """What is raised for this sentence about it."""
+        """The exception with this sentence about the file."""
         return CheckpointProblem(
             f"{self.path} is a damaged {self.kind} file: {why}. Download or copy it again.", code=code
         )
@@ -95,7 +95,7 @@ class Archive:
             data = self._inflate(name, data, info.file_size if start is None else min(start, info.file_size), start)
         if start is not None:
             return data[:start]
-        # A checksum of 0 means that torch was told to save none.
+        # A checksum of 0 means that torch saved none.
         if info.CRC and name not in self.sound and zlib.crc32(data) != info.CRC:
             raise self.damaged(f"the checksum of its entry {name} is wrong", "checksum")
         self.sound.add(name)
