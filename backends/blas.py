@@ -14,14 +14,14 @@ from functools import cache
 from pathlib import Path
 
 CORETYPE = "OPENBLAS_CORETYPE"  # read by every OpenBLAS when it is loaded
-# What a CPU must have for the kernels of each generation, the newest first, and the cores to try for it, the fastest first.
+# The instruction sets that the kernels of each generation need, the newest first, and the cores to try for it, the fastest first.
 GENERATIONS: dict[str, tuple[frozenset[str], tuple[str, ...]]] = {
     "AVX-512": (frozenset({"avx512f", "avx512cd", "avx512bw", "avx512dq", "avx512vl"}), ("SkylakeX", "Haswell")),
     "AVX2": (frozenset({"avx2", "fma"}), ("Haswell",)),
     "AVX": (frozenset({"avx"}), ("Sandybridge",)),
     "SSE": (frozenset({"sse2"}), ()),
 }
-# The generation of OpenBLAS's own names of x86-64 cores; what is not listed is left alone.
+# The generation of OpenBLAS's own names of x86-64 cores; others are left alone.
 CORES = {
     "SSE": (
         "Katmai", "Coppermine", "Northwood", "Prescott", "Banias", "Atom", "Core2", "Penryn", "Dunnington", "Nehalem",
@@ -34,7 +34,7 @@ CORES = {
 # oneDNN's names of the kernels that it takes on each generation, and the variable that caps them (before its release 2.5).
 ONEDNN = {"SSE": "sse41", "AVX": "avx", "AVX2": "avx2", "AVX-512": "avx512_core"}
 ONEDNN_CAP = "DNNL_MAX_CPU_ISA"
-# Frameworks that bring an OpenBLAS which no call can be asked for its core.
+# Frameworks that bring an OpenBLAS which has no call for its core.
 BRING_OPENBLAS = ("oneflow",)
 # Of /proc/cpuinfo's flags those that kernels are chosen by.
 _CHOSEN_BY = ("sse2", "sse4_2", "avx", "avx2", "fma", "avx512", "avx_vnni", "amx")
@@ -54,7 +54,7 @@ for m, k, n in ((394, 2048, 517), (3, 5, 7), (64, 64, 64), (1, 999, 1)):
 
 @cache
 def cpuinfo() -> dict[str, str]:
-    """What Linux says of this machine's first core, by its names; nothing where the system does not say."""
+    """Linux's facts on this machine's first core, by its names; none on other systems."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -75,11 +75,11 @@ def generation(flags: Collection[str]) -> str:
 
 
 def onednn_kernels(environ: Mapping[str, str] = os.environ) -> str:
-    """The kernels that a oneDNN which cannot be asked takes on this CPU; "" where it is no x86-64."""
+    """The kernels that a oneDNN without such a query takes on this CPU; "" where it is no x86-64."""
     newest = ONEDNN.get(generation(cpu_flags()), "")
     names = list(ONEDNN.values())
-    asked = environ.get(ONEDNN_CAP, "").lower()
-    return min(asked, newest, key=names.index) if newest and asked in names else newest
+    cap = environ.get(ONEDNN_CAP, "").lower()
+    return min(cap, newest, key=names.index) if newest and cap in names else newest
 
 
 def openblas_cores() -> dict[str, str]:
@@ -108,14 +108,16 @@ def fallback() -> str:
 
 
 def slow_kernels(whose: str, core: str, environ: Mapping[str, str] = os.environ) -> str:
-    """What to say, and to do, where an OpenBLAS takes kernels for an older CPU than this one; "" where it does not."""
+    """A warning and its remedy where an OpenBLAS takes kernels for an older CPU than this one; "" where it does not."""
     flags = cpu_flags()
     if not is_fallback(core, flags):
         return ""
     library = f"{whose} OpenBLAS"
     if CORETYPE in environ:
-        asked = f"{CORETYPE}={environ[CORETYPE]}"
-        return f"{library} takes the kernels for {core}, as {asked} asks; this CPU has {generation(flags)}: unset it."
+        assignment = f"{CORETYPE}={environ[CORETYPE]}"
+        return (
+            f"{library} takes the kernels for {core}, as {assignment} asks; this CPU has {generation(flags)}: unset it."
+        )
     return (
         f"{library} does not know this CPU, which has {generation(flags)}, and fell back to the kernels for {core}, which are "
         f"slow. To mend it: set {CORETYPE}={fitting_core(flags)} before Python starts; the processes that `polymae compare` "

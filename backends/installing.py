@@ -37,12 +37,12 @@ def has_wheels(framework: str, python: tuple[int, int] | None = None) -> bool:
     return python <= NEWEST_PYTHON.get(framework, python)
 
 
-def install_line(what: str) -> str:
-    """What to type for a missing framework, or for what PolyMAE itself needs ("core")."""
-    if not has_wheels(what):
-        return f"polymae env add {what}"
-    listed = ROOT / "requirements" / f"{what}.txt"
-    extra = "" if what == "core" else f"[{what}]"
+def install_line(name: str) -> str:
+    """The command that installs a missing framework, or PolyMAE's own needs ("core")."""
+    if not has_wheels(name):
+        return f"polymae env add {name}"
+    listed = ROOT / "requirements" / f"{name}.txt"
+    extra = "" if name == "core" else f"[{name}]"
     if not listed.is_file():  # installed from a wheel
         return f"pip install {shlex.quote('polymae' + extra)}"
     if sys.version_info[:2] == JOINT:
@@ -51,7 +51,7 @@ def install_line(what: str) -> str:
 
 
 def in_words(problem: BaseException) -> str:
-    """What an exception means to a person, and what to do about it."""
+    """The meaning of an exception to a person, and the remedy."""
     if isinstance(problem, Problem):
         return str(problem)
     if isinstance(problem, MemoryError):
@@ -65,7 +65,7 @@ def in_words(problem: BaseException) -> str:
 
 
 def requirements(framework: str, python: tuple[int, int] | None = None) -> list[Requirement]:
-    """What PolyMAE and a framework need on a version of Python (None: this one), as the installed metadata has it.
+    """The requirements of PolyMAE and a framework on a version of Python (None: this one), as the installed metadata has it.
 
     An empty list where PolyMAE is run from a folder, and has no metadata.
     """
@@ -77,8 +77,8 @@ def requirements(framework: str, python: tuple[int, int] | None = None) -> list[
         listed = metadata.requires("polymae") or []
     except metadata.PackageNotFoundError:
         return []
-    found = [Requirement(line) for line in listed]
-    wanted = [one for one in found if one.marker is None or one.marker.evaluate(target)]
+    every = [Requirement(line) for line in listed]
+    wanted = [one for one in every if one.marker is None or one.marker.evaluate(target)]
     for one in wanted:
         one.marker = None
     return wanted

@@ -1,4 +1,4 @@
-"""What a reference of anybody's own computes, intercepted: products summed in chains, noise behind its operations.
+"""The computation of anybody's own reference, intercepted: products summed in chains, noise behind its operations.
 
 NumPy's operations are intercepted by a class of arrays, PyTorch's below autograd (<framework>/intercepted.py). Those of
 other frameworks cannot be.
@@ -41,7 +41,7 @@ def chains(seed: int) -> Iterator[Callable[[], int]]:
 
 
 def chained_array(array: NDArray[Any]) -> NDArray[Any]:
-    """A view of an array whose products, and those of what is computed from it, can be summed in chains."""
+    """A view of an array whose products, and those of arrays computed from it, can be summed in chains."""
     return array.view(ChainedArray)
 
 

@@ -36,18 +36,18 @@ def remembered() -> dict[str, str]:
     """The interpreter of each framework that has one. Raises Problem where the file cannot be read."""
     path = memory()
     try:
-        said = json.loads(path.read_text(encoding="utf-8"))
+        interpreters = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except (OSError, ValueError) as problem:
         raise Problem(f"{path} cannot be read ({problem}); remove it, and add the environments again.") from None
-    if not isinstance(said, dict) or not all(isinstance(python, str) for python in said.values()):
+    if not isinstance(interpreters, dict) or not all(isinstance(python, str) for python in interpreters.values()):
         raise Problem(f"{path} is not what `polymae env` writes; remove it, and add the environments again.")
-    return said
+    return interpreters
 
 
 def interpreter(framework: str) -> str:
-    """The Python that runs a framework; this one, which then says what is missing, where none is known."""
+    """The Python that runs a framework; this one, which then reports the missing package, where none is known."""
     if installed(framework):
         return sys.executable
     return remembered().get(framework, sys.executable)

@@ -1,4 +1,4 @@
-"""What every framework's modules.py offers: a module of somebody's own, its weights set, its parts watched, differentiated."""
+"""The functions of every modules.py: somebody's module, its weights set, its parts watched, differentiated."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Named models, and what `--model` understands: a preset's name, a JSON file, or the constructor's own names."""
+"""Named models, and the values of `--model`: a preset's name, a JSON file, or the constructor's own names."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _SIZES: dict[str, dict[str, Any]] = {
         ("test", 48, 3, 3, 8),
     )
 }
-# Small enough to run in every framework in a second; what the tests and the quick comparison use.
+# Small enough to run in every framework in a second; for the tests and the quick comparison.
 _TEST = "test_patch8"
 _SIZES[_TEST]["img_size"] = (32, 32)
 _TEST_DECODER: dict[str, Any] = {"decoder_embed_dim": 32, "decoder_depth": 2, "decoder_num_heads": 4}
@@ -34,7 +34,7 @@ _TEST_DECODER: dict[str, Any] = {"decoder_embed_dim": 32, "decoder_depth": 2, "d
 def _presets(
     prefix: str = "", sizes: Iterable[str] = tuple(_SIZES), mae: Mapping[str, Any] = {}, vit: Mapping[str, Any] = {}
 ) -> dict[str, Config]:
-    """An autoencoder and a classifier of each size, with what a family sets in all of its own."""
+    """An autoencoder and a classifier of each size, with the settings that a family has in common."""
     named: dict[str, Config] = {}
     for size in sizes:
         named[f"{prefix}mae_vit_{size}"] = MAEConfig(**_SIZES[size], **(_TEST_DECODER if size == _TEST else {}), **mae)
@@ -66,7 +66,7 @@ def model_config(model: str, **overrides: Any) -> Config:
 
     model: a preset ("mae_vit_base_patch16"), the path of a JSON object, "img_size=32,patch_size=8,...", or a preset with
     other settings ("vit_tiny_patch16,num_heads=12").
-    What a JSON object or a list of names means, config_of says.
+    config_of gives the meaning of a JSON object or a list of names.
     Raises ConfigError for an unknown model, with the nearest names, or an unknown or unusable value.
     """
     name = ALIASES.get(model, model)
@@ -77,9 +77,9 @@ def model_config(model: str, **overrides: Any) -> Config:
         first, *rest = parts = re.split(r",(?![^\[(]*[\])])", model)  # commas outside brackets
         if "=" in first:
             return config_of(_assigned(parts) | overrides)
-        preset, said = model_config(first.strip()), _assigned(rest) | overrides
-        _require_settings(type(preset), said)
-        return config_of({f.name: getattr(preset, f.name) for f in fields(preset)} | said)
+        preset, settings = model_config(first.strip()), _assigned(rest) | overrides
+        _require_settings(type(preset), settings)
+        return config_of({f.name: getattr(preset, f.name) for f in fields(preset)} | settings)
     if model.endswith(".json"):
         return config_of(_read_json(Path(model)) | overrides)
     known = [*NAMED, *ALIASES]
@@ -132,21 +132,21 @@ def config_of(values: Mapping[str, Any]) -> Config:
     kind = ViTConfig if {"num_classes", "pooling", "head_norm"} & values.keys() else MAEConfig
     kinds = {f.name: float if f.default is None else type(f.default) for f in fields(kind)}
     optional = {f.name for f in fields(kind) if f.default is None}
-    found = dict(values)
+    settings = dict(values)
     _require_settings(kind, values)
     for key, value in values.items():
         if value is None and key in optional:
             continue
         if kinds[key] is float and isinstance(value, int) and not isinstance(value, bool):
             try:
-                found[key] = float(value)
+                settings[key] = float(value)
             except OverflowError:
                 raise ConfigError(f"{key} is {shortened(value)}, which is too large.") from None
         elif key != "img_size" and type(value) is not kinds[key]:
             raise ConfigError(f"{key} is {shortened(value)}; its type must be {kinds[key].__name__}.")
         elif key == "img_size" and not _is_size(value):
             raise ConfigError(f"img_size is {shortened(value)}; it must be one number or [height, width], in pixels.")
-    return kind(**found)
+    return kind(**settings)
 
 
 def _require_settings(kind: type[Config], names: Iterable[str]) -> None:

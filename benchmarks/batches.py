@@ -18,6 +18,7 @@ import sys
 import tempfile
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 
@@ -51,46 +52,48 @@ class Hashing:
         return 1.0
 
 
-def child(asked: dict[str, Any]) -> None:
+def child(request: dict[str, Any]) -> None:
     """Run one part of a run, and print the digests of its steps."""
     from polymae.backends.runtime import load_backend
     from polymae.training import pretrain
     from polymae.training.reading import read_recipe
 
-    kind = type(load_backend(asked["framework"]))
+    kind = type(load_backend(request["framework"]))
     made: list[Hashing] = []
 
     def training(self: Any, model: Any, optimizer: Any, **options: Any) -> Hashing:
         made.append(Hashing(self, model, optimizer))
         return made[-1]
 
-    kind.training = training
-    recipe = read_recipe("small-cpu", [*SETTINGS, *asked["settings"]])
-    out = Path(asked["out"])
+    recipe = read_recipe("small-cpu", [*SETTINGS, *request["settings"]])
+    out = Path(request["out"])
     resume = out if out.exists() else None
-    pretrain.run_request(
-        pretrain.Request(asked["framework"], Path(asked["data"]), out, recipe, resume=resume, threads=1)
-    )
+    of_run = pretrain.Request(request["framework"], Path(request["data"]), out, recipe, resume=resume, threads=1)
+    with patch.object(kind, "training", training):
+        pretrain.run_request(of_run)
     print("\n" + json.dumps(made[0].digests), flush=True)
     os._exit(0)  # OneFlow may hang at its exit
 
 
 def digests(framework: str, data: str, stops: list[int], *settings: str) -> list[str]:
     """The digests of all steps of a run that is ended and gone on with at some of them."""
-    told: list[str] = []
+    hashes: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
         for stop in [*stops, STEPS]:
-            asked = {
+            request = {
                 "framework": framework,
                 "data": data,
                 "out": f"{folder}/run",
                 "settings": [*settings, f"steps={stop}"],
             }
             done = subprocess.run(
-                [sys.executable, __file__, "--child", json.dumps(asked)], check=True, stdout=subprocess.PIPE, text=True
+                [sys.executable, __file__, "--child", json.dumps(request)],
+                check=True,
+                stdout=subprocess.PIPE,
+                text=True,
             )
-            told += json.loads(done.stdout.splitlines()[-1])
-    return told
+            hashes += json.loads(done.stdout.splitlines()[-1])
+    return hashes
 
 
 def main() -> int:
@@ -103,17 +106,20 @@ def main() -> int:
     if args.child:
         child(json.loads(args.child))
     stops = sorted(random.Random(0).sample(range(1, STEPS), 5))
-    cases = {f"{name}, 2 workers": (name, [], ("workers=2",)) for name in FRAMEWORKS}
+    cases: dict[str, tuple[str, list[int], tuple[str, ...]]] = {
+        f"{name}, 2 workers": (name, [], ("workers=2",)) for name in FRAMEWORKS
+    }
     cases |= {f"numpy, {n} workers": ("numpy", [], (f"workers={n}",)) for n in (0, 1, 3)}
     cases |= {f"numpy, in {n} parts": ("numpy", [], (f"accumulate={n}",)) for n in (2, 4)}
     cases |= {f"numpy, gone on with at {', '.join(map(str, stops))}": ("numpy", stops, ())}
-    rows, first = [], None
+    rows: list[tuple[str, str, bool, int]] = []
+    first: list[str] = []
     for words, (framework, at, settings) in cases.items():
-        told = digests(framework, args.data, at, *settings)
-        first = first or told
-        assert len(told) == STEPS, (words, len(told))
-        whole = hashlib.sha256("".join(told).encode()).hexdigest()
-        rows.append((words, whole[:16], told == first, len(set(told))))
+        hashes = digests(framework, args.data, at, *settings)
+        first = first or hashes
+        assert len(hashes) == STEPS, (words, len(hashes))
+        whole = hashlib.sha256("".join(hashes).encode()).hexdigest()
+        rows.append((words, whole[:16], hashes == first, len(set(hashes))))
         print(*rows[-1], file=sys.stderr, flush=True)
     lines = [
         "# Batches",

@@ -53,7 +53,7 @@ _ENDINGS = {"megengine.save": ".pkl", "mindspore.save_checkpoint": ".ckpt", "one
 
 @dataclass
 class Job:
-    """A command and what it took: the fastest repetition's seconds, outside and inside, and its processor seconds."""
+    """A command and its cost: the fastest repetition's seconds, outside and inside, and its processor seconds."""
 
     name: str
     command: list[str]
@@ -71,17 +71,17 @@ class Job:
         wall, after = time.perf_counter() - started, os.times()
         if done.returncode:
             raise SystemExit(f"{self.name} failed:\n{done.stderr[-2000:]}")
-        said = [line.split()[1] for line in done.stdout.splitlines() if line.startswith("inside ")]
+        inside = [line.split()[1] for line in done.stdout.splitlines() if line.startswith("inside ")]
         used = after.children_user + after.children_system - before.children_user - before.children_system
         self.walls.append(wall)
         self.wall = min(self.wall, wall)
-        self.inside = min(self.inside, float(said[-1]) if said else wall)
+        self.inside = min(self.inside, float(inside[-1]) if inside else wall)
         self.processor = min(self.processor, used)
         _remove(self.target)
 
 
 def jobs(folder: Path, size: str, peers: bool) -> list[Job]:
-    """What is compared, with the files that it needs made."""
+    """The commands to compare, with their files made."""
     source = folder / f"{size}.pth"
     make = (
         "import sys; from polymae.backends.initial import initial_weights; from polymae.backends.presets import "
@@ -90,16 +90,16 @@ def jobs(folder: Path, size: str, peers: bool) -> list[Job]:
     )
     subprocess.run([sys.executable, "-c", make, MODELS[size], str(source)], check=True)
     sources = {".pth": source}
-    found = [Job("cp", ["cp", str(source), str(folder / "copy")], folder / "copy")]
+    made = [Job("cp", ["cp", str(source), str(folder / "copy")], folder / "copy")]
     synced = f"cp '{source}' '{folder}/copy' && sync '{folder}/copy'"
-    found.append(Job("cp, then fsync", ["sh", "-c", synced], folder / "copy"))
+    made.append(Job("cp, then fsync", ["sh", "-c", synced], folder / "copy"))
     for ending, framework in ((".safetensors", "safetensors"), (".pkl", "megengine"), (".ckpt", "mindspore")):
         sources[ending] = folder / f"{size}{ending}"
         subprocess.run(
             _convert([framework, "-c", str(source), "-o", str(sources[ending])]), check=True, capture_output=True
         )
         target = folder / f"out{ending}"
-        found.append(
+        made.append(
             Job(f"{ending} to {ending}", _convert([framework, "-c", str(sources[ending]), "-o", str(target)]), target)
         )
     for name, framework, ending, more in (
@@ -115,13 +115,13 @@ def jobs(folder: Path, size: str, peers: bool) -> list[Job]:
     ):
         target = folder / f"result{ending}"
         origin = sources[".safetensors" if name.startswith(".safetensors") else ".pth"]
-        found.append(Job(name, _convert([framework, "-c", str(origin), "-o", str(target), *more]), target))
+        made.append(Job(name, _convert([framework, "-c", str(origin), "-o", str(target), *more]), target))
     if peers:
         for name, (imports, work) in _FRAMEWORKS.items():
             target = folder / f"peer{_ENDINGS.get(name.split(', ')[-1], '.x')}"
             script = imports + "\n" + _TIMED.format(work=work.format(source=str(source), target=str(target)))
-            found.append(Job(name, [sys.executable, "-c", script], target))
-    return found
+            made.append(Job(name, [sys.executable, "-c", script], target))
+    return made
 
 
 def _convert(arguments: list[str]) -> list[str]:

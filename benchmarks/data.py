@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import version
 from io import BytesIO
 from pathlib import Path
@@ -148,9 +149,9 @@ def jobs(folder: Path) -> list[Job]:
     batches, small, count = of_format["folder"], digits(folder), BATCH * STEPS
     listed = [Job("Pillow alone", count, lambda: pillow_alone(batches))]
     for workers in (0, 1, 2):
-        listed.append(Job(f"folder, {workers} workers", count, lambda workers=workers: ours(batches, workers)))
+        listed.append(Job(f"folder, {workers} workers", count, partial(ours, batches, workers)))
     for name in FORMATS[1:]:
-        listed.append(Job(f"{name}, 0 workers", count, lambda name=name: ours(of_format[name], 0)))
+        listed.append(Job(f"{name}, 0 workers", count, partial(ours, of_format[name], 0)))
     listed.append(Job("torchvision, 0 workers", count, torchvisions(folder)))
     listed.append(Job("digits of an .npz, 0 workers", len(small.dataset), lambda: ours(small, 0)))
     return listed

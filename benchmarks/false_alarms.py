@@ -54,7 +54,7 @@ TOGETHER = {MODEL: 10}  # seeds that are on disk at the same time: 60 MB each; o
 
 @dataclass
 class Tally:
-    """What became of one framework's runs: verdicts, and the tensor that came nearest to its limit."""
+    """The outcome of one framework's runs: verdicts, and the tensor that came nearest to its limit."""
 
     verdicts: Counter[str] = field(default_factory=Counter)
     nearest: tuple[float, str, str] = (0.0, "", "")  # error over limit, tensor, seed and setting
@@ -144,8 +144,8 @@ def _oracle(place: Path, model: str, seed: int) -> Run:
         "numpy",
         place / "oracle.npz",
         place / "inputs.npz",
-        place / "weights.pth",
-        model,
+        weights=place / "weights.pth",
+        model=model,
         dtype="float64",
         levels=LEVELS,
     )

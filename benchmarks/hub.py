@@ -82,7 +82,7 @@ def measure(framework: str, environment: dict[str, str], new: str) -> tuple[floa
     return seconds, listed, names
 
 
-def table(found: dict[str, Times]) -> str:
+def table(measured: dict[str, Times]) -> str:
     """The measurements as a Markdown table."""
     lines = [
         "| hub | names | import of the framework, s | hub.list beyond it, s | slowest | right after a download, s | slowest |",
@@ -91,7 +91,7 @@ def table(found: dict[str, Times]) -> str:
     lines += [
         f"| {name} | {times.names} | {median(times.imports):.2f} | {median(times.lists):.3f} | {max(times.lists):.3f} "
         f"| {median(times.new):.3f} | {max(times.new):.3f} |"
-        for name, times in found.items()
+        for name, times in measured.items()
     ]
     return "\n".join(lines) + "\n"
 
@@ -102,13 +102,13 @@ def main() -> None:
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--out", type=Path, help="a Markdown file for the table")
     args = parser.parse_args()
-    found = {framework: Times() for framework in HUBS}
+    measured = {framework: Times() for framework in HUBS}
     with tempfile.TemporaryDirectory(prefix="polymae-bench-") as name:
         environment = {**caches(Path(name)), "HOME": name}
         for framework in HUBS:  # compiles what is not yet, and has the files in memory
             measure(framework, environment, "")
         for repetition in range(args.repetitions):
-            for framework, times in found.items():
+            for framework, times in measured.items():
                 seconds, listed, times.names = measure(framework, environment, "")
                 times.imports.append(seconds)
                 times.lists.append(listed)
@@ -119,13 +119,13 @@ def main() -> None:
         f"({args.repetitions} repetitions, taking turns; the median counts) on {processor()}, {os.cpu_count()} cores, "
         f"{platform.system()} {platform.release().split('-')[0]}, files in the page cache. Python {platform.python_version()}, "
         f"{versions}. Right after a download Python has compiled nothing of PolyMAE yet. For MindSpore, `list_models` of "
-        f"mindspore_hub_conf.py.\n\n{table(found)}"
+        f"mindspore_hub_conf.py.\n\n{table(measured)}"
     )
     print(text)
     if args.out:
         args.out.parent.mkdir(parents=True, exist_ok=True)
         args.out.write_text(text)
-    if late := [name for name, times in found.items() if max(median(times.lists), median(times.new)) > LIMIT]:
+    if late := [name for name, times in measured.items() if max(median(times.lists), median(times.new)) > LIMIT]:
         raise SystemExit(f"More than {LIMIT} s: {', '.join(late)}.")
 
 

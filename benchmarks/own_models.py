@@ -28,24 +28,25 @@ from nets.page import Measured, complaints, page  # noqa: E402
 from nets.planting import PORTS, RAISES  # noqa: E402
 from nets.settings import NETS  # noqa: E402
 
-ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+from polymae.backends.blas import thread_variables  # noqa: E402
+
 Request = tuple[str, int, "str | None"]  # net, seed, fault
 
 
 def environment() -> dict[str, str]:
-    """That of every child: this one's, quiet, with one thread for each library where nothing else is asked for."""
+    """The variables of every child: this process's, quiet, with one thread for each library unless it has others."""
     # MindSpore's import leaves variables in the environment with which OneFlow cannot be imported.
     ours = {name: value for name, value in os.environ.items() if not name.startswith("PROTOCOL_BUFFERS_")}
     paths = [str(Path(__file__).resolve().parent), str(TESTS), *filter(None, [ours.get("PYTHONPATH")])]
-    return ONE_THREAD | ours | {"GLOG_v": "3", "GLOG_minloglevel": "3", "PYTHONPATH": os.pathsep.join(paths)}
+    return thread_variables(1) | ours | {"GLOG_v": "3", "GLOG_minloglevel": "3", "PYTHONPATH": os.pathsep.join(paths)}
 
 
 def measure(framework: str, requests: Sequence[Request]) -> Measured:
-    """Judge runs of one framework in a process of its own. Never raises for what that process does."""
+    """Judge runs of one framework in a process of its own. Never raises for a failure of that process."""
     with tempfile.TemporaryDirectory(prefix="polymae-") as folder:
         out, request = Path(folder) / "runs.jsonl", Path(folder) / "request.json"
         request.write_text(json.dumps(requests), encoding="utf-8")
-        command = [sys.executable, "-m", "nets.judging", framework, out, request]
+        command = [sys.executable, "-m", "nets.judging", framework, str(out), str(request)]
         # In an empty folder: `-m` puts it on the path, and MindSpore leaves files in it.
         done = subprocess.run(command, env=environment(), cwd=folder, capture_output=True, text=True, errors="replace")
         lines = out.read_text(encoding="utf-8").split("\n")[:-1] if out.exists() else []  # whole ones
@@ -87,18 +88,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(
             f"there is nothing to run in {', '.join(idle)}; ask for more --seeds, or for --faults of these --nets"
         )
-    found = {}
+    by_framework = {}
     for framework, runs in requests.items():
-        found[framework] = measure(framework, runs)
-        print(f"{framework}: {len(found[framework].runs)} runs", file=sys.stderr, flush=True)
+        by_framework[framework] = measure(framework, runs)
+        print(f"{framework}: {len(by_framework[framework].runs)} runs", file=sys.stderr, flush=True)
     options = ["--seeds", str(args.seeds), "--fault-seeds", str(args.fault_seeds)]
     for name, chosen, every in (("--nets", args.nets, NETS), ("--faults", args.faults, FAULTS)):
         options += [] if len(set(chosen)) == len(every) else [name, *chosen]
-    text = page(found, shlex.join(options), environment())
+    text = page(by_framework, shlex.join(options), environment())
     print(text, end="")
     if args.out:
         args.out.write_text(text, encoding="utf-8")
-    return int(bool(complaints(found)))
+    return int(bool(complaints(by_framework)))
 
 
 if __name__ == "__main__":

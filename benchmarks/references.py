@@ -34,7 +34,7 @@ SEEDS = 3  # other than the recipe's
 
 
 def main() -> int:
-    """Run what is not there, and write the reference."""
+    """Make the missing runs, and write the reference."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--recipe", default="small-cpu")

@@ -19,8 +19,10 @@ from itertools import combinations
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from polymae.backends import FRAMEWORKS
+from polymae.backends.blas import thread_variables
 from polymae.backends.optimization import trainable
 from polymae.compare.record.environment import processor
 from polymae.convert.checkpoint import open_checkpoint
@@ -42,21 +44,21 @@ def pretrain(framework: str, data: str, out: Path, steps: int, resume: Path | No
     subprocess.run(
         [sys.executable, "-m", "polymae", "pretrain", "--framework", framework, "--data", data, "--out", str(out), "--threads",
          "1", *begin, "--set", *settings],
-        check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": "1"},
+        check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ | thread_variables(1),
     )  # fmt: skip
     return out
 
 
-def losses(run: Path) -> np.ndarray:
+def losses(run: Path) -> NDArray[np.float64]:
     """The loss of every step [steps]."""
     return np.array([json.loads(line)["loss"] for line in (run / "steps.jsonl").read_text().splitlines()])
 
 
-def weights(run: Path) -> np.ndarray:
+def weights(run: Path) -> NDArray[np.float64]:
     """All trained weights after the last step, in one vector."""
     config = read_recipe("small-cpu", SETTINGS).config
-    found = open_checkpoint(run / "checkpoints/last/weights.safetensors").weights(config)
-    return np.concatenate([found[param.name].ravel() for param in trainable(config)]).astype(np.float64)
+    arrays = open_checkpoint(run / "checkpoints/last/weights.safetensors").weights(config)
+    return np.concatenate([np.asarray(arrays[param.name], np.float64).ravel() for param in trainable(config)])
 
 
 def apart(one: Path, other: Path) -> tuple[float, float]:

@@ -19,6 +19,7 @@ import time
 from pathlib import Path
 
 from polymae.backends import FRAMEWORKS
+from polymae.backends.blas import thread_variables
 from polymae.compare.record.environment import processor
 
 
@@ -45,7 +46,7 @@ def main() -> int:
             subprocess.run(
                 [sys.executable, "-m", "polymae", "pretrain", "--framework", run.name, "--data", args.data, "--out", str(run),
                  "--recipe", "small-cpu", "--threads", str(args.threads)],
-                check=True, stdout=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": str(args.threads)},
+                check=True, stdout=subprocess.DEVNULL, env=os.environ | thread_variables(args.threads),
             )  # fmt: skip
             wall, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
             cpu = after.ru_utime + after.ru_stime - used.ru_utime - used.ru_stime

@@ -56,13 +56,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="a Markdown file for the table")
     args = parser.parse_args()
     commands = OTHERS | HELPS
-    found: dict[str, list[float]] = {name: [] for name in commands}
+    measured: dict[str, list[float]] = {name: [] for name in commands}
     for arguments in commands.values():  # has the files in memory
         seconds(arguments)
     for _ in range(args.repetitions):
         for name, arguments in commands.items():
-            found[name].append(seconds(arguments))
-    rows = [f"| `{name}` | {min(took):.3f} | {median(took):.3f} | {max(took):.3f} |" for name, took in found.items()]
+            measured[name].append(seconds(arguments))
+    rows = [f"| `{name}` | {min(took):.3f} | {median(took):.3f} | {max(took):.3f} |" for name, took in measured.items()]
     text = (
         f"# How soon a command answers\n\nMeasured by `benchmarks/startup.py` ({args.repetitions} repetitions, taking turns) on "
         f"{processor()}, {os.cpu_count()} cores, {platform.system()} {platform.release().split('-')[0]}, files in the page "
@@ -73,7 +73,7 @@ def main() -> None:
     if args.out:
         args.out.parent.mkdir(parents=True, exist_ok=True)
         args.out.write_text(text)
-    if late := [name for name in HELPS if min(found[name]) > LIMIT]:
+    if late := [name for name in HELPS if min(measured[name]) > LIMIT]:
         raise SystemExit(f"More than {LIMIT} s: {', '.join(late)}.")
 
 

@@ -24,7 +24,7 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from polymae.backends import FRAMEWORKS
-from polymae.backends.blas import variables
+from polymae.backends.blas import thread_variables, variables
 from polymae.backends.config import MAEConfig, keep_length
 from polymae.backends.installing import installed
 from polymae.backends.presets import model_config
@@ -46,7 +46,7 @@ class Step(NamedTuple):
     cpu: float
 
     def cost(self, threads: int) -> float:
-        """What counts: of one thread its CPU seconds, which others on the machine add little to; of several the time passed."""
+        """The seconds that count: of one thread CPU seconds, which other work adds little to; of several the time passed."""
         return self.cpu if threads == 1 else self.wall
 
 
@@ -152,10 +152,9 @@ def child(contender: str, model: str, threads: int) -> None:
 
 
 class Contender:
-    """A process that does a step when it is asked."""
+    """A process that does a step on request."""
 
     def __init__(self, name: str, model: str, threads: int):
-        limits = {f"{library}_NUM_THREADS": str(threads) for library in ("OMP", "MKL", "OPENBLAS")}
         # MindSpore's import leaves variables with which OneFlow cannot be imported.
         clean = {key: value for key, value in os.environ.items() if not key.startswith("PROTOCOL_BUFFERS_")}
         framework = "numpy" if name == "numpy" else "torch" if name in (PEER, PRODUCT) else name
@@ -165,7 +164,7 @@ class Contender:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
-            env=clean | variables(framework, clean) | limits,
+            env=clean | variables(framework, clean) | thread_variables(threads),
         )
         while (line := self._line()) != "ready":
             if not line and self.process.poll() is not None:
@@ -181,7 +180,7 @@ class Contender:
         self.process.stdin.write("\n")
         self.process.stdin.flush()
         line = self._line()
-        while line and not line.startswith("["):  # what a framework prints
+        while line and not line.startswith("["):  # a framework's lines
             line = self._line()
         wall, cpu, peak = json.loads(line)
         return Step(wall, cpu), peak
@@ -218,7 +217,7 @@ def memory(model: str, name: str) -> float:
 def table(model: str, threads: int, steps: dict[str, list[Step]], peaks: dict[str, float]) -> list[str]:
     """Lines of Markdown for a model at a number of threads."""
     count = operations(config_of(model))
-    fastest = {name: min(one.cost(threads) for one in found) for name, found in steps.items()}
+    fastest = {name: min(one.cost(threads) for one in taken) for name, taken in steps.items()}
     best = 2 * SIDE**3 / fastest[PRODUCT]
     head = (
         "", "fastest step, s", "median, s", "fastest, CPU s", "to PyTorch's", f"to {PEER}'", "of the product's speed", "peak, MB"
@@ -232,15 +231,15 @@ def table(model: str, threads: int, steps: dict[str, list[Step]], peaks: dict[st
         f"| {' | '.join(head)} |",
         "|---" * len(head) + "|",
     ]
-    for name, found in steps.items():
+    for name, taken in steps.items():
         if name == PRODUCT:
             continue
         cells = [
             name if name == PEER else f"PolyMAE, {name}",
-            f"{min(one.wall for one in found):.3f}",
-            f"{median(one.wall for one in found):.3f}",
-            f"{min(one.cpu for one in found):.3f}",
-            *(ratio(found, steps.get(other), threads) for other in ("torch", PEER)),
+            f"{min(one.wall for one in taken):.3f}",
+            f"{median(one.wall for one in taken):.3f}",
+            f"{min(one.cpu for one in taken):.3f}",
+            *(ratio(taken, steps.get(other), threads) for other in ("torch", PEER)),
             f"{count / fastest[name] / best:.2f}",
             f"{peaks[name]:.0f}" if name in peaks else "-",
         ]
@@ -248,9 +247,9 @@ def table(model: str, threads: int, steps: dict[str, list[Step]], peaks: dict[st
     return [*lines, ""]
 
 
-def ratio(found: list[Step], other: list[Step] | None, threads: int) -> str:
+def ratio(taken: list[Step], other: list[Step] | None, threads: int) -> str:
     """The median over the rounds of what a contender's step costs over what another's costs in the same round."""
-    return f"{median(a.cost(threads) / b.cost(threads) for a, b in zip(found, other)):.2f}" if other else "-"
+    return f"{median(a.cost(threads) / b.cost(threads) for a, b in zip(taken, other)):.2f}" if other else "-"
 
 
 def main() -> None:
@@ -272,14 +271,14 @@ def main() -> None:
     from polymae.compare.record.environment import processor
 
     packages = ["torch", "transformers", *(name for name in FRAMEWORKS if name != "torch")]
-    there = {name: version(name) for name in packages if installed(name)}
+    versions = {name: version(name) for name in packages if installed(name)}
     lines = [
         "# How long a training step takes",
         "",
         f"Measured by `benchmarks/training.py` ({args.repetitions} rounds in which all take turns) on {processor()}, "
         f"{os.cpu_count()} cores, {platform.system()} {platform.release().split('-')[0]}, load "
         f"{os.getloadavg()[0]:.1f} at the start. Python {platform.python_version()}, "
-        f"{', '.join(f'{name} {number}' for name, number in there.items())}.",
+        f"{', '.join(f'{name} {number}' for name, number in versions.items())}.",
         "",
         "A step is forward, backward and AdamW in float32 from a batch in NumPy, mask ratio 0.75; ours also computes the norm of "
         "all gradients. Ratios are medians over the rounds, at one thread of CPU seconds, at several of the time passed, as is "

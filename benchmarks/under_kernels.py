@@ -47,9 +47,9 @@ def main() -> int:
     for setting in args.settings:
         with under(setting):
             if args.only != "tests":
-                found = _demo(args.model)
-                rows += [[setting, *row] for row in found]
-                bad += sum(row[1] not in ("exact", "roundoff", "explained") for row in found)
+                verdicts = _demo(args.model)
+                rows += [[setting, *row] for row in verdicts]
+                bad += sum(row[1] not in ("exact", "roundoff", "explained") for row in verdicts)
             if args.only != "demo":
                 status, ending = _tests()
                 tests.append([setting, "pass" if status == 0 else "FAIL", ending])
@@ -63,7 +63,7 @@ def main() -> int:
 
 
 def _demo(model: str) -> list[list[str]]:
-    """A row for each framework: what the report says of it."""
+    """A row of the report for each framework."""
     images = [str(path) for path in sorted((ROOT / "demo" / "photos").glob("*.jpg"))]
     with tempfile.TemporaryDirectory(prefix="polymae-") as folder:
         command = [

@@ -19,7 +19,7 @@ from ..files.errors import Problem, command, facts
 from ..files.version import __version__
 from .examples import shown_in
 
-# Subcommand, and what `polymae --help` says of it. Each lives in the module of its name.
+# Subcommand, and its line in `polymae --help`. Each lives in the module of its name.
 COMMANDS = {
     "inspect": "say what a checkpoint file holds",
     "dialects": "list the spellings of checkpoints that are known",
@@ -45,7 +45,7 @@ COMMANDS = {
 }
 
 
-# What people type after `polymae` that is no subcommand.
+# Words after `polymae` that are no subcommand.
 _OTHER_COMMANDS = dict.fromkeys(("convert", "convert_weights", "convert-weights"), "convert_weights FRAMEWORK -c FILE")
 
 
@@ -124,14 +124,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     chosen = next((a for a in arguments if not a.startswith("-")), None)
     for name, summary in COMMANDS.items():
-        said = shown_in(f"polymae {name}")
-        subparser = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".", **said)
+        texts = shown_in(f"polymae {name}")
+        subparser = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".", **texts)
         if name == chosen:  # only the chosen subcommand's module is imported: --help stays fast
             module = importlib.import_module(f".{name}", __name__)
             module.add_arguments(subparser)
             subparser.set_defaults(run=module.run, parser=subparser)
     args, unknown = parser.parse_known_args(arguments)
-    if unknown:  # said by the innermost parser, with its usage
+    if unknown:  # the innermost parser reports it, with its usage
         from ..files.urls import shown
 
         args.parser.error(f"unrecognized arguments: {' '.join(map(shown, unknown))}")

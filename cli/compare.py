@@ -37,17 +37,17 @@ def run(args: argparse.Namespace) -> int:
     from ..compare.report.terminal import print_report
     from ..hub.resolve import local
 
-    given = given_options(args, Comparison)
+    options = given_options(args, Comparison)
     if args.traces and (flags := recording_flags(args, Comparison)):
         raise Problem(f"--traces judges what was recorded before; leave out {', '.join(flags)}.")
-    if "weights" in given:
-        given["weights"] = local(given["weights"])
+    if "weights" in options:
+        options["weights"] = local(options["weights"])
     # A temporary folder may be in memory, and base-size traces are 7 GB.
-    comparison = Comparison(**given, scratch=args.out)
+    comparison = Comparison(**options, scratch=args.out)
     for name in comparison.pythons:
         if name not in (*comparison.frameworks, "numpy"):  # the oracle is NumPy's in any case
             raise Problem(f"--python is given for {name}, which is not compared; leave it out, or add to --frameworks.")
-    if "batch" in given and (comparison.images or comparison.inputs):
+    if "batch" in options and (comparison.images or comparison.inputs):
         raise Problem("--batch is for random images; leave it out, or leave out --images or --inputs.")
     require_places(args.out, args.junit, args.markdown)
     older = read_report(args.against) if args.against else None

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ..convert.conversion import Prepared
     from ..convert.tensors import Progress
 
-# What each target is, for --help. NumPy is imported only once there is something to convert: --help stays fast.
+# A description of each target, for --help. NumPy is imported only once there is something to convert: --help stays fast.
 TARGETS = {
     "torch": "a .pth file for torch.load, or .safetensors where the output ends so",
     "megengine": "a .pkl file for megengine.load",
@@ -44,9 +44,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         **shown_in("convert_weights"),
     )
     frameworks = parser.add_subparsers(dest="framework", metavar="FRAMEWORK", required=True)
-    for framework, what in TARGETS.items():
-        said = shown_in("", f"convert_weights {framework} -c mae_visualize_vit_base.pth")
-        add_arguments(frameworks.add_parser(framework, help=what, description=f"Write {what}.", **said))
+    for framework, target in TARGETS.items():
+        texts = shown_in("", f"convert_weights {framework} -c mae_visualize_vit_base.pth")
+        add_arguments(frameworks.add_parser(framework, help=target, description=f"Write {target}.", **texts))
     args = parser.parse_args(argv)
     return run_safely(f"convert_weights {args.framework}", lambda: run(args))
 
@@ -84,7 +84,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Convert every checkpoint; print what was read and written; return 0."""
+    """Convert every checkpoint; print a line for each file read and written; return 0."""
     from ..convert.identify import dialect_named
     from ..convert.targets import TARGETS as ROWS
     from ..convert.targets import format_for, require_format
@@ -179,9 +179,9 @@ def describe(checkpoint: Checkpoint) -> str:
     parts += [KINDS[checkpoint.contents], checkpoint.model or "no named model"]
     if checkpoint.identified.prefix:
         parts.append(f"without the prefix {checkpoint.identified.prefix}")
-    found = checkpoint.identified
-    told = {*found.dropped, *found.outside}
-    if ignored := [name for name in checkpoint.extras if name not in told]:
+    identified = checkpoint.identified
+    reported = {*identified.dropped, *identified.outside}
+    if ignored := [name for name in checkpoint.extras if name not in reported]:
         parts.append(f"ignored: {_some(ignored)}")
     return f"{checkpoint.path}: {', '.join(parts)}"
 

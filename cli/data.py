@@ -1,4 +1,4 @@
-"""`polymae data`: small real data sets to be had, and what a data set holds."""
+"""`polymae data`: small real data sets to fetch, and the contents of a data set."""
 
 from __future__ import annotations
 
@@ -73,17 +73,17 @@ def _show(args: argparse.Namespace) -> int:
 
     dataset = open_dataset(args.path, args.data_format, args.split)
     broken = _checked(dataset, quiet=args.json) if args.check else {}
-    found = (
+    facts = (
         summary(dataset)
         if not broken
         else {"path": str(dataset.path), "format": dataset.format, "images": len(dataset)}
     )
     if args.check:
-        found["broken"] = broken
+        facts["broken"] = broken
     if args.json:
-        print(json.dumps(found, indent=2))
+        print(json.dumps(facts, indent=2))
     else:
-        _print(found)
+        _print(facts)
     return 1 if broken else 0
 
 
@@ -98,20 +98,20 @@ def _checked(dataset: Dataset, quiet: bool) -> dict[str, str]:
         return broken_images(dataset, looked_at=lambda count: progress.update(task, completed=count))
 
 
-def _print(found: dict[str, Any]) -> None:
-    print(f"{found['path']}: {found['images']} images, format {found['format']}")
-    if "bytes" in found:
-        print(f"bytes        {found['bytes']}")
-        names = list(found["classes"].items())
+def _print(facts: dict[str, Any]) -> None:
+    print(f"{facts['path']}: {facts['images']} images, format {facts['format']}")
+    if "bytes" in facts:
+        print(f"bytes        {facts['bytes']}")
+        names = list(facts["classes"].items())
         shown = ", ".join(f"{name} {count}" for name, count in names[:_MOST_CLASSES])
         more = f" and {len(names) - _MOST_CLASSES} more" if len(names) > _MOST_CLASSES else ""
         print(f"classes      {len(names)}: {shown}{more}" if names else "classes      none: without labels")
-        print(f"height       {_range(found['heights'])}\nwidth        {_range(found['widths'])}")
-        print(f"fingerprint  {found['fingerprint']}\npixels       {found['digest']} (of {found['sample']} images)")
-    for reason in found.get("broken", {}).values():
+        print(f"height       {_range(facts['heights'])}\nwidth        {_range(facts['widths'])}")
+        print(f"fingerprint  {facts['fingerprint']}\npixels       {facts['digest']} (of {facts['sample']} images)")
+    for reason in facts.get("broken", {}).values():
         print(f"broken       {reason}")
-    if "broken" in found:
-        print(f"checked      {len(found['broken'])} of {found['images']} images are broken")
+    if "broken" in facts:
+        print(f"checked      {len(facts['broken'])} of {facts['images']} images are broken")
 
 
 def _range(numbers: list[float]) -> str:

@@ -20,18 +20,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print what differs; return 0 for the same weights and 1 for different ones."""
+    """Print the differences; return 0 for the same weights and 1 for different ones."""
     from ..convert.difference import compare_files
     from ..hub.resolve import local
 
-    found = compare_files(local(args.a), local(args.b), args.model, args.source, args.from_b)
+    comparison = compare_files(local(args.a), local(args.b), args.model, args.source, args.from_b)
     if args.json:
-        facts = {"same": found.same, "a": args.a, "b": args.b, "hashes": found.hashes, "tensors": found.count}
-        print(json.dumps(facts | {"differences": [asdict(one) for one in found.differences]}, indent=2))
-        return int(not found.same)
-    print(found.summary())
-    print_some([f"{one.name}: {one.said}" for one in found.differences])
-    return int(not found.same)
+        facts = {"same": comparison.same, "a": args.a, "b": args.b}
+        facts |= {"hashes": comparison.hashes, "tensors": comparison.count}
+        print(json.dumps(facts | {"differences": [asdict(one) for one in comparison.differences]}, indent=2))
+        return int(not comparison.same)
+    print(comparison.summary())
+    print_some([f"{one.name}: {one.said}" for one in comparison.differences])
+    return int(not comparison.same)
 
 
 def print_some(lines: list[str]) -> None:

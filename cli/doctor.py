@@ -16,7 +16,7 @@ from ..backends.installing import has_wheels
 from ..compare.record.examine import BROKEN, MISSING, WORKS, Finding, examine_all
 from ..files.arguments import above_zero
 
-BASE_SIZE_GIB = 6  # what one framework takes for the base model's forward and backward pass
+BASE_SIZE_GIB = 6  # one framework's memory for the base model's forward and backward pass
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,18 +34,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print what was found and return 0 where every framework asked for works, else 1."""
+    """Print the state of each framework and return 0 where all of them work, else 1."""
     names = list(dict.fromkeys(args.framework or FRAMEWORKS))
     if args.json:
         findings = examine_all(names, args.time_limit)
-        print(json.dumps({"machine": machine(), "frameworks": [asdict(found) for found in findings]}, indent=2))
+        print(json.dumps({"machine": machine(), "frameworks": [asdict(finding) for finding in findings]}, indent=2))
     else:
         from rich.console import Console
 
         with Console(stderr=True).status(f"Computing with {', '.join(names)} ..."):
             findings = examine_all(names, args.time_limit)
         _show(findings)
-    return 0 if all(found.state == WORKS for found in findings) else 1
+    return 0 if all(finding.state == WORKS for finding in findings) else 1
 
 
 def machine() -> dict[str, Any]:
@@ -82,25 +82,29 @@ def _show(findings: list[Finding]) -> None:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for heading in ("framework", "state", "version", "devices", "kernels on the cpu"):
         table.add_column(heading)
-    for found in findings:
-        colour = {WORKS: "green", BROKEN: "red", MISSING: "yellow"}[found.state]
-        state = f"[{colour}]{found.state}[/]"
-        kernels = ", ".join(f"{library} {kernel}" for library, kernel in found.kernels.items() if kernel)
-        table.add_row(found.framework, state, found.version or "-", ", ".join(found.devices) or "-", kernels or "-")
+    for finding in findings:
+        colour = {WORKS: "green", BROKEN: "red", MISSING: "yellow"}[finding.state]
+        state = f"[{colour}]{finding.state}[/]"
+        kernels = ", ".join(f"{library} {kernel}" for library, kernel in finding.kernels.items() if kernel)
+        table.add_row(
+            finding.framework, state, finding.version or "-", ", ".join(finding.devices) or "-", kernels or "-"
+        )
     print(
         f"Python {here['python']}, {here['cores']} cores{f' with {simd}' if (simd := here['simd']) else ''}, "
         f"{here['memory_gib']} GiB of memory ({here['memory_free_gib']} free)"
     )
-    absent = [found.framework for found in findings if found.state == MISSING and found.framework in here["no_wheels"]]
+    absent = [
+        finding.framework for finding in findings if finding.state == MISSING and finding.framework in here["no_wheels"]
+    ]
     if absent:
         print(f"There are no wheels of {' and '.join(absent)} for this Python: `polymae env add {' '.join(absent)}`.")
     if here["memory_gib"] < BASE_SIZE_GIB:
         print(f"Base-size models take about {BASE_SIZE_GIB} GiB; here, use mae_vit_tiny_patch16 or smaller ones.")
     Console(highlight=False).print(table)
-    for found in findings:
-        if found.state != WORKS:
-            print(f"{found.framework}: {found.problem}\n  To mend it: {found.fix}")
-        elif found.notice:
-            print(found.notice)
-        if found.python != sys.executable:
-            print(f"{found.framework} runs in {found.python}")
+    for finding in findings:
+        if finding.state != WORKS:
+            print(f"{finding.framework}: {finding.problem}\n  To mend it: {finding.fix}")
+        elif finding.notice:
+            print(finding.notice)
+        if finding.python != sys.executable:
+            print(f"{finding.framework} runs in {finding.python}")

@@ -15,7 +15,7 @@ _CHOICES = [name for name in FRAMEWORKS if name != "numpy"]  # NumPy's backend r
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The arguments of `polymae env` and of what it does."""
+    """The arguments of `polymae env` and of its actions."""
     action = actions_of(parser, "env")
     adding = action("add", _add, "make an environment for a framework with uv, try it, and remember it")
     adding.add_argument("names", metavar="framework", nargs="+", choices=_CHOICES, help=", ".join(_CHOICES))
@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do what was asked and return 0."""
+    """Do the chosen action and return 0."""
     return int(args.work(args))
 
 

@@ -1,4 +1,4 @@
-"""What people type: the examples at the end of every --help. A test parses each of them."""
+"""Command lines: the examples at the end of every --help. A test parses each of them."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ EXAMPLES = {
 }
 
 
-# What an exit status means where it is more than 0 for done and 2 for a problem.
+# The meaning of exit statuses, where there are more than 0 for done and 2 for a problem.
 _STATUS = {
     "polymae compare": "0 parity, 1 a fault, 2 something could not be compared, 3 a trace is incomplete",
     "polymae pretrain": "0 for done, 75 saved and ended by SIGTERM or SIGUSR1, 130 by Ctrl-C",

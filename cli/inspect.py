@@ -1,4 +1,4 @@
-"""`polymae inspect FILE`: what a checkpoint holds."""
+"""`polymae inspect FILE`: the contents of a checkpoint."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print what the file holds and return 0."""
+    """Print the contents of the file and return 0."""
     from ..convert.checkpoint import open_checkpoint
     from ..convert.formats import FORMATS
     from ..convert.hashing import hash_tensors
@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
         if not misfit:
             checkpoint = replace(checkpoint, taken_for=(args.model, config))
     tensors = checkpoint.tensors
-    # Where the place of a value depends on the model, or a tensor is derived, what lies in the file is not what is hashed.
+    # Where the place of a value depends on the model, or a tensor is derived, the hashed values are not the file's.
     whole = checkpoint.placed
     hashed = hash_tensors(tensors if whole else checkpoint.stored)
     problems = list(dict.fromkeys([*problems, *misfit, *hashed.not_finite]))
@@ -102,7 +102,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _misfit(checkpoint: Checkpoint, config: Config) -> list[str]:
-    """A sentence for each difference between a file and the model that it is said to be."""
+    """A sentence for each difference between a file and its alleged model."""
     from ..backends.config import MAEConfig
     from ..convert.tensors import CheckpointProblem
 

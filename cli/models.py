@@ -1,4 +1,4 @@
-"""`polymae models`: the named models, their sizes and what each is."""
+"""`polymae models`: the named models, their sizes and their kinds."""
 
 from __future__ import annotations
 

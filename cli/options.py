@@ -1,4 +1,4 @@
-"""What several commands need of the command line: options that are fields of a dataclass, and actions."""
+"""Parts of several commands' lines: options that are fields of a dataclass, and actions."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ def add_options(parser: argparse.ArgumentParser, kind: type[Options], one_of: Se
             words["action"] = "store_true"
         if _is_required(one):
             words["required"] = True
-        # The namespace holds what was given, and nothing else: the dataclass has the defaults.
+        # The namespace holds the options of the command line, and nothing else: the dataclass has the defaults.
         words |= {"dest": one.name, "default": argparse.SUPPRESS, "help": one.metadata["help"]}
         (exclusive if one.name in one_of else parser).add_argument(*_flags(one), **words)
 
 
 def given_options(args: argparse.Namespace, kind: type[Options]) -> dict[str, Any]:
     """The fields that flags were given for, by name. Raises Problem for a value that none of them takes."""
-    found = {one: getattr(args, one.name) for one in _options(kind) if hasattr(args, one.name)}
-    return {one.name: one.metadata["read"](value) if one.metadata["read"] else value for one, value in found.items()}
+    values = {one: getattr(args, one.name) for one in _options(kind) if hasattr(args, one.name)}
+    return {one.name: one.metadata["read"](value) if one.metadata["read"] else value for one, value in values.items()}
 
 
 def recording_flags(args: argparse.Namespace, kind: type[Options]) -> list[str]:
@@ -51,12 +51,12 @@ def _flags(one: Field[Any]) -> tuple[str, ...]:
 
 
 def actions_of(parser: argparse.ArgumentParser, command: str) -> Callable[..., argparse.ArgumentParser]:
-    """What adds to the parser of `polymae COMMAND` an action of a name, the work that it does, and a summary."""
+    """A function that adds an action to the parser of `polymae COMMAND`: its name, its work and a summary."""
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
 
     def action(name: str, work: Callable[[argparse.Namespace], int], summary: str) -> argparse.ArgumentParser:
-        said = shown_in(f"polymae {command} {name}")
-        added = actions.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".", **said)
+        texts = shown_in(f"polymae {command} {name}")
+        added = actions.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".", **texts)
         added.set_defaults(work=work, parser=added)
         return added
 

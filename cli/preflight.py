@@ -38,17 +38,17 @@ def run(args: argparse.Namespace) -> int:
     from ..compare.preflight.running import Flight, preflight
     from ..training.reading import read_recipe
 
-    names = partial(read_names, known=CHECKS, what="check")
+    names = partial(read_names, known=CHECKS, kind="check")
     flight = Flight(
         args.framework, args.data, read_recipe(args.recipe or "official-base", args.set), args.recipe or "official-base",
         device=args.device, threads=args.threads, wanted=names(args.only or "all"), seconds=args.seconds, python=args.python,
     )  # fmt: skip
     if args.out is not None:
         require_page(args.out)
-    found = preflight(flight)
-    written = write_files(found, args.out) if args.out is not None else []
+    result = preflight(flight)
+    written = write_files(result, args.out) if args.out is not None else []
     if args.json:
-        print(json.dumps(found.as_dict(), indent=1))
+        print(json.dumps(result.as_dict(), indent=1))
     else:
-        print_preflight(found, written)
-    return found.exit_status
+        print_preflight(result, written)
+    return result.exit_status

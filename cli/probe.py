@@ -1,4 +1,4 @@
-"""`polymae probe`: a checkpoint whose elements are their own number, and the check of what a conversion made of it."""
+"""`polymae probe`: a checkpoint whose elements are their own number, and the check of its conversion."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def run(args: argparse.Namespace) -> int:
     """Write or check a probe; return 0, or 1 where elements are not in their places."""
     if args.check is not None:
         return _check(args)
-    asked = {"--dialect": args.dialect, "--format": args.format, "-o": args.output}
-    absent = [name for name, value in asked.items() if value is None]
+    required = {"--dialect": args.dialect, "--format": args.format, "-o": args.output}
+    absent = [name for name, value in required.items() if value is None]
     if absent:
         raise Problem(
             f"To write a probe, {', '.join(absent)} must be given too; --check FILE checks one.", code="bad-argument"

@@ -57,8 +57,8 @@ def run(args: argparse.Namespace) -> int:
     by_place = {(row["framework"], row["operation"]): row for row in rows}
     table = []  # an operation in every line: there are more of them than fit beside each other
     for operation in dict.fromkeys(row["operation"] for row in rows):
-        own = [by_place.get((framework, operation)) for framework in frameworks]
-        cells = ["-" if row is None else f"{row['error']}{' *' if notable([row]) else ''}" for row in own]
+        of_operation = [by_place.get((framework, operation)) for framework in frameworks]
+        cells = ["-" if row is None else f"{row['error']}{' *' if notable([row]) else ''}" for row in of_operation]
         table.append([operation, *cells])
     printer = terminal_printer()
     title = f"error that each operation adds by itself, in units of roundoff ({model}, {device})"
@@ -96,19 +96,19 @@ def _operations(args: argparse.Namespace) -> int:
     profile = profile_operations(
         frameworks, operations, settings, lambda line: print(line, file=sys.stderr, flush=True)
     )
-    found = judged(profile)
+    judgement = judged(profile)
     printer = terminal_printer()
-    shown, table = matrix(profile, found)
+    shown, table = matrix(profile, judgement)
     versions = [f"{name} {profile.environments[name]['version']}" for name in shown]
     printer.table("largest error of each operation, in units of roundoff (cpu)", ("operation", *versions), table)
     printer.words(
         "", f"*: more than {LEAST:g} u, and more than {NOTABLE:g} times that of NumPy's and PyTorch's float32"
     )
-    for row in found.wrong:
+    for row in judgement.wrong:
         operation = f"{row['operation']}{' of ' + row['of'] if 'of' in row else ''} ({row['inputs']})"
         printer.words("", f"wrong, not remembered: {row['framework']} {row['version']}, {operation}: {row['why']}")
     if args.out:
-        args.out.write_text(markdown(profile, found, f"polymae {shlex.join(sys.argv[1:])}"))
+        args.out.write_text(markdown(profile, judgement, f"polymae {shlex.join(sys.argv[1:])}"))
     if args.remember:
-        remember(found, profile)
+        remember(judgement, profile)
     return 0

@@ -26,10 +26,10 @@ def run(args: argparse.Namespace) -> int:
     from ..compare.record.record import record
     from ..hub.resolve import local
 
-    given = given_options(args, Run)
-    if "weights" in given:
-        given["weights"] = local(given["weights"])
-    run = Run(**given)
+    options = given_options(args, Run)
+    if "weights" in options:
+        options["weights"] = local(options["weights"])
+    run = Run(**options)
     if args.gradients:
         run = replace(run, levels=tuple(level for level in LEVELS if level in (*run.levels, "gradients")))
     if (python := interpreter(run.framework)) == sys.executable:

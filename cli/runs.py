@@ -38,14 +38,14 @@ def _compare(args: argparse.Namespace) -> int:
     reference = read_reference(args.reference) if args.reference else None
     if args.out:
         require_folder(args.out)
-    found, read = compare_runs(args.runs, reference)
+    comparison, read = compare_runs(args.runs, reference)
     written: list[Path] = []
     if args.out:
-        written, lacking = write_files(found, read, args.out, reference)
+        written, lacking = write_files(comparison, read, args.out, reference)
         if lacking:
             print(lacking, file=sys.stderr)
     if args.json:
-        print(found.as_json(), end="")
+        print(comparison.as_json(), end="")
     else:
-        print_runs(found, written)
-    return found.exit_status
+        print_runs(comparison, written)
+    return comparison.exit_status

@@ -38,22 +38,22 @@ def compare_traces(paths: Sequence[Path], comparison: Comparison) -> Report:
         raise Problem(
             f"There is no {', '.join(absent)}; record traces with `polymae record`, or `polymae compare --keep`."
         )
-    found = _sort(list({path.resolve(): path for path in paths}.values()))  # a file given twice counts once
-    if len(found.oracles) > 1:
-        names = ", ".join(str(trace.path) for trace in found.oracles)
+    traces = _sort(list({path.resolve(): path for path in paths}.values()))  # a file given twice counts once
+    if len(traces.oracles) > 1:
+        names = ", ".join(str(trace.path) for trace in traces.oracles)
         raise Problem(f"{names} are all oracles (NumPy in float64); give one of them.")
-    if not found.oracles and len(found.others) > 1:
-        reference = next((trace for trace in found.others if trace.label == comparison.reference), found.others[0])
-        found.others.remove(reference)
-        found = Sorted([reference], [], [], found.others, found.unreadable)
-    if not found.oracles or not (found.others or found.unreadable):
-        why = "".join(f" {outcome.reason}" for outcome in found.unreadable)
+    if not traces.oracles and len(traces.others) > 1:
+        reference = next((trace for trace in traces.others if trace.label == comparison.reference), traces.others[0])
+        traces.others.remove(reference)
+        traces = Sorted([reference], [], [], traces.others, traces.unreadable)
+    if not traces.oracles or not (traces.others or traces.unreadable):
+        why = "".join(f" {outcome.reason}" for outcome in traces.unreadable)
         raise Problem(
             f"{len(paths)} trace(s) leave nothing to judge; give at least two, best with one of the oracle: "
             f"polymae record --framework numpy --dtype float64.{why}"
         )
-    oracle = found.oracles[0]
-    for trace in (*found.twins, *found.noisy):
+    oracle = traces.oracles[0]
+    for trace in (*traces.twins, *traces.noisy):
         if why := incomparable(oracle, trace):
             raise Problem(f"{trace.path} cannot set a limit: {why}.")
     if absent := [level for level in comparison.levels if level not in oracle.levels]:
@@ -67,8 +67,8 @@ def compare_traces(paths: Sequence[Path], comparison: Comparison) -> Report:
         comparison = replace(comparison, levels=levels)
 
     def with_noise(noise: Mapping[str, float]) -> Trace | None:
-        given = (trace for trace in found.noisy if parse_noise(trace.manifest["kernel_noise"]) == noise)
-        return next(given, None) or _recorded_now(oracle, comparison.weights, noise)
+        fitting = (trace for trace in traces.noisy if parse_noise(trace.manifest["kernel_noise"]) == noise)
+        return next(fitting, None) or _recorded_now(oracle, comparison.weights, noise)
 
     about = About(
         preset_name(oracle.config),
@@ -77,9 +77,9 @@ def compare_traces(paths: Sequence[Path], comparison: Comparison) -> Report:
         "as recorded",
         oracle.manifest["mask_ratio"],
     )
-    outcomes = [*found.unreadable, *_labelled(found.others)]
+    outcomes = [*traces.unreadable, *_labelled(traces.others)]
     weights = partial(weights_of, oracle, comparison.weights)
-    return judge_traces(about, oracle, found.twins, outcomes, comparison, with_noise, weights)
+    return judge_traces(about, oracle, traces.twins, outcomes, comparison, with_noise, weights)
 
 
 def _recorded_now(oracle: Trace, file: Path | None, noise: Mapping[str, float]) -> Trace | None:
@@ -121,8 +121,8 @@ def weights_of(oracle: Trace, file: Path | None = None) -> Arrays | None:
 
 
 def _same(weights: Arrays, oracle: Trace) -> bool:
-    held = oracle.manifest["weights"]
-    return weights.keys() == held.keys() and all(digest(weights[name]) == held[name] for name in held)
+    digests = oracle.manifest["weights"]
+    return weights.keys() == digests.keys() and all(digest(weights[name]) == digests[name] for name in digests)
 
 
 def _read(file: Path, config: Config) -> Arrays:
@@ -137,7 +137,7 @@ def _read(file: Path, config: Config) -> Arrays:
 
 @dataclass(frozen=True)
 class Sorted:
-    """Traces by what they are for."""
+    """Traces by their use."""
 
     oracles: list[Trace]
     twins: list[Trace]
@@ -147,30 +147,30 @@ class Sorted:
 
 
 def _sort(paths: Sequence[Path]) -> Sorted:
-    found = Sorted([], [], [], [], [])
+    sorted_traces = Sorted([], [], [], [], [])
     for path in paths:
         try:
             trace = Trace(path)
         except TraceProblem as problem:
-            found.unreadable.append(Outcome(str(path), None, str(problem)))
+            sorted_traces.unreadable.append(Outcome(str(path), None, str(problem)))
             continue
         manifest = trace.manifest
         if manifest["kernel_noise"]:
-            found.noisy.append(trace)
+            sorted_traces.noisy.append(trace)
         elif manifest["framework"] == "numpy" and manifest["dtype"] == "float64":
-            found.oracles.append(trace)
+            sorted_traces.oracles.append(trace)
         elif manifest["twin"] is not None:
-            found.twins.append(trace)
+            sorted_traces.twins.append(trace)
         else:
-            found.others.append(trace)
-    return found
+            sorted_traces.others.append(trace)
+    return sorted_traces
 
 
 def _labelled(traces: Sequence[Trace]) -> list[Outcome]:
     """Each trace under its framework's name, or its path where there are two of it."""
     labels = [trace.label for trace in traces]
-    found = {}
+    outcomes = {}
     for trace in traces:
         label = trace.label if labels.count(trace.label) == 1 else str(trace.path)
-        found[label] = Outcome(label, trace.path)
-    return list(found.values())
+        outcomes[label] = Outcome(label, trace.path)
+    return list(outcomes.values())

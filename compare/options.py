@@ -1,4 +1,4 @@
-"""What a comparison and a run of one framework are asked to do: frozen, and JSON in and out.
+"""The options of a comparison and of a run of one framework: frozen, and JSON in and out.
 
 A field made by `option` is an option of `polymae compare`, `polymae record` or of both: its flag is made from its line
 (cli/options.py), and a child gets it as JSON (record/child.py). Only Python's own modules are imported: --help is instant.
@@ -18,7 +18,7 @@ from ..files.arguments import above_zero, read_names, share, whole
 from ..files.errors import Problem
 
 LEVELS = ("weights", "inputs", "forward", "loss", "gradients", "optimizer", "curve")
-# What one run of the model gives; the gradients, the optimizer and the curve are more work, and asked for by name.
+# The levels of one run of the model; the gradients, the optimizer and the curve are more work, and requested by name.
 OF_ONE_RUN = ("weights", "inputs", "forward", "loss")
 LARGEST_SEED = 2**32 - 1
 
@@ -44,10 +44,10 @@ def option(
     return field(**made, metadata=metadata)
 
 
-def _interpreters(given: Sequence[str]) -> dict[str, str]:
+def _interpreters(texts: Sequence[str]) -> dict[str, str]:
     """FRAMEWORK=PATH, several times, as a dictionary. Raises Problem for anything else."""
     pythons = {}
-    for text in given:
+    for text in texts:
         name, equals, path = text.partition("=")
         if not equals or name not in FRAMEWORKS:
             raise Problem(f"--python {text!r} is not FRAMEWORK=PATH with a framework of {', '.join(FRAMEWORKS)}.")
@@ -58,13 +58,13 @@ def _interpreters(given: Sequence[str]) -> dict[str, str]:
 def _levels(default: tuple[str, ...], text: str) -> Any:
     about = f"comma-separated, of {', '.join(LEVELS)}, or all (default: {text})"
     return option(
-        default, about, flags=("--level",), read=partial(read_names, known=LEVELS, what="level"), judging=True
+        default, about, flags=("--level",), read=partial(read_names, known=LEVELS, kind="level"), judging=True
     )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What every run of a comparison shares with it."""
+    """The options that every run of a comparison shares with it."""
 
     weights: Path | None = option(
         None,
@@ -102,7 +102,7 @@ class Options:
 
     @classmethod
     def from_dict(cls: type[Made], values: Mapping[str, Any]) -> Made:
-        """From JSON; what is left out has its default."""
+        """From JSON; absent fields have their defaults."""
         return cls(**{one.name: _typed(one.type, values[one.name]) for one in fields(cls) if one.name in values})
 
 
@@ -122,12 +122,12 @@ def _typed(annotation: Any, value: Any) -> Any:
 
 @dataclass(frozen=True)
 class Comparison(Options):
-    """What to compare."""
+    """The options of a comparison."""
 
     frameworks: tuple[str, ...] = option(
         FRAMEWORKS,
         f"comma-separated, of {', '.join(FRAMEWORKS)} (default: all)",
-        read=partial(read_names, known=FRAMEWORKS, what="framework"),
+        read=partial(read_names, known=FRAMEWORKS, kind="framework"),
     )
     inputs: Path | None = option(None, ".npz with imgs and noise (or labels), in place of --images", type=Path)
     reference: str | None = option(
@@ -170,7 +170,7 @@ class Comparison(Options):
 
 @dataclass(frozen=True)
 class Run(Options):
-    """What to record of one framework."""
+    """The options of a run of one framework."""
 
     framework: str = option(help="which of them", choices=FRAMEWORKS)
     out: Path = option(help="the trace to write, .npz", type=Path)

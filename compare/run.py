@@ -72,8 +72,10 @@ def _compare_in(folder: Path, comparison: Comparison, source: ModelSource) -> Re
     if core := fallback():
         _say(slow_kernels("NumPy's", core))
     weights, content = source.load()
-    inputs, what = _inputs(folder, comparison, config)
-    _say(f"weights {comparison.weights or 'seeded, in the official layout'} ({preset_name(config)}), inputs {what}")
+    inputs, inputs_text = _inputs(folder, comparison, config)
+    _say(
+        f"weights {comparison.weights or 'seeded, in the official layout'} ({preset_name(config)}), inputs {inputs_text}"
+    )
     files = _convert(folder, comparison, config, weights)
     del weights
     files_of = {"model": _model_file(folder, config), "weights": files["numpy"], "inputs": inputs}
@@ -92,7 +94,7 @@ def _compare_in(folder: Path, comparison: Comparison, source: ModelSource) -> Re
     oracle, *twins = [Trace(outcome.trace) for outcome in references if outcome.trace]
     if oracle.manifest["source"] != content:
         raise Problem(f"{oracle.path} was recorded from other weights meanwhile; run the comparison again.")
-    about = About(preset_name(config), str(comparison.weights or "seeded"), content, what, comparison.mask_ratio)
+    about = About(preset_name(config), str(comparison.weights or "seeded"), content, inputs_text, comparison.mask_ratio)
     _say("judging")
     noisy = partial(_record_noisy, base=base, comparison=comparison)
     # The weights are loaded again, so that they do not take memory while the frameworks run.
@@ -119,22 +121,22 @@ def _inputs(folder: Path, comparison: Comparison, config: Config) -> tuple[Path,
                 "--drop-path and --soft-targets draw what --inputs gives; leave them out, and put drop_path "
                 "[N, depth, 2] and targets [N, classes] in the file."
             )
-        found, what = read_inputs(comparison.inputs, config), str(comparison.inputs)
-        _require_memory(config, len(found["imgs"]))
+        inputs, text = read_inputs(comparison.inputs, config), str(comparison.inputs)
+        _require_memory(config, len(inputs["imgs"]))
     elif comparison.images:
         _require_memory(config, len(comparison.images))
-        found = photographs(comparison.images, config, comparison.seed, **drawn)
-        what = ", ".join(path.name for path in comparison.images)
+        inputs = photographs(comparison.images, config, comparison.seed, **drawn)
+        text = ", ".join(path.name for path in comparison.images)
     else:
         _require_memory(config, comparison.batch)
-        found = random_inputs(config, comparison.batch, comparison.seed, **drawn)
-        what = f"{comparison.batch} random images, seed {comparison.seed}"
-    what += f", drop path {comparison.drop_path:g}" if comparison.drop_path else ""
-    what += ", soft targets" if comparison.soft_targets else ""
+        inputs = random_inputs(config, comparison.batch, comparison.seed, **drawn)
+        text = f"{comparison.batch} random images, seed {comparison.seed}"
+    text += f", drop path {comparison.drop_path:g}" if comparison.drop_path else ""
+    text += ", soft targets" if comparison.soft_targets else ""
     path = folder / "inputs" / "inputs.npz"  # apart: *.npz in the folder are traces
     path.parent.mkdir(exist_ok=True)
-    np.savez(path, **found)
-    return path, what
+    np.savez(path, **inputs)
+    return path, text
 
 
 def _require_memory(config: Config, batch: int) -> None:
@@ -144,7 +146,7 @@ def _require_memory(config: Config, batch: int) -> None:
         stacks.append((config.decoder_depth, config.decoder_embed_dim, config.decoder_num_heads))
     T = config.num_patches + 1
     numbers = sum(depth * T * (9 * dim + 2 * config.mlp_dim(dim) + heads * T) for depth, dim, heads in stacks)
-    needed = 2 * 8 * batch * numbers  # float64, and as much again for what the backward pass adds
+    needed = 2 * 8 * batch * numbers  # float64, and as much again for the backward pass
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if needed > 0.8 * total:
         raise Problem(
@@ -175,9 +177,9 @@ def _record(runs: Sequence[Run], comparison: Comparison, size: int) -> list[Outc
         outcome = record_in_process(run, python, comparison.time_limit, stop)
         if stop.is_set():
             return outcome
-        what = "recorded" if outcome.trace else "FAILED  "
+        state = "recorded" if outcome.trace else "FAILED  "
         kind = f"{run.dtype}{' twin' if run.twin else ''}{' noisy' if run.kernel_noise else ''}"
-        _say(f"{what}     {run.framework:<10} {kind:<20} {time.monotonic() - started:6.1f} s  {outcome.reason}")
+        _say(f"{state}     {run.framework:<10} {kind:<20} {time.monotonic() - started:6.1f} s  {outcome.reason}")
         return outcome
 
     with ThreadPoolExecutor(2 if size < SMALL else 1) as pool:

@@ -54,15 +54,15 @@ def digest(array: NDArray[Any]) -> str:
 
 def require_folder(folder: Path) -> None:
     """Say now, not after minutes of work, that nothing can be written to a folder (which may not exist yet)."""
-    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK):
-        raise Problem(f"Cannot write to {folder}: {there} is not a folder that you may write to; give another.")
+    existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        raise Problem(f"Cannot write to {folder}: {existing} is not a folder that you may write to; give another.")
 
 
 def write_trace(path: Path, manifest: dict[str, Any], tensors: Iterable[tuple[str, NDArray[Any]]]) -> None:
     """Write a trace to a temporary file beside the target, then rename it: never a half-written file.
 
-    tensors: asked for one by one, each when the one before it is written.
+    tensors: drawn one by one, each when the one before it is written.
     """
     text = np.array(json.dumps({"format": FORMAT, **manifest}))
     with replacing(path) as new, zipfile.ZipFile(new, "w", compresslevel=1) as archive:
@@ -78,7 +78,7 @@ def write_trace(path: Path, manifest: dict[str, Any], tensors: Iterable[tuple[st
 def _shortened(array: NDArray[np.float64]) -> NDArray[np.float64]:
     """Numbers of 37 bits instead of 53, whose last two bytes are zeros: a quarter less on disk.
 
-    What is cut off is below 2^-36, or u / 4096 in the unit in which errors are counted.
+    The cut part is below 2^-36, or u / 4096 in the unit in which errors are counted.
     """
     return (np.ascontiguousarray(array).view(np.uint64) & np.uint64(0xFFFF_FFFF_FFFF_0000)).view(np.float64)
 
@@ -91,8 +91,8 @@ def selects(patterns: Iterable[str] | None, name: str) -> bool:
 def _config(values: dict[str, Any]) -> Config:
     """The model's configuration, from the manifest."""
     kinds = {"MAEConfig": MAEConfig, "ViTConfig": ViTConfig}
-    given = {name: value for name, value in values.items() if name != "kind"}
-    config: Config = kinds[values["kind"]](**given | {"img_size": tuple(given["img_size"])})
+    settings = {name: value for name, value in values.items() if name != "kind"}
+    config: Config = kinds[values["kind"]](**settings | {"img_size": tuple(settings["img_size"])})
     return config
 
 
@@ -103,11 +103,11 @@ class Trace:
         self.path = path
         again = "record it again with `polymae record`"
         try:
-            found = np.load(path, allow_pickle=False)
-            if not isinstance(found, np.lib.npyio.NpzFile):
+            archive = np.load(path, allow_pickle=False)
+            if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise ValueError("it holds one array without a name")
-            self._arrays = found
-            self.manifest: dict[str, Any] = json.loads(str(found[MANIFEST][()]))
+            self._arrays = archive
+            self.manifest: dict[str, Any] = json.loads(str(archive[MANIFEST][()]))
         except FileNotFoundError:
             raise TraceProblem(f"No trace {path}; record one with `polymae record`.") from None
         except PermissionError:
@@ -154,7 +154,7 @@ class Trace:
 
     @property
     def label(self) -> str:
-        """What a report calls this run."""
+        """The name of this run in a report."""
         return str(self.manifest["framework"])
 
     def __contains__(self, name: str) -> bool:
@@ -189,5 +189,5 @@ class Trace:
 
 
 def _said(problem: Exception) -> str:
-    """What an exception says, in one line."""
+    """The message of an exception, in one line."""
     return " ".join(str(problem).split())[:200] or type(problem).__name__

@@ -1,4 +1,4 @@
-"""From recorded traces to a report: the judgement against the oracle, what inaccurate kernels explain, the reference."""
+"""From recorded traces to a report: the judgement against the oracle, errors by inaccurate kernels, the reference."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def judge_traces(
     noisy: Noisy,
     weights: Callable[[], Arrays | None],
 ) -> Report:
-    """A report on what the workers left.
+    """A report on the workers' traces.
 
-    noisy: asked where a candidate's framework has kernels that are known to be inaccurate. weights: those of the oracle,
+    noisy: called where a candidate's framework has kernels that are known to be inaccurate. weights: those of the oracle,
     for the error that each operation introduces by itself; None where they cannot be had.
     """
     require_reference(comparison, oracle.label, [outcome.label for outcome in outcomes])
@@ -81,12 +81,12 @@ def _localise(
     try:
         from .judge.localise import localise
 
-        if (found := weights()) is None:
+        if (arrays := weights()) is None:
             lacking = "the weights of the traces, which --weights gives"
         elif not twins and any(_computed(judgement) for judgement in judged.values()):
             lacking = "float32 twins of the oracle: polymae record --framework numpy --twin 1 ..."
         else:
-            localise(list(judged.values()), opened, twins, oracle.config, found)
+            localise(list(judged.values()), opened, twins, oracle.config, arrays)
     except ImportError as problem:
         if (problem.name or "").startswith("polymae"):
             raise  # not a missing package

@@ -48,7 +48,7 @@ class Checkpoint:
 
     path: Path
     format: str  # a key of formats.FORMATS
-    evidence: Evidence  # the file's tensors by spec name, and what it declares of its model
+    evidence: Evidence  # the file's tensors by spec name, and its declarations of its model
     stored: Mapping[str, Tensor]  # the tensors by the file's names, as they lie in it
     extras: tuple[str, ...] = ()  # names of everything else in the file, which is ignored
     provenance: Provenance | None = None  # the note of the conversion that wrote the file
@@ -105,17 +105,17 @@ class Checkpoint:
 
     def tensors_of(self, config: Config | None) -> dict[str, Tensor]:
         """The same tensors for a given model: in some dialects its head counts decide where a value lies."""
-        found = {spec: self._tensor(spec, reading, config) for spec, reading in self.identified.readings.items()}
+        tensors = {spec: self._tensor(spec, reading, config) for spec, reading in self.identified.readings.items()}
         derive, no_bias = self.identified.dialect.derive, self.evidence.no_qkv_bias
         if no_bias:
-            found |= _zero_biases(found)
+            tensors |= _zero_biases(tensors)
         if (derive is None and not no_bias) or config is None:
-            return found
+            return tensors
         expected = expected_params(config, self.contents)
-        stored = {name: self.stored[there] for name, there in self.identified.own.items()}
-        made = derive(stored, {p.name: p.shape for p in expected if p.name not in found}) if derive else {}
+        stored = {name: self.stored[name_in_file] for name, name_in_file in self.identified.file_names.items()}
+        made = derive(stored, {p.name: p.shape for p in expected if p.name not in tensors}) if derive else {}
         order = [p.name for p in expected]
-        return {name: (found | made)[name] for name in [*order, *found] if name in found or name in made}
+        return {name: (tensors | made)[name] for name in [*order, *tensors] if name in tensors or name in made}
 
     def select(self, config: Config, encoder_only: bool = False) -> dict[str, Tensor]:
         """The tensors of a model, by spec name, not loaded.
@@ -247,12 +247,12 @@ def _zero_biases(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _of_another_kind(checkpoint: Checkpoint, config: Config) -> str:
-    found = f"{checkpoint.path} is of another kind: {KINDS[checkpoint.contents]}"
-    found += f" ({checkpoint.model})" if checkpoint.model else ""
+    problem = f"{checkpoint.path} is of another kind: {KINDS[checkpoint.contents]}"
+    problem += f" ({checkpoint.model})" if checkpoint.model else ""
     if isinstance(config, MAEConfig):
-        return f"{found}, and an autoencoder is asked for. Name the classifier, or give an autoencoder's file."
+        return f"{problem}, and an autoencoder is asked for. Name the classifier, or give an autoencoder's file."
     return (
-        f"{found}, and a classifier is asked for. Name the autoencoder, or leave the name out; polymae.hub.load makes a "
+        f"{problem}, and a classifier is asked for. Name the autoencoder, or leave the name out; polymae.hub.load makes a "
         "classifier of its encoder, to be fine-tuned."
     )
 

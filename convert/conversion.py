@@ -36,7 +36,7 @@ class Prepared:
     config: Config  # the model that the weights are for; a requested classifier, if they are the encoder that it is built on
     original: WeightSet  # as they lie in the file
     weights: WeightSet  # with all transformations
-    asked: bool  # whether the model was requested by name
+    requested: bool  # whether the model was requested by name
 
     @property
     def changed(self) -> bool:
@@ -91,7 +91,7 @@ class Prepared:
             )
         if outside := checkpoint.identified.outside:
             sentences.append(f"left out, since they lie outside of the model: {grouped(unwrapped(outside))}")
-        if not self.asked and evidence.declared is None:
+        if not self.requested and evidence.declared is None:
             sentences.append(self._heads())
         return sentences
 
@@ -139,7 +139,7 @@ class Prepared:
 
 
 def prepare(path: str | Path, wish: Wish) -> Prepared:
-    """Open a checkpoint, find its model, and make of its weights what is requested.
+    """Open a checkpoint, find its model, and turn its weights into the requested ones.
 
     Raises CheckpointProblem, with every problem of the file at once, and ConfigError for an unusable model.
     """

@@ -40,9 +40,9 @@ def permuted(a: Array, b: Array, config: Config | None, name: str) -> str:
         if size < 2:
             continue
         rows_a, rows_b = (np.moveaxis(array, axis, 0) for array in (a, b))
-        said = _named(rows_a, rows_b, config, name) or _any(rows_a, rows_b)
-        if said:
-            return f"{_called(a, axis)} {said}"
+        order = _named(rows_a, rows_b, config, name) or _any(rows_a, rows_b)
+        if order:
+            return f"{_called(a, axis)} {order}"
     return ""
 
 
@@ -55,10 +55,10 @@ def _called(array: Array, axis: int) -> str:
 
 
 def _named(a: Array, b: Array, config: Config | None, name: str) -> str:
-    for said, order in _orders(len(a), config, name):
+    for name_of_order, order in _orders(len(a), config, name):
         # The ends first: for two unlike tensors nearly every order ends there.
         if all(np.array_equal(a[order[i]], b[i]) for i in (0, -1)) and np.array_equal(a[order], b):
-            return said
+            return name_of_order
     return ""
 
 

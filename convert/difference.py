@@ -62,13 +62,13 @@ def compare_files(
     """
     first, second = (_opened(Path(path), dialect, model) for path, dialect in ((a, from_a), (b, from_b)))
     config = first[1] or second[1]
-    tensors, others = (checkpoint.tensors_of(own or config) for checkpoint, own in (first, second))
+    tensors, others = (checkpoint.tensors_of(model_of_one or config) for checkpoint, model_of_one in (first, second))
     hashed, hashed_too = hash_tensors(tensors), hash_tensors(others)
     if hashed.content == hashed_too.content:
         return Comparison((hashed.content, hashed_too.content), len(tensors), ())
     unlike = {n: t for n, t in tensors.items() if hashed.tensors[n] != hashed_too.tensors.get(n)}
-    found = differences(unlike, {n: t for n, t in others.items() if n in unlike or n not in tensors}, config)
-    return Comparison((hashed.content, hashed_too.content), len({*tensors, *others}), tuple(found))
+    unequal = differences(unlike, {n: t for n, t in others.items() if n in unlike or n not in tensors}, config)
+    return Comparison((hashed.content, hashed_too.content), len({*tensors, *others}), tuple(unequal))
 
 
 def _opened(path: Path, dialect: str | None, model: str | None) -> tuple[Checkpoint, Config | None]:
@@ -80,12 +80,12 @@ def differences(a: Mapping[str, Tensor], b: Mapping[str, Tensor], config: Config
     """A Difference for every tensor that is not the same in both, in the order of a and then of b."""
     for name in {**a, **b}:
         if name not in a or name not in b:
-            where, there = ("A", b) if name not in a else ("B", a)
-            yield Difference(name, f"missing in {where}", f"missing in {where}; {_what(there[name])} in the other")
+            where, tensors = ("A", b) if name not in a else ("B", a)
+            yield Difference(name, f"missing in {where}", f"missing in {where}; {_what(tensors[name])} in the other")
         else:
-            found = describe(name, a[name], b[name], config)
-            if found is not None:
-                yield found
+            difference = describe(name, a[name], b[name], config)
+            if difference is not None:
+                yield difference
 
 
 def _what(tensor: Tensor) -> str:
@@ -101,17 +101,17 @@ def describe(name: str, a: Tensor, b: Tensor, config: Config | None = None) -> D
         return None
     if a.shape == b.shape and np.array_equal(_values(first, a.dtype), _values(second, a.dtype)):
         return Difference(name, "sign of zero", "equal, but zeros have another sign")
-    said = transposed(first, second)
-    if said:
+    hint = transposed(first, second)
+    if hint:
         shapes = "" if a.shape == b.shape else f": {tuple(a.shape)} in A, {tuple(b.shape)} in B"
-        return Difference(name, "transposed", said + shapes)
+        return Difference(name, "transposed", hint + shapes)
     if a.shape != b.shape:
         same = a.nbytes == b.nbytes and np.array_equal(first.reshape(-1), second.reshape(-1))
         values = "the same values in the same order" if same else "other values"
         return Difference(name, "shape", f"{tuple(a.shape)} in A, {tuple(b.shape)} in B; {values}")
-    said = permuted(first, second, config, name)
-    if said:
-        return Difference(name, "permuted", said)
+    hint = permuted(first, second, config, name)
+    if hint:
+        return Difference(name, "permuted", hint)
     return Difference(name, *_other_values(_wide(first, a.dtype), _wide(second, b.dtype), a, b))
 
 
@@ -150,10 +150,10 @@ def _other_values(x: Array, y: Array, a: Tensor, b: Tensor) -> tuple[str, str]:
     if np.array_equal(x, -y):
         return "sign", "the sign is the other one, everywhere"
     for half in _HALVES if "float32" == a.dtype == b.dtype else ():
-        for one, other, said in ((x, y, "B is A"), (y, x, "A is B")):
+        for one, other, direction in ((x, y, "B is A"), (y, x, "A is B")):
             start = (slice(64),) * one.ndim  # enough to see, for nearly all, that they are not
             if all(np.array_equal(_rounded(one[at], half), other[at]) for at in (start, ...)):
-                return "rounded", f"{said} rounded to {half}"
+                return "rounded", f"{direction} rounded to {half}"
     factor, shift = _factor(x, y), _shift(x, y, size)
     if factor is not None:
         return "scaled", f"B is A times {factor:.9g}"

@@ -44,19 +44,19 @@ def hash_tensors(
     """
 
     def one(name: str) -> tuple[str, str]:
-        found = _hash_one(name, tensors[name], finite)
+        hashed = _hash_one(name, tensors[name], finite)
         if progress:
             progress(tensors[name].nbytes)
-        return found
+        return hashed
 
     populate_pages()
     with ThreadPoolExecutor(workers) as pool:
-        found = dict(zip(tensors, pool.map(one, tensors)))
+        by_name = dict(zip(tensors, pool.map(one, tensors)))
     total = blake3()
-    for name in sorted(found):
-        total.update(f"{name} {found[name][0]}\n".encode())
-    sentences = tuple(sentence for _, sentence in found.values() if sentence)
-    return Hashed(total.hexdigest(), {name: digest for name, (digest, _) in found.items()}, sentences)
+    for name in sorted(by_name):
+        total.update(f"{name} {by_name[name][0]}\n".encode())
+    sentences = tuple(sentence for _, sentence in by_name.values() if sentence)
+    return Hashed(total.hexdigest(), {name: digest for name, (digest, _) in by_name.items()}, sentences)
 
 
 def _hash_one(name: str, tensor: Tensor, finite: bool) -> tuple[str, str]:

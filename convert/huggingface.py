@@ -42,26 +42,26 @@ def read_config(text: str, contents: Contents, where: str) -> tuple[Config, dict
     Missing keys have transformers' defaults. Raises CheckpointProblem for a model that cannot be expressed here.
     """
     try:
-        said = json.loads(text)
-        if not isinstance(said, dict):
+        declared = json.loads(text)
+        if not isinstance(declared, dict):
             raise ValueError("it is not a JSON object")
-        values = {ours: said.get(theirs, default) for ours, (theirs, default) in _ENCODER.items()}
+        values = {ours: declared.get(theirs, default) for ours, (theirs, default) in _ENCODER.items()}
         values["img_size"] = tuple(values["img_size"]) if isinstance(values["img_size"], list) else values["img_size"]
         values["patch_size"] = _side(values["patch_size"])
         if isinstance(values["norm_eps"], bool) or not isinstance(values["norm_eps"], (int, float)):
             raise ValueError(f"layer_norm_eps is {shortened(values['norm_eps'])}")
-        values["mlp_ratio"] = _ratio(said.get("intermediate_size", 3072), values["embed_dim"])
-        activation = said.get("hidden_act", "gelu")
+        values["mlp_ratio"] = _ratio(declared.get("intermediate_size", 3072), values["embed_dim"])
+        activation = declared.get("hidden_act", "gelu")
         if activation not in ("gelu", *_TANH):
             raise ValueError(f"hidden_act {shortened(activation)} is not the GELU of a masked autoencoder")
         function = {"gelu": "tanh" if activation in _TANH else "erf"}
         if contents in OF_CLASSIFIERS:
-            labels = said.get("id2label")
+            labels = declared.get("id2label")
             if not isinstance(labels, (dict, type(None))):
                 raise ValueError(f"id2label is {shortened(labels)}")
             return ViTConfig(**values, pooling="cls", num_classes=len(labels) if labels else 2), function
-        values |= {ours: said.get(theirs, default) for ours, (theirs, default) in _DECODER.items()}
-        config, hidden = MAEConfig(**values), said.get("decoder_intermediate_size", 2048)
+        values |= {ours: declared.get(theirs, default) for ours, (theirs, default) in _DECODER.items()}
+        config, hidden = MAEConfig(**values), declared.get("decoder_intermediate_size", 2048)
         if contents != "mae":
             return config, function
         config = _with_ratio_of_both(config, hidden)
@@ -89,21 +89,22 @@ def read_timm_config(text: str, contents: Contents) -> Config | None:
     The names of architectures are timm's: vit_base_patch16_224 is our vit_base_patch16 for images of 224 pixels.
     """
     try:
-        said = json.loads(text)
-        arguments = dict(said.get("model_args") or {})
-        name = re.fullmatch(r"(vit_\w+_patch\d+)_(\d+)\w*", str(said["architecture"]))
+        declared = json.loads(text)
+        arguments = dict(declared.get("model_args") or {})
+        name = re.fullmatch(r"(vit_\w+_patch\d+)_(\d+)\w*", str(declared["architecture"]))
         preset = PRESETS.get(name[1]) if name else None
         if name is None or not isinstance(preset, ViTConfig):
             return None
-        channels, *size = (said.get("pretrained_cfg") or said).get("input_size") or (3, int(name[2]), int(name[2]))
+        pretrained = declared.get("pretrained_cfg") or declared
+        channels, *size = pretrained.get("input_size") or (3, int(name[2]), int(name[2]))
         values: dict[str, Any] = {"img_size": tuple(size), "in_chans": channels, "norm_eps": 1e-6}
         values |= {name: arguments[name] for name in _TIMM_ARGUMENTS if name in arguments}
         values["img_size"] = tuple(values["img_size"]) if isinstance(values["img_size"], list) else values["img_size"]
         config = replace(preset, **values)
         if contents not in OF_CLASSIFIERS:
             return encoder_config(config)
-        pooling = _TIMM_POOLING.get(said.get("global_pool", ""), config.pooling)
-        return replace(config, pooling=pooling, num_classes=said.get("num_classes") or config.num_classes)  # type: ignore[arg-type]
+        pooling = _TIMM_POOLING.get(declared.get("global_pool", ""), config.pooling)
+        return replace(config, pooling=pooling, num_classes=declared.get("num_classes") or config.num_classes)  # type: ignore[arg-type]
     except (ValueError, TypeError, KeyError, AttributeError, ConfigError, RecursionError):
         return None
 
@@ -122,24 +123,25 @@ def write_config(
     the model is kept (labels, mask_ratio, dropout).
     """
     kind, architecture = _KINDS[contents]
-    said: dict[str, Any] = {"initializer_range": 0.02, "attention_probs_dropout_prob": 0.0, "hidden_dropout_prob": 0.0}
-    said |= {"mask_ratio": 0.75} if isinstance(config, MAEConfig) else {}
+    settings: dict[str, Any] = {"initializer_range": 0.02}
+    settings |= {"attention_probs_dropout_prob": 0.0, "hidden_dropout_prob": 0.0}
+    settings |= {"mask_ratio": 0.75} if isinstance(config, MAEConfig) else {}
     old = json.loads(before) if before else {}
-    said |= old if old.get("model_type", kind) == kind else {}
-    said |= {theirs: getattr(config, ours) for ours, (theirs, _) in _ENCODER.items()}
-    said |= {"architectures": [architecture], "model_type": kind, "dtype": dtype, "qkv_bias": True}
-    if (said.get("hidden_act") in _TANH) != (function.get("gelu") == "tanh") or "hidden_act" not in said:
-        said["hidden_act"] = "gelu_new" if function.get("gelu") == "tanh" else "gelu"
-    said |= {"image_size": config.img_size[0], "intermediate_size": config.mlp_dim(config.embed_dim)}
-    said |= {"layer_norm_eps": config.eps_of_blocks}
+    settings |= old if old.get("model_type", kind) == kind else {}
+    settings |= {theirs: getattr(config, ours) for ours, (theirs, _) in _ENCODER.items()}
+    settings |= {"architectures": [architecture], "model_type": kind, "dtype": dtype, "qkv_bias": True}
+    if (settings.get("hidden_act") in _TANH) != (function.get("gelu") == "tanh") or "hidden_act" not in settings:
+        settings["hidden_act"] = "gelu_new" if function.get("gelu") == "tanh" else "gelu"
+    settings |= {"image_size": config.img_size[0], "intermediate_size": config.mlp_dim(config.embed_dim)}
+    settings |= {"layer_norm_eps": config.eps_of_blocks}
     if isinstance(config, MAEConfig):
-        said |= {theirs: getattr(config, ours) for ours, (theirs, _) in _DECODER.items()}
-        said |= {"decoder_intermediate_size": config.mlp_dim(config.decoder_embed_dim)}
-    elif len(said.get("id2label") or ()) != config.num_classes:
+        settings |= {theirs: getattr(config, ours) for ours, (theirs, _) in _DECODER.items()}
+        settings |= {"decoder_intermediate_size": config.mlp_dim(config.decoder_embed_dim)}
+    elif len(settings.get("id2label") or ()) != config.num_classes:
         labels = [f"LABEL_{i}" for i in range(config.num_classes)]
-        said |= {"id2label": {str(i): label for i, label in enumerate(labels)}}
-        said |= {"label2id": {label: i for i, label in enumerate(labels)}}
-    return json.dumps(said, indent=2, sort_keys=True) + "\n"
+        settings |= {"id2label": {str(i): label for i, label in enumerate(labels)}}
+        settings |= {"label2id": {label: i for i, label in enumerate(labels)}}
+    return json.dumps(settings, indent=2, sort_keys=True) + "\n"
 
 
 def _side(patch: Any) -> Any:

@@ -12,7 +12,7 @@ from ..files.errors import option
 from .dialects import DIALECTS, Contents, Dialect, contents_of, holds, known_params
 from .dialects.dialect import MINDSPORE_TRAINING
 from .layouts import inverse, shape_after
-from .parts import Own, find_part, prefix_of, under, unwrapped
+from .parts import FileNames, find_part, prefix_of, under, unwrapped
 from .tensors import CheckpointProblem
 
 Shapes = Mapping[str, Shape]
@@ -40,8 +40,9 @@ class Identified:
     unused: tuple[str, ...] = ()  # tensors that the dialect is known to leave over
     outside: tuple[str, ...] = field(default=(), compare=False)  # tensors in other parts of a larger model
     strangers: tuple[str, ...] = ()  # of the readings, those that no model here has
-    own: Own = field(default_factory=dict, compare=False)  # the file's names, by those without prefix and wrappers
-    prefix: str = field(default="", compare=False)  # what every name in the file begins with
+    # The file's names, by those without prefix and wrappers.
+    file_names: FileNames = field(default_factory=dict, compare=False)
+    prefix: str = field(default="", compare=False)  # the beginning of every name in the file
     where: str = field(default="", compare=False)  # the file, for messages
     shapes: Shapes = field(default_factory=dict, compare=False)  # of all its tensors, by the file's names
 
@@ -62,32 +63,32 @@ def identify(
     """The dialect of a file's tensors, and every tensor by its spec name.
 
     where: the file, for messages. dialect: the one to take; None finds it. declared: the one that a provenance names, a
-    candidate even if no name shows it. prefix: what the names of the model begin with, in a file that holds more; None
+    candidate even if no name shows it. prefix: the beginning of the model's names, in a file that holds more; None
     finds it. Raises CheckpointProblem, listing the candidates, if none fits, or if several do and would read the file
     differently.
     """
-    own = unwrapped(shapes)
+    file_names = unwrapped(shapes)
     if prefix is not None:
-        own = under(own, prefix, where)
+        file_names = under(file_names, prefix, where)
     offered = [one for one in DIALECTS.values() if not one.explicit or one.name == declared]
     if dialect is not None:
         offered = [dialect_named(dialect)]
 
-    def shapes_of(names: Own) -> Shapes:
-        return {name: tuple(shapes[there]) for name, there in names.items()}
+    def shapes_of(names: FileNames) -> Shapes:
+        return {name: tuple(shapes[name_in_file]) for name, name_in_file in names.items()}
 
-    part, fitting = find_part(own, lambda names: _shown_by(shapes_of(names), offered)[1], where)
+    part, fitting = find_part(file_names, lambda names: _shown_by(shapes_of(names), offered)[1], where)
     inside = {*part.values()}
-    rest = {name: there for name, there in own.items() if there not in inside}
-    mixed = _shown_by(shapes_of(rest if fitting else own), offered)[0]
+    rest = {name: name_in_file for name, name_in_file in file_names.items() if name_in_file not in inside}
+    mixed = _shown_by(shapes_of(rest if fitting else file_names), offered)[0]
     if mixed or not fitting:
         raise CheckpointProblem(
-            _none_fits(mixed, shapes_of(own), where, dialect),
+            _none_fits(mixed, shapes_of(file_names), where, dialect),
             code="unknown-model" if dialect is None else "bad-argument",
         )
-    found = [_translate(candidate, part, shapes_of(part), where) for candidate in fitting]
+    readable = [_translate(candidate, part, shapes_of(part), where) for candidate in fitting]
     # A file may lack the tensors that tell dialects apart. If all candidates read it alike, the first one is no guess.
-    if any((other.contents, other.readings) != (found[0].contents, found[0].readings) for other in found[1:]):
+    if any((other.contents, other.readings) != (readable[0].contents, readable[0].readings) for other in readable[1:]):
         raise CheckpointProblem(
             f"{where} can be read in more than one dialect: {', '.join(d.name for d in fitting)}. Say which with "
             f"{option('--from')}.",
@@ -96,10 +97,10 @@ def identify(
     training = {name: None for name in rest if re.fullmatch(MINDSPORE_TRAINING, name)}
     outside = tuple(name for name in shapes if name not in inside and name not in training)
     return replace(
-        found[0],
-        unused=(*found[0].unused, *training),
+        readable[0],
+        unused=(*readable[0].unused, *training),
         outside=outside,
-        own=part,
+        file_names=part,
         prefix=prefix_of(part),
         where=where,
         shapes=shapes,
@@ -115,16 +116,16 @@ def dialect_named(name: str) -> Dialect:
 
 def _shown_by(shapes: Shapes, offered: Iterable[Dialect]) -> tuple[list[Dialect], list[Dialect]]:
     """The dialects of which a file shows a sign, and those of them of which it shows no sign against."""
-    shown = [dialect for dialect in offered if any(sign.found(shapes) for sign in dialect.shows)]
-    fitting = [dialect for dialect in shown if not any(sign.found(shapes) for sign in dialect.never)]
+    shown = [dialect for dialect in offered if any(sign.match(shapes) for sign in dialect.shows)]
+    fitting = [dialect for dialect in shown if not any(sign.match(shapes) for sign in dialect.never)]
     return shown, [dialect for dialect in fitting if dialect.explicit] or fitting
 
 
 def _none_fits(shown: list[Dialect], shapes: Shapes, where: str, requested: str | None) -> str:
-    against = [(one, [name for sign in one.never if (name := sign.found(shapes))]) for one in shown]
+    against = [(one, [name for sign in one.never if (name := sign.match(shapes))]) for one in shown]
     begin = f"Its {len(shapes)} tensors begin with {', '.join(list(shapes)[:5])}"
     if requested is not None:
-        names = [name for _, found in against for name in found]
+        names = [name for _, signs in against for name in signs]
         why = (
             f"it holds {names[0]} {tuple(shapes[names[0]])}" if names else "no tensor in it has a name of that dialect"
         )
@@ -139,11 +140,11 @@ def _none_fits(shown: list[Dialect], shapes: Shapes, where: str, requested: str 
         )
         return f"{where} mixes dialects. It could be {'; '.join(reasons)}. Was it put together from two files?"
     known = ", ".join(name for name, one in DIALECTS.items() if not one.explicit)
-    said = f"{where} is not a masked autoencoder or its classifier in a dialect known here ({known}). {begin}. "
-    return (said + relative(shapes)).rstrip()
+    sentence = f"{where} is not a masked autoencoder or its classifier in a dialect known here ({known}). {begin}. "
+    return (sentence + relative(shapes)).rstrip()
 
 
-def _translate(dialect: Dialect, own: Own, shapes: Shapes, where: str) -> Identified:
+def _translate(dialect: Dialect, file_names: FileNames, shapes: Shapes, where: str) -> Identified:
     tables = [(kind, spelled_names(dialect, kind, shapes)) for kind in dialect.spellings]
     kind, spelled = max(
         tables, key=lambda table: sum(name in shapes for names, _ in table[1].values() for name in names)
@@ -158,14 +159,14 @@ def _translate(dialect: Dialect, own: Own, shapes: Shapes, where: str) -> Identi
         if not present:
             continue
         if len(present) < len(names):
-            absent = ", ".join(prefix_of(own) + name for name in names if name not in shapes)
+            absent = ", ".join(prefix_of(file_names) + name for name in names if name not in shapes)
             problems[spec] = f"missing: {absent}, the rest of {spec}"
             continue
-        found = _reading(names, layout, [shapes[name] for name in names])
-        if isinstance(found, str):
-            problems[spec] = found
+        shape_in_spec = _reading(names, layout, [shapes[name] for name in names])
+        if isinstance(shape_in_spec, str):
+            problems[spec] = shape_in_spec
         else:
-            readings[spec] = Reading(tuple(own[name] for name in names), layout, found)
+            readings[spec] = Reading(tuple(file_names[name] for name in names), layout, shape_in_spec)
     unused = [name for name in shapes if name not in taken and re.fullmatch(dialect.unused, name)]
     for name, shape in sorted(shapes.items()):
         if name in taken or name in unused or re.fullmatch(dialect.sources, name):
@@ -179,10 +180,12 @@ def _translate(dialect: Dialect, own: Own, shapes: Shapes, where: str) -> Identi
             raise CheckpointProblem(
                 f"{where} holds both {name} and {readings[name].names[0]}, which are one tensor.", code="ambiguous"
             )
-        readings[name] = Reading((own[name],), None, tuple(shape))
+        readings[name] = Reading((file_names[name],), None, tuple(shape))
         strangers.append(name)
     contents = contents_of(readings, where)
-    return Identified(dialect, contents, readings, problems, tuple(own[name] for name in unused), (), tuple(strangers))
+    return Identified(
+        dialect, contents, readings, problems, tuple(file_names[name] for name in unused), (), tuple(strangers)
+    )
 
 
 def _reading(names: tuple[str, ...], layout: str | None, shapes: list[Shape]) -> Shape | str:
@@ -195,8 +198,8 @@ def _reading(names: tuple[str, ...], layout: str | None, shapes: list[Shape]) ->
         return (shapes[0][0] * len(names), *shapes[0][1:])
     if layout is None:
         return tuple(shapes[0])
-    found = shape_after(inverse(layout), shapes[0])
-    return found or f"shape: {names[0]} {tuple(shapes[0])} has not the axes of '{layout.split(' -> ')[1]}'"
+    shape = shape_after(inverse(layout), shapes[0])
+    return shape or f"shape: {names[0]} {tuple(shapes[0])} has not the axes of '{layout.split(' -> ')[1]}'"
 
 
 def spelled_names(

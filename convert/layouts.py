@@ -1,7 +1,7 @@
 """From the spec's layout of a tensor to another and back, by patterns in the notation of einops.
 
 Every axis of a pattern may be a product, as in "(t h s) d -> (h t s) d"; a product's letters stay together, so that shapes
-can be told from the pattern alone. The letters with a size of their own: t the parts of qkv, h heads, p and q the rows and
+follow from the pattern alone. The letters with a size of their own: t the parts of qkv, h heads, p and q the rows and
 columns of a patch, c channels.
 """
 
@@ -61,6 +61,6 @@ def _axes(side: str) -> list[frozenset[str]]:
 
 
 def _needed(layout: str, sizes: Sizes) -> dict[str, int]:
-    """What einops must be told: the letters of the products, but for one in each."""
+    """The sizes that einops needs: the letters of the products, but for one in each."""
     letters = {letter for product in re.findall(r"\(([^)]*)\)", layout) for letter in product.split()}
     return {letter: size for letter, size in sizes.items() if letter in letters}

@@ -11,7 +11,7 @@ from ..files.errors import option
 from .tensors import CheckpointProblem
 
 T = TypeVar("T")
-Own = Mapping[str, str]  # the file's own names, by the names without prefix and wrappers
+FileNames = Mapping[str, str]  # the file's own names, by the names without prefix and wrappers
 
 # The wrappers that DistributedDataParallel, torch.compile, FSDP and activation checkpointing put before and into names.
 _WRAPPERS = re.compile(r"(?:(?<=\.)|^)(?:module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
@@ -24,44 +24,46 @@ _MOST_NAMED = 6
 
 def unwrapped(names: Collection[str]) -> dict[str, str]:
     """The file's own names, by the same names without wrappers; unchanged if two would become one."""
-    found = {_WRAPPERS.sub("", name): name for name in names}
-    return found if len(found) == len(names) else {name: name for name in names}
+    shorter = {_WRAPPERS.sub("", name): name for name in names}
+    return shorter if len(shorter) == len(names) else {name: name for name in names}
 
 
-def under(own: Own, prefix: str, where: str) -> dict[str, str]:
+def under(file_names: FileNames, prefix: str, where: str) -> dict[str, str]:
     """The names under a requested prefix (--prefix). Raises CheckpointProblem if there are none."""
     start = f"{prefix.strip('.')}."
-    for names in (own, {name: name for name in own.values()}):
+    for names in (file_names, {name: name for name in file_names.values()}):
         if inner := {name.removeprefix(start): names[name] for name in names if name.startswith(start)}:
             return inner
     raise CheckpointProblem(
-        f"No tensor in {where} has a name that begins with {start!r}; there are {grouped(own)}. Name one "
+        f"No tensor in {where} has a name that begins with {start!r}; there are {grouped(file_names)}. Name one "
         f"of these with {option('--prefix')}.",
         code="bad-argument",
     )
 
 
-def find_part(own: Own, fitting: Callable[[Own], list[T]], where: str) -> tuple[dict[str, str], list[T]]:
-    """The names of the part that is a model, and what fits it: the whole if that fits, else the highest part that does.
+def find_part(
+    file_names: FileNames, fitting: Callable[[FileNames], list[T]], where: str
+) -> tuple[dict[str, str], list[T]]:
+    """The names of the part that is a model, and its fits: of the whole if there are any, else the highest part that does.
 
     fitting: gives the fits of such names, none if they are of no model. An autoencoder's decoder may be another part
     beside its encoder. Raises CheckpointProblem if several parts are models.
     """
     for depth in range(_DEEPEST + 1):
         parts: dict[str, dict[str, str]] = {}
-        for name, there in own.items():
+        for name, name_in_file in file_names.items():
             start, rest = _split(name, depth)
             if rest:
-                parts.setdefault(start, {})[rest] = there
-        found = {start: kinds for start, inner in parts.items() if (kinds := fitting(inner))}
-        if len(found) > 1:
-            found = {s: k for s, k in found.items() if any(map(_ENTRANCE.fullmatch, parts[s]))} or found
-        if len(found) > 1:
-            listed = ", ".join(f"{start!r} ({len(parts[start])} tensors)" for start in found)
+                parts.setdefault(start, {})[rest] = name_in_file
+        models = {start: kinds for start, inner in parts.items() if (kinds := fitting(inner))}
+        if len(models) > 1:
+            models = {s: k for s, k in models.items() if any(map(_ENTRANCE.fullmatch, parts[s]))} or models
+        if len(models) > 1:
+            listed = ", ".join(f"{start!r} ({len(parts[start])} tensors)" for start in models)
             raise CheckpointProblem(
                 f"{where} holds several models, under {listed}; name one with {option('--prefix')}.", code="ambiguous"
             )
-        for start, kinds in found.items():
+        for start, kinds in models.items():
             return _with_decoder(parts, start), kinds
     return {}, []
 
@@ -78,16 +80,19 @@ def _with_decoder(parts: Mapping[str, dict[str, str]], start: str) -> dict[str, 
     if any(name.startswith(_DECODER) for name in inner):
         return inner
     return inner | {
-        name: there
+        name: name_in_file
         for other, names in parts.items()
         if other != start and all(name.startswith(_DECODER) for name in names)
-        for name, there in names.items()
+        for name, name_in_file in names.items()
     }
 
 
-def prefix_of(own: Own) -> str:
-    """What every name in the file begins with; "" if that differs."""
-    starts = {there.removesuffix(name) if there.endswith(name) else "" for name, there in own.items()}
+def prefix_of(file_names: FileNames) -> str:
+    """The beginning of every name in the file; "" if it differs."""
+    starts = {
+        name_in_file.removesuffix(name) if name_in_file.endswith(name) else ""
+        for name, name_in_file in file_names.items()
+    }
     return starts.pop() if len(starts) == 1 else ""
 
 

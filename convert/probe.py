@@ -4,7 +4,7 @@ The number of an element is its place when the parameters of the whole model are
 order and each in C order. float32 holds whole numbers exactly up to 2^24; of a larger model there are two probes, of the
 numbers' lower 24 bits ("low") and of the rest ("high"): together they name every element.
 
-What FlyEgle's files do not hold, but derive, has the values that its program gives: its 1-D tables, and a mask token that
+Tensors that FlyEgle's program derives, and its files lack, have the program's values: its 1-D tables, and a mask token that
 has one value for every L entries, which is the number of the first of them.
 """
 
@@ -123,11 +123,11 @@ def check(
     config = checkpoint.resolve(model).config
     actual = checkpoint.tensors_of(config)
     expected = probe_tensors(config, checkpoint.contents, part)
-    found = [
+    misplaced = [
         replace(one, said=f"{one.said}{_whose(one.name, actual, config, part)}")
         for one in differences(expected, actual, config)
     ]
-    return sum(math.prod(tensor.shape) for tensor in actual.values()), found
+    return sum(math.prod(tensor.shape) for tensor in actual.values()), misplaced
 
 
 def _whose(name: str, actual: Mapping[str, Tensor], config: Config, part: Part) -> str:

@@ -130,7 +130,7 @@ def unknown_model(identified: Identified) -> str:
 
 
 def _settings_for(shapes: Mapping[str, Shape]) -> str:
-    """The text that `--model` needs for these shapes, with a question mark for what they do not show, as head counts."""
+    """The text that `--model` needs for these shapes, with a question mark for settings that they do not show, as head counts."""
     D, C, p, _ = [*shapes.get("patch_embed.proj.weight", ()), 0, 0, 0, 0][:4]
     patches = max([*shapes.get("pos_embed", ()), 0, 0][1] - 1, 0)
     side = math.isqrt(patches)

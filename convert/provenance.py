@@ -81,24 +81,24 @@ def read_beside(path: Path, state: State) -> Provenance | None:
 def _parsed(text: str) -> Provenance:
     if len(text) > _LONGEST:
         raise ValueError("it is too long")
-    said = json.loads(text)
-    config = said["config"]
-    function = said.get("function", {})
-    lists = (said["transformations"], said["notices"])
-    if not all(isinstance(one, dict) for one in (function, said["source"], {} if config is None else config)):
+    entries = json.loads(text)
+    config = entries["config"]
+    function = entries.get("function", {})
+    lists = (entries["transformations"], entries["notices"])
+    if not all(isinstance(one, dict) for one in (function, entries["source"], {} if config is None else config)):
         raise ValueError("its entries are not of the right kinds")
     if not all(
-        isinstance(one, str) for one in (said["hash"], said["dialect"], *function.values(), *lists[0], *lists[1])
+        isinstance(one, str) for one in (entries["hash"], entries["dialect"], *function.values(), *lists[0], *lists[1])
     ):
         raise ValueError("its entries are not texts")
     return Provenance(
-        hash=said["hash"],
-        dialect=said["dialect"],
+        hash=entries["hash"],
+        dialect=entries["dialect"],
         config=None if config is None else config_of(config),
         function=function,
-        source=said["source"],
-        transformations=tuple(said["transformations"]),
-        notices=tuple(said["notices"]),
+        source=entries["source"],
+        transformations=tuple(entries["transformations"]),
+        notices=tuple(entries["notices"]),
     )
 
 

@@ -38,7 +38,7 @@ _LONGEST_TEXT = 1 << 20  # bytes of a config.json
 
 @dataclass(frozen=True)
 class Wish:
-    """A request: which model a checkpoint is to be, and what is to be made of it. None leaves it as it is."""
+    """A request: the model of a checkpoint, and the changes to its weights. None leaves them as they are."""
 
     model: str | None = None  # as --model takes it
     source_dialect: str | None = None  # the dialect to read the file in
@@ -46,7 +46,7 @@ class Wish:
     dtype: str | None = None
     image_size: tuple[int, int] | None = None  # (height, width) in pixels
     num_classes: int | None = None
-    prefix: str | None = None  # what the model's names begin with, in a file that holds several models
+    prefix: str | None = None  # the beginning of the model's names, in a file that holds several models
     settings: Mapping[str, Any] = field(default_factory=dict)  # of the configuration, beside those that `model` has
     # Whether the weights are for a model that is built now, and not for another file: then a file of another image size is
     # taken as it is, and a classifier takes the encoder of an autoencoder's file.
@@ -77,7 +77,7 @@ class Evidence:
 
     @cached_property
     def shown(self) -> tuple[str | None, Config | None]:
-        """The model that the file tells by itself: preset and configuration, None for what it does not tell.
+        """The model that the file tells by itself: preset and configuration, None where it tells nothing.
 
         It is the declared one, or the only preset with exactly these shapes. No shape shows head counts: they are the
         preset's then.
@@ -273,10 +273,10 @@ def _adapted(config: Config, shapes: Shapes, settings: Mapping[str, Any] = {}) -
     return replace(config, **{name: value for name, value in shown.items() if hasattr(config, name)})
 
 
-def _as_computed(evidence: Evidence, config: AnyConfig, given: Collection[str]) -> AnyConfig:
-    """With what the file tells of how its program computes, but for the settings that were given."""
+def _as_computed(evidence: Evidence, config: AnyConfig, explicit: Collection[str]) -> AnyConfig:
+    """The configuration with the settings that the file's program computes with, but for explicit ones."""
     known = {name: value for name, value in _computed(evidence).items() if hasattr(config, name)}
-    return replace(config, **{name: value for name, value in known.items() if name not in given})
+    return replace(config, **{name: value for name, value in known.items() if name not in explicit})
 
 
 def _computed(evidence: Evidence) -> dict[str, Any]:

@@ -81,13 +81,13 @@ def is_native(checkpoint: Checkpoint, framework: str) -> bool:
     """Whether a framework's own loader reads a file as it is: its usual format, its own names, float32, nothing else in it.
 
     MegEngine's and OneFlow's loaders run the pickle in the file. They get none in which a name is not known, even where nothing
-    of it is left: what a pickle calls and drops is called all the same.
+    of it is left: a call whose value the pickle drops is made all the same.
     """
-    row, found = TARGETS.get(framework), checkpoint.identified
+    row, identified = TARGETS.get(framework), checkpoint.identified
     return (
         row is not None
         and checkpoint.format == row.formats[0]
-        and found.dialect.spellings.get(found.contents) == NATIVE.get(framework)
-        and not (checkpoint.extras or checkpoint.unknown or found.prefix)
+        and identified.dialect.spellings.get(identified.contents) == NATIVE.get(framework)
+        and not (checkpoint.extras or checkpoint.unknown or identified.prefix)
         and all(tensor.dtype == "float32" for tensor in checkpoint.stored.values())
     )

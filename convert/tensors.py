@@ -29,7 +29,7 @@ DTYPES = {
 
 
 class CheckpointProblem(Problem, ValueError):
-    """A checkpoint that cannot be read, understood or written; `problems` lists every difference found."""
+    """A checkpoint that cannot be read, understood or written; `problems` lists every difference."""
 
     def __init__(self, message: str, problems: tuple[str, ...] = (), *, code: Code):
         super().__init__(message, code=code)

@@ -26,7 +26,7 @@ _ADVICE = "To begin a new run from its weights alone, give it as --weights."
 
 @dataclass(frozen=True)
 class TrainingCheckpoint:
-    """What such a file holds. epoch: the last that was finished, from 0. scaler: of the loss, where there was one."""
+    """The contents of such a file. epoch: the last that was finished, from 0. scaler: of the loss, where there was one."""
 
     weights: Weights
     moments: Moments
@@ -66,16 +66,16 @@ def read_training_checkpoint(path: Path, config: MAEConfig) -> TrainingCheckpoin
                 f"{path} holds no moments of {name} (its optimizer's state {index}). {_ADVICE}", code="incomplete"
             )
         steps.add(_number(entry.get("step"), opened.tensor, path))
-        for kind, found in zip(("exp_avg", "exp_avg_sq"), moments):
+        for kind, arrays in zip(("exp_avg", "exp_avg_sq"), moments):
             tensor = opened.tensor(f"{kind} of {name}", entry.get(kind))
             if tensor is None or tensor.shape != shapes[name] or tensor.dtype != "float32":
-                there = "missing" if tensor is None else f"{tensor.dtype} {list(tensor.shape)}"
+                actual = "missing" if tensor is None else f"{tensor.dtype} {list(tensor.shape)}"
                 raise CheckpointProblem(
-                    f"The {kind} of {name} in {path} is {there}, and the model's is float32 {list(shapes[name])}: its "
+                    f"The {kind} of {name} in {path} is {actual}, and the model's is float32 {list(shapes[name])}: its "
                     f"optimizer is of another model, or in another order. {_ADVICE}",
                     code="does-not-fit",
                 )
-            found[name] = np.array(tensor.load())
+            arrays[name] = np.array(tensor.load())
     if len(steps) != 1:
         raise CheckpointProblem(
             f"The parameters in {path} have taken {sorted(steps)} steps, not all as many. {_ADVICE}",
@@ -84,7 +84,7 @@ def read_training_checkpoint(path: Path, config: MAEConfig) -> TrainingCheckpoin
     scaler = as_mapping((as_mapping(opened.value) or {}).get("scaler")) or {}
     return TrainingCheckpoint(
         open_checkpoint(path).weights(config),
-        Moments(steps.pop(), *({name: found[name] for name in shapes} for found in moments)),
+        Moments(steps.pop(), *({name: arrays[name] for name in shapes} for arrays in moments)),
         parts.epoch,
         options_of(path),
         {str(name): value for name, value in scaler.items() if isinstance(value, (int, float))},
@@ -124,7 +124,7 @@ def _in_groups(parts: _Parts, config: MAEConfig, path: Path) -> dict[Any, str]:
 def _number(value: Any, tensor: Any, path: Path) -> int:
     """Steps taken: a number, or a tensor [] in files of newer versions of torch."""
     stored: Tensor | None = None if isinstance(value, (int, float)) else tensor("step", value)
-    found = value if stored is None else stored.load().reshape(-1)[0]
-    if not isinstance(found, (int, float, np.number)) or found < 1:
+    steps = value if stored is None else stored.load().reshape(-1)[0]
+    if not isinstance(steps, (int, float, np.number)) or steps < 1:
         raise CheckpointProblem(f"The optimizer's steps in {path} cannot be read. {_ADVICE}", code="damaged")
-    return int(found)
+    return int(steps)

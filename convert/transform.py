@@ -1,4 +1,4 @@
-"""What a conversion does to weights: fewer tensors, another dtype, another image size; and what a dialect cannot express."""
+"""Changes of weights in a conversion (fewer tensors, another dtype or image size), and settings no dialect expresses."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _VALUES = {True: "trained ones", False: "fixed ones", "erf": "the exact one", "t
 
 @dataclass(frozen=True)
 class WeightSet:
-    """The tensors of a model, not loaded, and what was done to them so far."""
+    """The tensors of a model, not loaded, and the changes made to them."""
 
     config: Config
     contents: Contents

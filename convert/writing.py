@@ -50,7 +50,7 @@ def write_checkpoint(
     weights: all of a model's parameters or exactly its encoder's, of one floating dtype. torch writes .safetensors if the
     path ends so. source: where the weights are from; given, it is noted with the configuration as their provenance. The file is
     read back and compared before it takes the place of an older one.
-    Raises CheckpointProblem; then, as after Ctrl-C, what stood at `path` is untouched and nothing else is left.
+    Raises CheckpointProblem; then, as after Ctrl-C, an older file at `path` is untouched and nothing else is left.
     """
     target = target_of(framework)
     form = format_for(framework, Path(path))
@@ -87,8 +87,8 @@ def write_weights(
     room = FORMATS[form].HAS_ROOM
 
     def texts(hashed: Hashed) -> dict[str, str]:
-        said = {NOTE: about(hashed).text()} if about and room else {}
-        return said | _fixed_texts(weights, dialect, form)
+        note = {NOTE: about(hashed).text()} if about and room else {}
+        return note | _fixed_texts(weights, dialect, form)
 
     try:
         with replacing_beside(target) as put_beside, replacing(target) as new, ThreadPoolExecutor(1) as beside_writing:
@@ -99,11 +99,11 @@ def write_weights(
             )
             FORMATS[form].write(new, state, _flushing(new, step))
             hashed = _finite(hashing)
-            said = about(hashed).text() if about and not room else ""
+            note = about(hashed).text() if about and not room else ""
             flushing = beside_writing.submit(flush, new)  # the disk works while the file is read back
             _compare(new, path, dialect, weights, hashed, step)
             flushing.result()
-            put_beside(said)
+            put_beside(note)
     except OSError as problem:
         size = sum(tensor.nbytes for tensor in weights.tensors.values()) / 1e6
         raise CheckpointProblem(
@@ -136,8 +136,8 @@ def _finite(hashing: Future[Hashed]) -> Hashed:
     return hashed
 
 
-def _not_the_models(found: Sequence[str]) -> str:
-    return f"These weights are not the model's ({len(found)} problems):\n  " + "\n  ".join(found)
+def _not_the_models(problems: Sequence[str]) -> str:
+    return f"These weights are not the model's ({len(problems)} problems):\n  " + "\n  ".join(problems)
 
 
 def spelled(weights: WeightSet, dialect: Dialect) -> dict[str, Tensor]:
@@ -145,7 +145,7 @@ def spelled(weights: WeightSet, dialect: Dialect) -> dict[str, Tensor]:
 
     Raises CheckpointProblem if the dialect's program derives a tensor and would derive another one.
     """
-    found: dict[str, Tensor] = {}
+    tensors: dict[str, Tensor] = {}
     spelling = dialect.spellings[weights.contents]
     for param in expected_params(weights.config, weights.contents):
         tensor = weights.tensors.get(param.name)
@@ -162,10 +162,10 @@ def spelled(weights: WeightSet, dialect: Dialect) -> dict[str, Tensor]:
                 shape = shape_after(layout, tensor.shape)
             if shape is None:
                 raise ValueError(f"{param.name} {tensor.shape} does not fit the layout {layout} of {dialect.name}")
-            found[name] = Tensor(shape, tensor.dtype, partial(_load_part, tensor, i, parts, layout, sizes))
+            tensors[name] = Tensor(shape, tensor.dtype, partial(_load_part, tensor, i, parts, layout, sizes))
     if dialect.supply is not None:
-        found |= dialect.supply(weights.config, weights.tensors)
-    return found
+        tensors |= dialect.supply(weights.config, weights.tensors)
+    return tensors
 
 
 def _load_part(tensor: Tensor, i: int, parts: int, layout: str | None, sizes: Sizes) -> Array:

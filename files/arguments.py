@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from .errors import Problem
 
 
-def read_names(text: str, known: Sequence[str], what: str) -> tuple[str, ...]:
+def read_names(text: str, known: Sequence[str], kind: str) -> tuple[str, ...]:
     """The names in a comma-separated text ("all": every one). Raises Problem, with the nearest name, for an unknown one."""
     if text == "all":
         return tuple(known)
@@ -18,9 +18,9 @@ def read_names(text: str, known: Sequence[str], what: str) -> tuple[str, ...]:
         if name not in known:
             near = get_close_matches(name, known, n=1)
             hint = f" Did you mean {near[0]!r}?" if near else ""
-            raise Problem(f"Unknown {what} {name!r}; there are {', '.join(known)}.{hint}", code="bad-argument")
+            raise Problem(f"Unknown {kind} {name!r}; there are {', '.join(known)}.{hint}", code="bad-argument")
     if not names:
-        raise Problem(f"No {what} given; choose from {', '.join(known)}, or all.", code="bad-argument")
+        raise Problem(f"No {kind} given; choose from {', '.join(known)}, or all.", code="bad-argument")
     return names
 
 

@@ -2,7 +2,7 @@
 
 While a target `w.pth` is written, `.w.pth.polymae-lock` and `.w.pth.polymae-new` lie beside it (and, where the kernel cannot
 exchange two folders in one step, `.w.pth.polymae-old`). These names are fixed, so that the next writer of the target finds
-and removes what a killed one left.
+and removes a killed one's leftovers.
 """
 
 from __future__ import annotations
@@ -41,15 +41,15 @@ def replacing(target: Path) -> Iterator[Path]:
     """A path beside `target` to write a file or a folder to; it takes the target's place when the block ends well.
 
     The block's end flushes it to the disk. On any failure, Ctrl-C included, it is removed, with the folders made for it,
-    and what stood at `target` stays. What a killed writer leaves is removed by the next writer of the same target.
+    and an older `target` stays. The next writer of the same target removes a killed writer's leftovers.
     Raises OSError, and BusyProblem where another writer of this target does not end within PATIENCE seconds.
     """
     missing = [folder for folder in target.parents if not folder.exists()]
     try:
         with alone(target) as locked:
-            # Without a lock only names of our own keep two writers apart; what a killed one leaves then stays.
-            own = "" if locked else f"-{secrets.token_hex(4)}"
-            new, old = hidden_beside(target, f"new{own}"), hidden_beside(target, f"old{own}")
+            # Without a lock only names of our own keep two writers apart; a killed one's leftovers then stay.
+            suffix = "" if locked else f"-{secrets.token_hex(4)}"
+            new, old = hidden_beside(target, f"new{suffix}"), hidden_beside(target, f"old{suffix}")
             if _is_folder(old) and not os.path.lexists(target):
                 old.rename(target)  # its writer was killed between two renames
             for left in (old, new):
@@ -65,13 +65,13 @@ def replacing(target: Path) -> Iterator[Path]:
                 flush_folder(path.parent)
     except BaseException:
         for folder in missing:
-            with suppress(OSError):  # only what is still empty is removed
+            with suppress(OSError):  # only empty folders are removed
                 folder.rmdir()
         raise
 
 
 def remove_leftovers(target: Path) -> None:
-    """Remove what a writer of this target that was killed left beside it."""
+    """Remove the files that a killed writer of this target left beside it."""
     for kind in ("new", "lock"):
         remove(hidden_beside(target, kind))
 
@@ -125,11 +125,11 @@ def _try_lock(path: Path) -> int | None:
         if path.parent.is_dir():
             raise
         return None  # another writer failed just now and removed the folder that it had made
-    held = False
+    locked = False
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         # The last holder may have removed this file before it let go: then it keeps nobody out.
-        held = os.path.samestat(os.fstat(descriptor), path.stat())
+        locked = os.path.samestat(os.fstat(descriptor), path.stat())
     except (BlockingIOError, FileNotFoundError):
         pass
     except OSError as problem:
@@ -137,13 +137,13 @@ def _try_lock(path: Path) -> int | None:
             raise
         return -1
     finally:
-        if not held:
+        if not locked:
             os.close(descriptor)
-    return descriptor if held else None
+    return descriptor if locked else None
 
 
 def _put_in_place(new: Path, target: Path, old: Path) -> None:
-    """Rename; what stood there is left at `new`, or is gone."""
+    """Rename; the older file is then at `new`, or gone."""
     if not _is_folder(new) or not os.path.lexists(target):
         new.replace(target)  # one step; but a folder cannot be renamed onto a full one
         return
@@ -172,7 +172,7 @@ def _exchange(one: Path, other: Path) -> bool:
 
 
 def _is_folder(path: Path) -> bool:
-    return path.is_dir() and not path.is_symlink()  # what a link leads to is somebody else's
+    return path.is_dir() and not path.is_symlink()  # a link's target is somebody else's
 
 
 def remove(path: Path) -> None:

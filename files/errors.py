@@ -1,11 +1,11 @@
-"""The one kind of error a person can act on, and what is said of every other."""
+"""The one kind of error a person can act on, and the message for every other."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
 
 REPORT_IT = "This should not happen: please report it"
-# What the options of the commands are called where hub.load and open_checkpoint take them.
+# The arguments of hub.load and open_checkpoint, by the options of the commands.
 _IN_PYTHON = {"--prefix": "prefix=", "--from": "dialect=", "-m": "the model's name"}
 _commands = 0  # that run in this process
 # The kinds of problems that a program can treat each in its own way (docs/conversion.md).
@@ -18,7 +18,7 @@ Code = Literal[
 
 
 class Problem(Exception):
-    """Something the user can mend. The message says what was received, what was expected and what to do next.
+    """Something the user can mend. The message gives the received value, the expected one and the next step.
 
     The command line prints it without a traceback and exits with status 2. `code` is the same for the same kind of
     problem in every version, whatever the words of the message are.
@@ -33,7 +33,7 @@ class Problem(Exception):
 
 
 def facts(problem: BaseException, message: str) -> dict[str, object]:
-    """A problem as JSON: {"code", "message", "problems"}, the last a list of every difference found."""
+    """A problem as JSON: {"code", "message", "problems"}, the last a list of every difference."""
     return {
         "code": problem.code if isinstance(problem, Problem) else "other",
         "message": message,

@@ -1,4 +1,4 @@
-"""Public names of a package that are imported when first asked for, so that importing the package is instant."""
+"""Public names of a package that are imported at first use, so that importing the package is instant."""
 
 from __future__ import annotations
 

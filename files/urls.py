@@ -1,4 +1,4 @@
-"""Addresses to download from: what is one, how it is printed, whether any may be asked."""
+"""Addresses to download from: which text is one, how it is printed, whether downloads are allowed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .errors import Problem
 
 BY_HAND = "A file that you have can be given by its path."
 
-# What of a query only says who may fetch, and until when: of Amazon, Google, CloudFront, and others. In lower case.
+# Keys of a query that only say who may fetch, and until when: of Amazon, Google, CloudFront, and others. In lower case.
 _SIGNATURE = re.compile(
     r"x-(amz|goog)-.*|awsaccesskeyid|googleaccessid|expires|signature|sig|policy|key-pair-id|token|access_token"
 )
@@ -19,7 +19,7 @@ _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://[^\s'\"<>]+", re.IGNORECASE)
 
 
 class DownloadProblem(Problem):
-    """A file could not be downloaded. The message says why and what to do; nothing is at its place in the cache."""
+    """A file could not be downloaded. The message gives the cause and the remedy; nothing is at its place in the cache."""
 
     code = "download"
 
@@ -41,7 +41,7 @@ def shown(url: str) -> str:
 
 def scrubbed(text: str) -> str:
     """A text of somebody else's, with every address in it as `shown` has it."""
-    return _ADDRESS.sub(lambda found: shown(found[0]), text)
+    return _ADDRESS.sub(lambda match: shown(match[0]), text)
 
 
 def is_address(url: str) -> bool:
@@ -54,7 +54,7 @@ def is_address(url: str) -> bool:
 
 
 def same_file(url: str) -> str:
-    """What is the same for all addresses of one file: without login, fragment, and what of the query is a signature.
+    """The common part of all addresses of one file: without login, fragment, and signature in the query.
 
     Any other query stays: `?id=1` and `?id=2` are two files.
     """

@@ -29,7 +29,7 @@ _ARGUMENTS = """
         or the place of your own: a path, a URL or a Hugging Face id. Any framework's files are converted on the way.
     framework: torch, megengine, mindspore, oneflow or numpy; left out, the one whose hub this is.
     image_size: pixels, or (height, width); the position tables are interpolated. device: "cpu" or "cuda". dtype: "float32".
-    Other settings of the model: {own}.
+    Other settings of the model: {settings}.
     Raises polymae.files.errors.Problem if something cannot be had; it says what to do.
 """
 
@@ -85,7 +85,7 @@ def unknown(name: str) -> Problem:
 
 
 def require_framework(framework: str | None, entry: str) -> str:
-    """The framework that was asked for. Raises Problem if it was left out and no hub is calling."""
+    """The chosen framework. Raises Problem if it was left out and no hub is calling."""
     if framework is None:
         raise Problem(
             f"{entry} was not called by a hub, so say for which framework: {entry}(framework={FRAMEWORKS[1]!r}), or one of "
@@ -103,16 +103,18 @@ def describe(model: str, config: Config) -> str:
         kind = "Masked autoencoder (He et al. 2021)"
         gives = "(imgs, noise=None, mask_ratio=0.75) gives (loss, pred, mask)"
         sizes += f"; decoder {config.decoder_embed_dim} wide, {config.decoder_depth} blocks, {config.decoder_num_heads} heads"
-        best, own = "visualize, or full with norm_pix_loss=True", "norm_pix_loss, in_chans, decoder_depth and so on"
+        best = "visualize, or full with norm_pix_loss=True"
+        settings = "norm_pix_loss, in_chans, decoder_depth and so on"
     else:
         kind, gives = "Classifier on the MAE encoder (He et al. 2021)", "(imgs) gives logits [N, num_classes]"
-        best, own = "finetuned; pretrain for other classes", "num_classes, pooling ('gap' or 'cls'), in_chans and so on"
+        best = "finetuned; pretrain for other classes"
+        settings = "num_classes, pooling ('gap' or 'cls'), in_chans and so on"
     kinds = _published(ALIASES.get(model, model), isinstance(config, MAEConfig))
     return (
         f"{kind}: {count:,.1f} M parameters, {sizes}.\n\n    model{gives}; model.encode(imgs) gives features.\n"
         + _ARGUMENTS.format(
             published=f", True ({best}),\n        a kind of published weights ({', '.join(kinds)})" if kinds else "",
-            own=own,
+            settings=settings,
         )
     )
 
@@ -121,7 +123,7 @@ def _published(model: str, whole: bool) -> list[str]:
     """The kinds of published weights that a model takes; whole: only those with a decoder."""
     try:
         return [kind for kind, row in of_model(model).items() if not whole or row.contents == "mae"]
-    except Problem:  # a user's own list that cannot be read: said when weights are asked for
+    except Problem:  # a user's own list that cannot be read: reported when weights are wanted
         return []
 
 
@@ -147,11 +149,11 @@ def _constructor(default: str | None) -> Entry:
         chosen = require_framework(framework, "MAE")
         model = ",".join(f"{name}={value}" for name, value in sizes.items())
         config = model_config(model)
-        # Of a preset's sizes there may be published weights, which are found by its name.
+        # Of a preset's sizes there may be published weights, listed under its name.
         alike = {name: preset for name, preset in PRESETS.items() if preset.patch_size == patch_size}
         model = next((n for n, preset in alike.items() if replace(preset, img_size=config.img_size) == config), model)
-        asked = {"norm_eps": None if norm_layer is None else _eps_of(norm_layer), "norm_pix_loss": norm_pix_loss}
-        settings |= {name: value for name, value in asked.items() if value is not None}
+        explicit = {"norm_eps": None if norm_layer is None else _eps_of(norm_layer), "norm_pix_loss": norm_pix_loss}
+        settings |= {name: value for name, value in explicit.items() if value is not None}
         return load(model, chosen, pretrained, image_size=img_size, **settings)
 
     MAE.__qualname__ = "MAE"
@@ -160,18 +162,18 @@ def _constructor(default: str | None) -> Entry:
 
 def _eps_of(norm_layer: Any) -> float:
     """The eps of the official constructor's argument norm_layer."""
-    given: Mapping[str, Any] = {}
+    keywords: Mapping[str, Any] = {}
     layer = norm_layer
     if isinstance(norm_layer, functools.partial):
-        layer, given = norm_layer.func, norm_layer.keywords
+        layer, keywords = norm_layer.func, norm_layer.keywords
     names = ("eps", "epsilon")  # MindSpore calls it epsilon
     try:
         parameters = inspect.signature(layer).parameters
     except (TypeError, ValueError):
         parameters = {}  # type: ignore[assignment]
     defaults = {name: parameters[name].default for name in names if name in parameters}
-    eps = next((given[name] for name in names if name in given), next(iter(defaults.values()), None))
-    more = given.keys() - {*names}  # such as elementwise_affine=False, which no model here has
+    eps = next((keywords[name] for name in names if name in keywords), next(iter(defaults.values()), None))
+    more = keywords.keys() - {*names}  # such as elementwise_affine=False, which no model here has
     if getattr(layer, "__name__", "") != "LayerNorm" or not isinstance(eps, float) or more:
         raise ConfigError(
             f"norm_layer is {norm_layer!r}; these models have layer norms: give None, LayerNorm or "

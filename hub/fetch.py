@@ -153,7 +153,7 @@ def _have(path: Path, url: str, row: Published | None) -> bool:
             url,
             path,
             lambda new: _accepted(path, new, url, row),
-            sound=lambda there: _sound(there, row),
+            sound=lambda file: _sound(file, row),
             advice=_advice(row),
         )
     except Problem as problem:
@@ -198,7 +198,7 @@ def _accepted(path: Path, new: Path, url: str, row: Published | None) -> Callabl
 
 
 def _verified(path: Path, url: str, row: Published | None) -> Receipt:
-    """The receipt of a file from a URL. Raises CacheProblem if it is not the expected one: the message says what it is."""
+    """The receipt of a file from a URL. Raises CacheProblem if it is not the expected one, which the message describes."""
     digits = {} if row else _digits(place(url).name)
     expected = row.digests if row else digits
     try:

@@ -42,7 +42,7 @@ class Cached:
 
 @dataclass(frozen=True)
 class Verified:
-    """An entry that was read: its problems, and what was measured (None if it cannot be read)."""
+    """An entry that was read: its problems, and its measurements (None if it cannot be read)."""
 
     cached: Cached
     problems: tuple[str, ...] = ()
@@ -144,9 +144,9 @@ def _clear(source: Path, paths: Sequence[Path]) -> list[tuple[Path, int]]:
     hidden = {path: match for path in paths if (match := _HIDDEN.fullmatch(path.name))}
     locks = [path for path, match in hidden.items() if match[2] == "lock"]
     try:
-        with ExitStack() as held:
+        with ExitStack() as locks_held:
             for target in sorted({source, *(path.with_name(hidden[path][1]) for path in locks)}):
-                held.enter_context(alone(target, _PATIENCE))
+                locks_held.enter_context(alone(target, _PATIENCE))
             for path in sorted(paths):
                 removed += [] if path in locks else _removed(path)
     except OSError as problem:

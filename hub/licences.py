@@ -8,17 +8,17 @@ from contextlib import suppress
 from .receipts import home, say, write_json
 from .registry import Published
 
-# What a licence means for the person who downloads.
+# The meaning of a licence for the person who downloads.
 MEANING = {"CC-BY-NC 4.0": "not for commercial use, and its authors are to be named"}
 
 
 def in_words(licence: str) -> str:
-    """A licence's name, with what it means."""
+    """A licence's name, with its meaning."""
     return f"{licence} ({MEANING[licence]})" if licence in MEANING else licence
 
 
 def show_licence(row: Published) -> None:
-    """Say under which licence weights are, unless it has been said in this cache."""
+    """Print the licence of weights, once in each cache."""
     path = home() / "licences-shown.json"
     try:
         shown = json.loads(path.read_text(encoding="utf-8"))

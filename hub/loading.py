@@ -46,7 +46,7 @@ def load(
     in a file that holds several ("online.backbone"). dialect: the spelling of the file's names (`polymae dialects`), if they
     do not tell it.
     settings: of the model, as num_classes=10, pooling="cls", norm_pix_loss=True, in_chans=1. verbose: say on stderr which
-    weights were taken, and which of them were left out. Raises Problem if something cannot be had; it says what to do.
+    weights were taken, and which of them were left out. Raises Problem if something is not available; it names the remedy.
     """
     # A framework's own objects are written torch.float32 or Float32, device objects cuda.
     device, dtype = str(device), str(dtype).rpartition(".")[2].lower()

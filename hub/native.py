@@ -1,4 +1,4 @@
-"""A kept checkpoint as a framework's own loader reads it, for `polymae weights path --framework`: what convert_weights writes.
+"""A kept checkpoint as a framework's own loader reads it, for `polymae weights path --framework`: as convert_weights writes it.
 
 `polymae.hub.load` needs none of these files: it reads every format itself. They lie in <home>/converted/<digits>/, with the
 first digits of the SHA-256 of the original's path: nothing is written beside an original, which may be a file of the user's

@@ -74,23 +74,23 @@ class PartFile:
         remove(self.note)
 
 
-def left_by_the_last(target: Path, url: str, own: str = "") -> PartFile:
+def left_by_the_last(target: Path, url: str, suffix: str = "") -> PartFile:
     """The part of this URL that an earlier process left beside the target; else an empty one.
 
     own: a piece of its name if the file system has no locks, so that two processes do not write to one file.
     """
-    part = PartFile(hidden_beside(target, f"part{own}"), hidden_beside(target, f"part{own}.json"), url)
+    part = PartFile(hidden_beside(target, f"part{suffix}"), hidden_beside(target, f"part{suffix}.json"), url)
     try:
-        there = part.path.lstat()
+        status = part.path.lstat()
         note = json.loads(part.note.read_bytes())
         total, validator = note["size"], note["validator"]
-        fits = total is None or (type(total) is int and there.st_size <= total)
-        if not stat.S_ISREG(there.st_mode) or note["url"] != url or not fits or not sendable(validator):
+        fits = total is None or (type(total) is int and status.st_size <= total)
+        if not stat.S_ISREG(status.st_mode) or note["url"] != url or not fits or not sendable(validator):
             raise ValueError("of another address, or damaged")
     except (FileNotFoundError, IsADirectoryError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         part.discard()
         return part
-    part.length, part.total, part.validator = there.st_size, total, validator
+    part.length, part.total, part.validator = status.st_size, total, validator
     if not part.resumable:
         part.discard()
     return part

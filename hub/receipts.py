@@ -1,4 +1,4 @@
-"""Where downloaded weights lie, and the receipt beside each file: where it came from, and what it was then.
+"""Where downloaded weights lie, and the receipt beside each file: its origin, and its digests then.
 
 <home>/weights/<file> for the official files, <home>/weights/<first digits of the URL's SHA-256>/<file> for every other
 URL, so that files of one name are never in each other's way; the receipt is <file>.source.json.
@@ -38,7 +38,7 @@ class CacheProblem(Problem):
 
 @dataclass(frozen=True)
 class Receipt:
-    """What was downloaded."""
+    """A download."""
 
     url: str  # without passwords and queries
     bytes: int
@@ -60,15 +60,15 @@ def home() -> Path:
     """
     try:
         shared = Path(os.environ.get("XDG_CACHE_HOME") or "-")
-        if own := os.environ.get(HOME):
-            found = Path(own).expanduser().absolute()
+        if chosen := os.environ.get(HOME):
+            folder = Path(chosen).expanduser().absolute()
         else:  # by its specification, a relative one is as none
-            found = (shared if shared.is_absolute() else Path.home() / ".cache") / "polymae"
+            folder = (shared if shared.is_absolute() else Path.home() / ".cache") / "polymae"
     except RuntimeError as problem:
         raise CacheProblem(f"There is no home folder ({problem}): set {HOME} to a folder for downloads.") from None
-    if os.path.exists(found) and not os.path.isdir(found):  # noqa: PTH110, PTH112  (which raise where one may not look)
-        raise CacheProblem(f"{found} is no folder, and downloads are kept in one: set {HOME} to another place.")
-    return found
+    if os.path.exists(folder) and not os.path.isdir(folder):  # noqa: PTH110, PTH112  (which raise where one may not look)
+        raise CacheProblem(f"{folder} is no folder, and downloads are kept in one: set {HOME} to another place.")
+    return folder
 
 
 def place(weights: Published | str) -> Path:
@@ -178,7 +178,7 @@ def unlike(digests: Mapping[str, str], expected: Mapping[str, str]) -> str:
 
 @contextmanager
 def explaining(path: Path) -> Iterator[None]:
-    """While it lasts, a Problem with a kept file says what to do, if that file was damaged after its download.
+    """While it lasts, a Problem with a kept file names the remedy, if that file was damaged after its download.
 
     Raises CacheProblem then; any other Problem, and one with any other file, goes on as it is.
     """

@@ -1,4 +1,4 @@
-"""Every published checkpoint: where it is, what it holds, under which licence. The data is registry.json."""
+"""Every published checkpoint: its address, its contents, its licence. The data is registry.json."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From what `pretrained` and `weights` say to a local file: a name, a path, a URL or a Hugging Face id is resolved."""
+"""From the arguments `pretrained` and `weights` to a local file: a name, a path, a URL or a Hugging Face id is resolved."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def local(text: str) -> Path:
 
 
 def _exists(path: Path) -> bool:
-    """Whether something is there; not so for what is too long for a path, of which the reader of files will say so."""
+    """Whether something is there; no for a text too long for a path, which the reader of files reports."""
     try:
         return path.exists()
     except OSError:
@@ -159,7 +159,7 @@ def _of_row(row: Published, model: str, config: Config) -> Source:
     pairs = {
         f.name: (getattr(published_for, f.name), getattr(config, f.name)) for f in fields(shared) if f.name not in _FREE
     }
-    differ = [f"{name}={there}, not {here}" for name, (there, here) in pairs.items() if there != here]
+    differ = [f"{name}={published}, not {here}" for name, (published, here) in pairs.items() if published != here]
     if differ:
         raise Problem(
             f"{row.name} is of another model than {called(model)} with these settings: it has {', '.join(differ)}. Its model is "

@@ -49,7 +49,7 @@ def heard(process: subprocess.Popen[Any]) -> tuple[Any, Any]:
             if why := patience.over():
                 os.killpg(process.pid, signal.SIGKILL)
                 process.communicate()
-                pytest.fail(f"{process.args}: {why}")
+                pytest.fail(f"{process.args!r}: {why}")
 
 
 def comes(condition: Callable[[], bool]) -> bool:

@@ -77,8 +77,10 @@ def copied(folder: Path) -> Path:
 def build(kind: str, source: Path) -> Path:
     """Build a "wheel" or an "sdist" of a copy, beside it, and return its path."""
     code = f"import sys; from hatchling import build; print(build.build_{kind}(sys.argv[1]))"
-    said = children.run([sys.executable, "-c", code, str(source.parent)], check=True, text=True, cwd=source).stdout
-    return source.parent / said.splitlines()[-1]
+    printed = str(
+        children.run([sys.executable, "-c", code, str(source.parent)], check=True, text=True, cwd=source).stdout
+    )
+    return source.parent / printed.splitlines()[-1]
 
 
 def base() -> str:

@@ -22,11 +22,11 @@ def named_modules(module: M.Module) -> dict[str, M.Module]:
 
 def tensors(module: M.Module) -> dict[str, Tensor]:
     """Its parameters and buffers by dotted name; one that is tied is there by each of its names."""
-    found = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    named = {**dict(module.named_parameters()), **dict(module.named_buffers())}
     for path, part in named_modules(module).items():  # MegEngine names a tied one once
-        own = {name: value for name, value in vars(part).items() if isinstance(value, Parameter)}
-        found |= {f"{path}.{name}".lstrip("."): value for name, value in own.items()}
-    return found
+        of_part = {name: value for name, value in vars(part).items() if isinstance(value, Parameter)}
+        named |= {f"{path}.{name}".lstrip("."): value for name, value in of_part.items()}
+    return named
 
 
 def is_trained(tensor: Tensor) -> bool:
@@ -56,12 +56,12 @@ def to_tensor(module: M.Module, array: NDArray[Any]) -> Tensor:
 
 
 def watch(module: M.Module, seen: Callable[[Any], None]) -> Callable[[], None]:
-    """Show every output of a module, as it comes, until what is returned is called."""
+    """Show every output of a module, as it comes, until the returned function is called."""
     return module.register_forward_hook(lambda _module, _inputs, output: seen(output)).remove
 
 
 def differentiate(function: Callable[[], Any], tensors: list[Tensor]) -> tuple[Any, list[Any]]:
-    """What a function gives, and its gradient for each tensor: zeros for one that does not matter. No tensors: no tape."""
+    """A function's value, and its gradient for each tensor: zeros for one without influence. No tensors: no tape."""
     if not tensors:
         return function(), []
     before = [tensor.grad for tensor in tensors]
@@ -71,7 +71,7 @@ def differentiate(function: Callable[[], Any], tensors: list[Tensor]) -> tuple[A
     with manager:
         loss = function()
         manager.backward(loss)
-    found = [np.zeros(tensor.shape, np.float32) if tensor.grad is None else tensor.grad for tensor in tensors]
+    gradients = [np.zeros(tensor.shape, np.float32) if tensor.grad is None else tensor.grad for tensor in tensors]
     for tensor, gradient in zip(tensors, before):
         tensor.grad = gradient
-    return loss, found
+    return loss, gradients

@@ -103,8 +103,8 @@ def value_and_gradients(
 ) -> Gradients:
     """An operation's output and, given the gradient dy for it, those for its arguments, by their names.
 
-    arrays: by the names of backends/operations.py. Computed in float32. Raises OperationProblem for what MegEngine lacks,
-    which includes float64 (double).
+    arrays: by the names of backends/operations.py. Computed in float32. Raises OperationProblem for an operation that MegEngine
+    lacks, which includes float64 (double).
     """
     if double:
         raise OperationProblem("MegEngine computes in float32, not in float64; leave out double.")
@@ -117,8 +117,8 @@ def value_and_gradients(
     with manager:
         out = function(*tensors.values())
         manager.backward(out, _tensor(dy))
-    found = [tensor.grad for tensor in wanted]
-    return to_numpy(out), {name: to_numpy(gradient) for name, gradient in zip(differentiated(arrays), found)}
+    gradients = [tensor.grad for tensor in wanted]
+    return to_numpy(out), {name: to_numpy(gradient) for name, gradient in zip(differentiated(arrays), gradients)}
 
 
 def _tensor(array: NDArray[Any]) -> Tensor:

@@ -20,10 +20,10 @@ def named_modules(module: nn.Cell) -> dict[str, nn.Cell]:
 
 def tensors(module: nn.Cell) -> dict[str, Parameter]:
     """Its parameters and buffers by dotted name; one that is tied is there by each of its names."""
-    found = dict(module.parameters_and_names())
+    named = dict(module.parameters_and_names())
     for path, part in named_modules(module).items():  # MindSpore names a tied one once
-        found |= {f"{path}.{name}".lstrip("."): value for name, value in part._params.items() if value is not None}
-    return found
+        named |= {f"{path}.{name}".lstrip("."): value for name, value in part._params.items() if value is not None}
+    return named
 
 
 def is_trained(tensor: Parameter) -> bool:
@@ -49,7 +49,7 @@ def to_tensor(module: nn.Cell, array: NDArray[Any]) -> Tensor:
 
 
 def watch(module: nn.Cell, seen: Callable[[Any], None]) -> Callable[[], None]:
-    """Show every output of a module, as it comes, until what is returned is called. Raises Problem in graph mode."""
+    """Show every output of a module, as it comes, until the returned function is called. Raises Problem in graph mode."""
     if ms.get_context("mode") != ms.PYNATIVE_MODE:
         raise Problem(
             "MindSpore calls no hooks in graph mode; first call mindspore.set_context(mode=mindspore.PYNATIVE_MODE)."
@@ -59,8 +59,8 @@ def watch(module: nn.Cell, seen: Callable[[Any], None]) -> Callable[[], None]:
 
 
 def differentiate(function: Callable[[], Any], tensors: list[Parameter]) -> tuple[Any, list[Tensor]]:
-    """What a function gives, and its gradient for each tensor: zeros for one that does not matter. No tensors: no tape."""
+    """A function's value, and its gradient for each tensor: zeros for one without influence. No tensors: no tape."""
     if not tensors:
         return function(), []
-    loss, found = ms.value_and_grad(function, None, ParameterTuple(tensors))()
-    return loss, list(found)
+    loss, gradients = ms.value_and_grad(function, None, ParameterTuple(tensors))()
+    return loss, list(gradients)

@@ -100,7 +100,7 @@ def value_and_gradients(
     """An operation's output and, given the gradient dy for it, those for its arguments, by their names.
 
     arrays: by the names of backends/operations.py. Computed in float32, double: in float64. Raises OperationProblem for
-    what MindSpore lacks.
+    an operation that MindSpore lacks.
     """
     function = require_operation("mindspore", OPERATIONS, ABSENT, operation, arrays)
     dtype = ms.float64 if double else ms.float32
@@ -108,16 +108,16 @@ def value_and_gradients(
     if dy is None:
         return to_numpy(function(*tensors.values())), {}
     positions = tuple(list(arrays).index(name) for name in differentiated(arrays))
-    given = _tensor(dy, dtype)
+    dy_tensor = _tensor(dy, dtype)
     out = []
 
     def weighted(*arguments: Tensor) -> Tensor:
         out.append(function(*arguments))
-        return (out[0] * given).sum()  # whose gradient is dy, exactly
+        return (out[0] * dy_tensor).sum()  # whose gradient is dy, exactly
 
-    found = ms.grad(weighted, positions)(*tensors.values())
-    found = found if isinstance(found, tuple) else (found,)
-    return to_numpy(out[0]), {name: to_numpy(gradient) for name, gradient in zip(differentiated(arrays), found)}
+    gradients = ms.grad(weighted, positions)(*tensors.values())
+    gradients = gradients if isinstance(gradients, tuple) else (gradients,)
+    return to_numpy(out[0]), {name: to_numpy(gradient) for name, gradient in zip(differentiated(arrays), gradients)}
 
 
 def _tensor(array: NDArray[Any], dtype: Any) -> Tensor:

@@ -11,7 +11,7 @@ from .sums import Array, matmul
 
 
 class ChainedArray(np.ndarray[Any, Any]):
-    """An array whose float32 products add their terms one after the other; what is computed from it is one, too.
+    """An array whose float32 products add their terms one after the other; arrays computed from it are such ones, too.
 
     np.matmul (also as @), dot, inner, vdot, tensordot, and einsum of two operands. Within `summed_in_chains`.
     """
@@ -20,21 +20,21 @@ class ChainedArray(np.ndarray[Any, Any]):
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, out: Any = None, **kwargs: Any) -> Any:
         """Compute with plain arrays."""
-        given = [_plain(value) for value in inputs]
-        if ufunc is np.matmul and method == "__call__" and out is None and not kwargs and _narrow(given):
-            return _chained(np.matmul, given)
+        plain = [_plain(value) for value in inputs]
+        if ufunc is np.matmul and method == "__call__" and out is None and not kwargs and _narrow(plain):
+            return _chained(np.matmul, plain)
         if out is not None:
             kwargs["out"] = tuple(_plain(value) for value in out)
-        result = getattr(ufunc, method)(*given, **kwargs)
+        result = getattr(ufunc, method)(*plain, **kwargs)
         if out is not None:
             return out[0] if len(out) == 1 else out
         return tuple(map(_wrapped, result)) if isinstance(result, tuple) else _wrapped(result)
 
     def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
         """Intercept the functions that multiply and add."""
-        given = [_plain(value) for value in args]
-        if func in _PRODUCTS and _narrow(given[1:] if func is np.einsum else given[:2]):
-            return _chained(func, given, kwargs)
+        plain = [_plain(value) for value in args]
+        if func in _PRODUCTS and _narrow(plain[1:] if func is np.einsum else plain[:2]):
+            return _chained(func, plain, kwargs)
         result = super().__array_function__(func, types, args, kwargs)
         return type(result)(map(_wrapped, result)) if type(result) in (tuple, list) else _wrapped(result)
 
@@ -55,17 +55,17 @@ def _narrow(values: list[Any]) -> bool:
     return len(values) == 2 and all(isinstance(value, np.ndarray) and value.dtype == np.float32 for value in values)
 
 
-def _chained(func: Any, given: list[Any], kwargs: Mapping[str, Any] | None = None) -> Any:
-    product = _PRODUCTS[func](*given, **(kwargs or {}))
+def _chained(func: Any, arguments: list[Any], kwargs: Mapping[str, Any] | None = None) -> Any:
+    product = _PRODUCTS[func](*arguments, **(kwargs or {}))
     if product is None:
-        return func(*given, **(kwargs or {}))
+        return func(*arguments, **(kwargs or {}))
     ChainedArray.products += 1
     return _wrapped(product)
 
 
 def _matmul(a: Array, b: Array) -> Array | None:
     if a.ndim == 0 or b.ndim == 0:
-        return None  # NumPy says what is wrong
+        return None  # NumPy names the fault
     product = matmul(a[None] if a.ndim == 1 else a, b[:, None] if b.ndim == 1 else b)
     if b.ndim == 1:
         product = product[..., 0]

@@ -147,9 +147,9 @@ def _one_hot(x: Array, labels: Array) -> Array:
 
 
 def _embedding_backward(dy: Array, y: Array, ids: Array, weight: Array) -> Derived:
-    found = np.zeros_like(weight)
-    np.add.at(found, ids, dy)
-    return (found,)
+    d_weight = np.zeros_like(weight)
+    np.add.at(d_weight, ids, dy)
+    return (d_weight,)
 
 
 def _shared(x: Array) -> float:
@@ -277,17 +277,17 @@ def value_and_gradients(
     """An operation's output and, given the gradient dy for it, those for its arguments, by their names.
 
     arrays: by the names of backends/operations.py. Computed in float32, double: in float64. Raises OperationProblem for
-    what NumPy lacks.
+    an operation that NumPy lacks.
     """
     require_operation("numpy", OPERATIONS, ABSENT, operation, arrays)
     forward, backward = _PAIRS[operation]
     dtype = np.dtype(np.float64 if double else np.float32)
-    given = [_array(array, dtype) for array in arrays.values()]
-    out = forward(*given)
+    operands = [_array(array, dtype) for array in arrays.values()]
+    out = forward(*operands)
     if dy is None:
         return np.array(out), {}
-    found = backward(_array(dy, dtype), out, *given)
-    return np.array(out), {name: np.array(gradient) for name, gradient in zip(differentiated(arrays), found)}
+    gradients = backward(_array(dy, dtype), out, *operands)
+    return np.array(out), {name: np.array(gradient) for name, gradient in zip(differentiated(arrays), gradients)}
 
 
 def _array(array: NDArray[Any], dtype: np.dtype[Any]) -> Array:

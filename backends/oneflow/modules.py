@@ -38,12 +38,12 @@ def set_tensor(tensor: Tensor, array: NDArray[Any]) -> None:
 
 def to_tensor(module: nn.Module, array: NDArray[Any]) -> Tensor:
     """An array as a tensor of its type, where the module's are."""
-    found = flow.tensor(array)
-    return next((found.to(tensor.device) for tensor in tensors(module).values()), found)
+    converted = flow.tensor(array)
+    return next((converted.to(tensor.device) for tensor in tensors(module).values()), converted)
 
 
 def watch(module: nn.Module, seen: Callable[[Any], None]) -> Callable[[], None]:
-    """Show every output of a module, as it comes, until what is returned is called."""
+    """Show every output of a module, as it comes, until the returned function is called."""
     module.register_forward_hook(lambda _module, _inputs, output: seen(output))
     hooks = module._forward_hooks  # OneFlow gives no handle for the hook, and numbers it by how many there are
     number = next(reversed(hooks))
@@ -51,7 +51,7 @@ def watch(module: nn.Module, seen: Callable[[Any], None]) -> Callable[[], None]:
 
 
 def differentiate(function: Callable[[], Any], tensors: list[Tensor]) -> tuple[Any, list[Tensor]]:
-    """What a function gives, and its gradient for each tensor: zeros for one that does not matter. No tensors: no tape."""
+    """A function's value, and its gradient for each tensor: zeros for one without influence. No tensors: no tape."""
     if not tensors:
         with flow.no_grad():
             return function(), []
@@ -61,7 +61,7 @@ def differentiate(function: Callable[[], Any], tensors: list[Tensor]) -> tuple[A
     with flow.enable_grad():
         loss = function()
     loss.backward()  # autograd.grad does not take a tensor that does not matter
-    found = [flow.zeros_like(tensor) if tensor.grad is None else tensor.grad for tensor in tensors]
+    gradients = [flow.zeros_like(tensor) if tensor.grad is None else tensor.grad for tensor in tensors]
     for tensor, gradient in zip(tensors, before):
         tensor.grad = gradient
-    return loss, found
+    return loss, gradients

@@ -97,7 +97,7 @@ def value_and_gradients(
     """An operation's output and, given the gradient dy for it, those for its arguments, by their names.
 
     arrays: by the names of backends/operations.py. Computed in float32, double: in float64. Raises OperationProblem for
-    what OneFlow lacks.
+    an operation that OneFlow lacks.
     """
     function = require_operation("oneflow", OPERATIONS, ABSENT, operation, arrays)
     dtype = flow.float64 if double else flow.float32
@@ -106,8 +106,8 @@ def value_and_gradients(
     out = function(*tensors.values())
     if dy is None:
         return to_numpy(out), {}
-    found = flow.autograd.grad(out, wanted, _tensor(dy, dtype))
-    return to_numpy(out), {name: to_numpy(gradient) for name, gradient in zip(differentiated(arrays), found)}
+    gradients = flow.autograd.grad(out, wanted, _tensor(dy, dtype))
+    return to_numpy(out), {name: to_numpy(gradient) for name, gradient in zip(differentiated(arrays), gradients)}
 
 
 def _tensor(array: NDArray[Any], dtype: Any) -> Tensor:

@@ -1,6 +1,6 @@
 """PyTorch's operations intercepted below autograd: products summed in one chain, and noise behind inaccurate kernels.
 
-For a reference of anybody's own in PyTorch: what it computes is not known, but every operation of its forward and backward
+For a reference of anybody's own in PyTorch: its computation is not known, but every operation of its forward and backward
 pass comes by here.
 """
 
@@ -37,7 +37,7 @@ class Chains(TorchDispatchMode):
     @classmethod
     @contextmanager
     def entered(cls) -> Iterator[Chains]:
-        """In force, and with what hides products taken apart: fused attention, oneDNN's recurrent layers."""
+        """In force, and with the operations that hide products taken apart: fused attention, oneDNN's recurrent layers."""
         with ExitStack() as stack:
             stack.enter_context(sdpa_kernel(SDPBackend.MATH))
             with warnings.catch_warnings():
@@ -100,8 +100,10 @@ class _Convolution:
         self.weight = self.raised(weight)
         self.kernel = self.weight.shape[2:]
         height = {"dilation": 1, "padding": 0, "stride": 1}  # of a row
-        given = {"dilation": dilation, "padding": padding, "stride": stride}
-        self.windows = {name: (height[name], *values) if self.flat else tuple(values) for name, values in given.items()}
+        settings = {"dilation": dilation, "padding": padding, "stride": stride}
+        self.windows = {
+            name: (height[name], *values) if self.flat else tuple(values) for name, values in settings.items()
+        }
         self.groups, self.transposed = groups, transposed
 
     def raised(self, tensor: Tensor) -> Tensor:
@@ -116,8 +118,8 @@ class _Convolution:
 
     def columns(self, x: Tensor) -> Tensor:
         """The windows of x, as [N, G, terms, windows]."""
-        found = F.unfold(x, self.kernel, **self.windows)
-        return found.reshape(len(x), self.groups, -1, found.shape[-1])
+        windows = F.unfold(x, self.kernel, **self.windows)
+        return windows.reshape(len(x), self.groups, -1, windows.shape[-1])
 
     def folded(self, columns: Tensor, size: torch.Size) -> Tensor:
         """Every window added to where it was taken from, [N, C, *size]."""
@@ -126,8 +128,8 @@ class _Convolution:
 
     def gathered(self, x: Tensor, size: torch.Size) -> Tensor:
         """The sum over each window of x: a convolution, or the gradient for the input of a transposed one."""
-        found = chained(self.matrices(), self.columns(x))
-        return found.reshape(len(x), -1, *size)
+        sums = chained(self.matrices(), self.columns(x))
+        return sums.reshape(len(x), -1, *size)
 
     def scattered(self, x: Tensor, size: torch.Size) -> Tensor:
         """The gradient for the input of a convolution, or a transposed convolution."""
@@ -135,7 +137,7 @@ class _Convolution:
         return self.folded(chained(self.matrices().mT, rows), size)
 
     def of_weight(self, narrow: Tensor, wide: Tensor) -> Tensor:
-        """The gradient for the weight. narrow: what has a value for each window of wide."""
+        """The gradient for the weight. narrow: has a value for each window of wide."""
         rows = narrow.reshape(len(narrow), self.groups, -1, narrow.shape[2] * narrow.shape[3])
         # The images one after the other in one sum: [G, out / G, N windows] times [G, N windows, terms].
         left = rows.permute(1, 2, 0, 3).flatten(2)
@@ -213,7 +215,7 @@ class Noise(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Run an operation and spoil what it returns."""
+        """Run an operation and spoil its output."""
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
         known = [name for name in _operations(func, kwargs) if name in self.sizes]
@@ -242,7 +244,7 @@ def _operations(func: Any, kwargs: Mapping[str, Any]) -> Iterator[str]:
     yield from (f"{operation} backward" for operation in names) if backward else names
 
 
-# By the name of the aten operation. Another framework may have one kernel for what is two operations here (cross entropy), and
+# By the name of the aten operation. Another framework may have one kernel for two operations of this table (cross entropy), and
 # the other way round.
 _OPERATIONS: dict[str, tuple[str, ...]] = {
     "_log_softmax": ("log softmax", "cross entropy"),

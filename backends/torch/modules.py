@@ -38,21 +38,21 @@ def set_tensor(tensor: Tensor, array: NDArray[Any]) -> None:
 
 def to_tensor(module: nn.Module, array: NDArray[Any]) -> Tensor:
     """An array as a tensor of its type, where the module's are."""
-    found = torch.from_numpy(array)
-    return next((found.to(tensor.device) for tensor in tensors(module).values()), found)
+    converted = torch.from_numpy(array)
+    return next((converted.to(tensor.device) for tensor in tensors(module).values()), converted)
 
 
 def watch(module: nn.Module, seen: Callable[[Any], None]) -> Callable[[], None]:
-    """Show every output of a module, as it comes, until what is returned is called. Raises Problem where there are no hooks."""
+    """Show every output of a module, as it comes, until the returned function is called. Raises Problem without hooks."""
     return module.register_forward_hook(lambda _module, _inputs, output: seen(output)).remove
 
 
 def differentiate(function: Callable[[], Any], tensors: list[Tensor]) -> tuple[Any, list[Tensor]]:
-    """What a function gives, and its gradient for each tensor: zeros for one that does not matter. No tensors: no tape."""
+    """A function's value, and its gradient for each tensor: zeros for one without influence. No tensors: no tape."""
     if not tensors:
         with torch.no_grad():
             return function(), []
     with torch.enable_grad():
         loss = function()
-    found = torch.autograd.grad(loss, tensors, allow_unused=True)
-    return loss, [torch.zeros_like(t) if gradient is None else gradient for t, gradient in zip(tensors, found)]
+    gradients = torch.autograd.grad(loss, tensors, allow_unused=True)
+    return loss, [torch.zeros_like(t) if gradient is None else gradient for t, gradient in zip(tensors, gradients)]

@@ -91,7 +91,7 @@ def value_and_gradients(
     """An operation's output and, given the gradient dy for it, those for its arguments, by their names.
 
     arrays: by the names of backends/operations.py. Computed in float32, double: in float64. Raises OperationProblem for
-    what PyTorch lacks.
+    an operation that PyTorch lacks.
     """
     function = require_operation("torch", OPERATIONS, ABSENT, operation, arrays)
     dtype = torch.float64 if double else torch.float32
@@ -100,9 +100,9 @@ def value_and_gradients(
     out = function(*tensors.values())
     if dy is None:
         return out.detach().numpy().copy(), {}
-    found = torch.autograd.grad(out, wanted, _tensor(dy, dtype))
+    gradients = torch.autograd.grad(out, wanted, _tensor(dy, dtype))
     return out.detach().numpy().copy(), {
-        name: gradient.numpy().copy() for name, gradient in zip(differentiated(arrays), found)
+        name: gradient.numpy().copy() for name, gradient in zip(differentiated(arrays), gradients)
     }
 
 

@@ -39,7 +39,7 @@ class Run:
 
     @property
     def as_expected(self) -> bool:
-        """Whether a right port was found right, or a fault noticed at its place."""
+        """Whether a right port was judged right, or a fault noticed at its place."""
         if self.fault is None:
             return self.verdict in ("exact", "roundoff", "explained")
         fault = FAULTS[self.fault]
@@ -73,7 +73,7 @@ def _run(net: str, seed: int, fault: str | None, result: Parity) -> Run:
 
 
 def main(framework: str, out: str, request: str) -> None:
-    """Judge what was requested, one line for each run as it is done."""
+    """Judge the requested runs, and write a line for each as it is done."""
     with Path(out).open("w", encoding="utf-8") as lines:
         for net, seed, fault in json.loads(Path(request).read_text(encoding="utf-8")):
             print(json.dumps(asdict(judged(framework, net, seed, fault))), file=lines, flush=True)

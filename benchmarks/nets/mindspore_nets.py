@@ -33,8 +33,8 @@ def recorded(forward: Callable[[Tensors, Tensors], Tensor]) -> Callable[[Arrays]
             return loss, out
 
         positions = tuple(range(len(weights)))
-        (_, out), found = ms.value_and_grad(objective, positions, None, has_aux=True)(*weights.values())
-        gradients = {f"{name}.grad": gradient for name, gradient in zip(weights, found)}
+        (_, out), derivatives = ms.value_and_grad(objective, positions, None, has_aux=True)(*weights.values())
+        gradients = {f"{name}.grad": gradient for name, gradient in zip(weights, derivatives)}
         return {name: tensor.asnumpy() for name, tensor in (out | gradients).items()}
 
     return run

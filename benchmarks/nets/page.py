@@ -1,4 +1,4 @@
-"""What was measured, as a page of documentation: right ports and planted faults."""
+"""The measurements, as a page of documentation: right ports and planted faults."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .faults import FAULTS
 from .judging import Run
 from .settings import NETS
 
-# What chooses the kernels of a library, or the number of their threads.
+# Variables that choose the kernels of a library, or the number of their threads.
 KERNELS = (
     "OPENBLAS_CORETYPE", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "ATEN_CPU_CAPABILITY",
     "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS",
@@ -36,7 +36,7 @@ def machine(frameworks: Iterable[str], environment: Mapping[str, str]) -> str:
     return f"{processor()}, Python {platform.python_version()}, {packages}. Kernels: {chosen}."
 
 
-def page(found: Mapping[str, Measured], options: str, environment: Mapping[str, str]) -> str:
+def page(by_framework: Mapping[str, Measured], options: str, environment: Mapping[str, str]) -> str:
     """Tables of right ports and of faults, and all that is not as it should be; Markdown.
 
     environment: that in which the runs were made.
@@ -44,31 +44,31 @@ def page(found: Mapping[str, Measured], options: str, environment: Mapping[str, 
     lines = [
         "# Your own models: false alarms and planted faults",
         "",
-        f"Written by `benchmarks/own_models.py {options}`. {machine(found, environment)}",
+        f"Written by `benchmarks/own_models.py {options}`. {machine(by_framework, environment)}",
         "",
     ]
-    if any(run.fault is None for measured in found.values() for run in measured.runs):
+    if any(run.fault is None for measured in by_framework.values() for run in measured.runs):
         lines += [
             "Right ports, judged by `parity`. Ratios are error over limit: above 1 is a fault, where no kernel explains it.",
             "",
             "| framework | net | runs | roundoff | explained | called wrong | nearest to its limit |",
             "|---|---|---|---|---|---|---|",
-            *(row for framework, measured in found.items() for row in _right(framework, measured.runs)),
+            *(row for framework, measured in by_framework.items() for row in _right(framework, measured.runs)),
             "",
         ]
-    if planted := [run for measured in found.values() for run in measured.runs if run.fault]:
+    if planted := [run for measured in by_framework.values() for run in measured.runs if run.fault]:
         counts = f"{sum(run.as_expected for run in planted)} of {len(planted)} runs"
         kinds = len({run.fault for run in planted})
         lines += [
             f"Planted faults: {counts} ({kinds} kinds) were found as they were planted. The number is the margin:",
             "error over limit where the fault is, the smallest of its seeds.",
             "",
-            f"| fault | what the porter did | net | where it is | {' | '.join(found)} |",
-            f"|{'|'.join('---' for _ in range(4 + len(found)))}|",
-            *_faults(found),
+            f"| fault | what the porter did | net | where it is | {' | '.join(by_framework)} |",
+            f"|{'|'.join('---' for _ in range(4 + len(by_framework)))}|",
+            *_faults(by_framework),
             "",
         ]
-    return "\n".join([*lines, *(f"- {sentence}" for sentence in complaints(found))]).rstrip() + "\n"
+    return "\n".join([*lines, *(f"- {sentence}" for sentence in complaints(by_framework))]).rstrip() + "\n"
 
 
 def _right(framework: str, runs: Sequence[Run]) -> Iterable[str]:
@@ -83,9 +83,9 @@ def _right(framework: str, runs: Sequence[Run]) -> Iterable[str]:
             yield f"| {' | '.join([framework, net, *map(str, counts), str(wrong), where])} |"
 
 
-def _faults(found: Mapping[str, Measured]) -> Iterable[str]:
+def _faults(by_framework: Mapping[str, Measured]) -> Iterable[str]:
     for fault in FAULTS.values():
-        runs = [[run for run in measured.runs if run.fault == fault.name] for measured in found.values()]
+        runs = [[run for run in measured.runs if run.fault == fault.name] for measured in by_framework.values()]
         if any(runs):
             cells = [fault.name, fault.about, fault.net, fault.tap or "-", *map(_cell, runs)]
             yield f"| {' | '.join(cells)} |"
@@ -100,18 +100,18 @@ def _cell(runs: Sequence[Run]) -> str:
     return runs[0].verdict if not margin else f"{margin:.3g}" if margin < 1000 else f"{margin:.1e}"
 
 
-def complaints(found: Mapping[str, Measured]) -> list[str]:
+def complaints(by_framework: Mapping[str, Measured]) -> list[str]:
     """A sentence for every false alarm, every fault that was missed or misplaced, and every process that failed."""
-    said = []
-    for framework, measured in found.items():
+    problems = []
+    for framework, measured in by_framework.items():
         for run in measured.runs:
             reason = run.reason.removeprefix(f"{framework}: ")
             if not run.as_expected and run.fault is None:
-                said.append(f"{framework}, {run.net}, seed {run.seed}: {reason}")
+                problems.append(f"{framework}, {run.net}, seed {run.seed}: {reason}")
             elif not run.as_expected:
                 fault = FAULTS[str(run.fault)]
                 planted = f"planted at {fault.tap}" if fault.tap else f"it has to be {fault.verdict}"
-                said.append(f"{framework}, {fault.name}, seed {run.seed}: {reason}; {planted}")
+                problems.append(f"{framework}, {fault.name}, seed {run.seed}: {reason}; {planted}")
         if measured.problem:
-            said.append(f"{framework}: {measured.problem}")
-    return said
+            problems.append(f"{framework}: {measured.problem}")
+    return problems

@@ -1,13 +1,15 @@
-"""What a fault in a net is, and how it is put into the ports: other text in the source, or inputs that are wrong."""
+"""Faults in nets, and how they are planted in the ports: other text in the source, or wrong inputs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 from mutants.planting import Edit, edited_copy
+from numpy.typing import NDArray
 
 from .settings import Arrays
 
@@ -49,12 +51,12 @@ class Fault:
 
     @property
     def verdict(self) -> str:
-        """What it has to be called."""
+        """The verdict that a judge must reach."""
         return "not comparable" if self.incomparable else "fault"
 
     @property
     def frameworks(self) -> tuple[str, ...]:
-        """Those in which it can be planted."""
+        """The frameworks in which it can be planted."""
         return tuple(self.edits) or tuple(PORTS)
 
     def port(self, framework: str) -> ModuleType:
@@ -62,7 +64,7 @@ class Fault:
         return edited_copy(PORTS[framework], [Edit(PORTS[framework], *pair) for pair in self.edits.get(framework, ())])
 
     def spoilt(self, inputs: Arrays) -> Arrays:
-        """What the port is given."""
+        """The inputs of the port: those of the reference, spoilt where the fault lies in them."""
         return self.inputs(dict(inputs)) if self.inputs else inputs
 
 
@@ -92,12 +94,15 @@ def exchanged(one: str, other: str) -> Spoil:
     return lambda inputs: {name: inputs[exchange(name)] for name in inputs}
 
 
-def changed(name: str, change: Callable[[np.ndarray], np.ndarray]) -> Spoil:
+def changed(name: str, change: Callable[[NDArray[Any]], NDArray[Any]]) -> Spoil:
     """One input changed."""
     return lambda inputs: inputs | {name: np.ascontiguousarray(change(inputs[name]))}
 
 
 def in_bfloat16(inputs: Arrays) -> Arrays:
     """Weights cut to 8 bits, rounded to nearest."""
-    cut = lambda x: ((x.view(np.uint32) + 0x8000) & 0xFFFF0000).view(np.float32)  # noqa: E731
+
+    def cut(x: NDArray[Any]) -> NDArray[Any]:
+        return ((x.view(np.uint32) + 0x8000) & 0xFFFF0000).view(np.float32)
+
     return {name: cut(x) if name.endswith("weight") else x for name, x in inputs.items()}

@@ -50,7 +50,7 @@ def depth(names: Iterable[str]) -> int:
 
 
 def _weight(name: str, shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[Any]:
-    """As training leaves it: matrices that keep the size of what they are given, norms' scales about 1, biases not zero."""
+    """A weight as training leaves it: matrices keep the size of their inputs, norms' scales are about 1, biases not zero."""
     drawn = rng.standard_normal(shape)
     if name.endswith("bias"):
         return drawn * (SMALL if name.endswith(NEARLY_ZERO) else 0.1)
@@ -58,7 +58,7 @@ def _weight(name: str, shape: tuple[int, ...], rng: np.random.Generator) -> NDAr
         return 1 + 0.1 * drawn
     if name in ("table", "positions"):
         return 0.5 * drawn
-    return drawn / np.sqrt(np.prod(shape[1:]))
+    return drawn / float(np.sqrt(np.prod(shape[1:])))
 
 
 def _images(rng: np.random.Generator) -> Arrays:

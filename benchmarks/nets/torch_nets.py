@@ -27,8 +27,8 @@ def recorded(forward: Callable[[Tensors, Tensors], Tensor]) -> Callable[[Arrays]
         weights = {name: tensor.requires_grad_() for name, tensor in t.items() if name not in DATA}
         out: Tensors = {}
         loss = out["loss"] = forward(t, out)
-        loss.backward()
-        gradients = {f"{name}.grad": weight.grad for name, weight in weights.items()}
+        derivatives = torch.autograd.grad(loss, list(weights.values()))
+        gradients = {f"{name}.grad": gradient for name, gradient in zip(weights, derivatives)}
         return {name: tensor.detach().numpy() for name, tensor in (out | gradients).items()}
 
     return run

@@ -1,4 +1,4 @@
-"""What people's models return, as NumPy arrays by name. Tensors of any framework are read, and none is imported."""
+"""Outputs of people's models, as NumPy arrays by name. Tensors of any framework are read, and none is imported."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from ...files.errors import Problem
 
 # Types of less than float32, and their unit roundoff in units of float32's, u = 2^-24, as a power of two.
 NARROW = {"bfloat16": 16, "float16": 13, "float8_e4m3": 20, "float8_e5m2": 21}
-TO_HOST = ("detach", "cpu")  # what a tensor is asked first, where it has it: off the tape, off the device
-TO_NUMPY = ("to_dense", "to_local", "asnumpy", "numpy", "get", "tolist")  # what else one may offer, where NumPy fails
+TO_HOST = ("detach", "cpu")  # methods to call first, where a tensor has them: off the tape, off the device
+TO_NUMPY = ("to_dense", "to_local", "asnumpy", "numpy", "get", "tolist")  # further methods, where NumPy fails
 
 
 class Tensors:
-    """What a callable returned, copied: some frameworks write their next run into the same memory.
+    """The tensors that a callable returned, copied: some frameworks write their next run into the same memory.
 
     A dict gives its names. A tuple or a list is opened as "0", "1", ...; a lone tensor is "0". What lies inside one of
     these is opened likewise: `hidden[0]`, `cache[key]`.
     """
 
-    def __init__(self, given: Any, only_tensors: bool = False):
-        """only_tensors: what is no number, array or tensor (None, text, an object) is left out."""
-        self.numbered = "" if _has_names(given) else type(given).__name__  # what was returned without any names
+    def __init__(self, output: Any, only_tensors: bool = False):
+        """only_tensors: leaves out values that are no number, array or tensor (None, text, an object)."""
+        self.numbered = "" if _has_names(output) else type(output).__name__  # the type of an output without names
         self.narrow: dict[str, str] = {}  # the type of each tensor that came in less than float32
         self._arrays: dict[str, NDArray[Any] | Problem] = {}
-        for name, value in _opened(given):
+        for name, value in _opened(output):
             if name in self._arrays:
                 raise Problem(f"two tensors are both called {name}; give every tensor a name of its own.")
             if only_tensors and not _is_one(value) and not _numbers(value):
@@ -46,13 +46,13 @@ class Tensors:
         return name in self._arrays
 
     def __getitem__(self, name: str) -> NDArray[Any]:
-        found = self._arrays[name]
-        if isinstance(found, Problem):
-            raise found
-        return found
+        array = self._arrays[name]
+        if isinstance(array, Problem):
+            raise array
+        return array
 
     def copied(self) -> dict[str, Copied]:
-        """What a callable may return in their place."""
+        """The outputs that a callable may return in their place."""
         return {name: Copied(self[name], self.narrow.get(name, "")) for name in self.names}
 
 
@@ -64,17 +64,17 @@ class Copied:
         self.shape, self.dtype = array.shape, array.dtype
 
 
-def is_returnable(given: Any) -> bool:
+def is_returnable(output: Any) -> bool:
     """Whether tensors can be got out of it: names, a tuple, a list, or a tensor alone."""
-    return _has_names(given) or isinstance(given, (list, tuple)) or _is_one(given)
+    return _has_names(output) or isinstance(output, (list, tuple)) or _is_one(output)
 
 
-def _has_names(given: Any) -> bool:
-    return isinstance(given, Mapping) or hasattr(given, "_asdict") or _is_dataclass(given)
+def _has_names(output: Any) -> bool:
+    return isinstance(output, Mapping) or hasattr(output, "_asdict") or _is_dataclass(output)
 
 
-def _is_dataclass(given: Any) -> bool:
-    return dataclasses.is_dataclass(given) and not isinstance(given, type) and not hasattr(given, "dtype")
+def _is_dataclass(output: Any) -> bool:
+    return dataclasses.is_dataclass(output) and not isinstance(output, type) and not hasattr(output, "dtype")
 
 
 def _is_one(value: Any) -> bool:
@@ -82,17 +82,17 @@ def _is_one(value: Any) -> bool:
     return isinstance(value, (bool, int, float)) or (hasattr(value, "shape") and hasattr(value, "dtype"))
 
 
-def _opened(given: Any) -> Iterator[tuple[str, Any]]:
-    for name, value in _items(given) if not _is_one(given) else [("0", given)]:
+def _opened(output: Any) -> Iterator[tuple[str, Any]]:
+    for name, value in _items(output) if not _is_one(output) else [("0", output)]:
         yield from _inside(str(name), value)
 
 
-def _items(given: Any) -> list[tuple[Any, Any]]:
-    if hasattr(given, "_asdict"):
-        given = given._asdict()
-    elif _is_dataclass(given):
-        given = {field.name: getattr(given, field.name) for field in dataclasses.fields(given)}
-    return list(given.items() if isinstance(given, Mapping) else enumerate(given))
+def _items(output: Any) -> list[tuple[Any, Any]]:
+    if hasattr(output, "_asdict"):
+        output = output._asdict()
+    elif _is_dataclass(output):
+        output = {field.name: getattr(output, field.name) for field in dataclasses.fields(output)}
+    return list(output.items() if isinstance(output, Mapping) else enumerate(output))
 
 
 def _inside(name: str, value: Any) -> Iterator[tuple[str, Any]]:
@@ -114,7 +114,7 @@ def _numbers(value: Any) -> bool:
 def as_array(name: str, value: Any) -> tuple[NDArray[Any], str]:
     """A copy, and the name of its type where that is of NARROW (it is widened to float32, exactly), else "".
 
-    Raises Problem for what is no array of real numbers: None, complex numbers, text, objects.
+    Raises Problem for a value that is no array of real numbers: None, complex numbers, text, objects.
     """
     if isinstance(value, Copied):
         return value.array, value.narrow
@@ -139,7 +139,7 @@ def as_array(name: str, value: Any) -> tuple[NDArray[Any], str]:
 
 
 def _narrow_type(dtype: Any) -> str:
-    """bfloat16 for torch.bfloat16, for ml_dtypes' and for MegEngine's pybfloat16; "" for what is no type of NARROW."""
+    """bfloat16 for torch.bfloat16, for ml_dtypes' and for MegEngine's pybfloat16; "" for types that are not in NARROW."""
     words = str(dtype).lower()
     return next((name for name in NARROW if name in words), "")
 
@@ -159,7 +159,7 @@ def _on_the_host(value: Any, narrow: bool) -> Any:
 
 
 def _in_numpy(value: Any) -> NDArray[Any]:
-    """As numpy.array has it; where that fails, as the value itself gives it. Raises what numpy.array raised."""
+    """As numpy.array has it; where that fails, as the value itself gives it. Raises numpy.array's exception."""
     try:
         return np.array(value)
     except Exception as problem:

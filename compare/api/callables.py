@@ -19,25 +19,25 @@ Listed = list[tuple[str, Tap]]  # level and tap, in the order of computation
 
 
 def call(who: str, function: Function, inputs: Arrays) -> Tensors:
-    """Call a model on copies of the inputs. Raises Problem from what it raised, or where it returns no tensors."""
+    """Call a model on copies of the inputs. Raises Problem from its exception, or where it returns no tensors."""
     try:
-        given = function({name: array.copy() for name, array in inputs.items()})
-        if is_returnable(given):
-            return Tensors(given)
-    except Problem as problem:  # of ours, which says by itself what to do
+        result = function({name: array.copy() for name, array in inputs.items()})
+        if is_returnable(result):
+            return Tensors(result)
+    except Problem as problem:  # of ours, which names its remedy
         raise Problem(f"{who}: {problem}") from problem
     except Exception as problem:
         raise Problem(f"{who} raised {first_line(problem)}{place(problem)}") from problem
-    hint = " (is there no return?)" if given is None else ""
-    raise Problem(f"{who} returned a {type(given).__name__}{hint}; it must return arrays by tap name, in a dict.")
+    hint = " (is there no return?)" if result is None else ""
+    raise Problem(f"{who} returned a {type(result).__name__}{hint}; it must return arrays by tap name, in a dict.")
 
 
 def rounded(inputs: Mapping[str, Any]) -> Arrays:
-    """The inputs with floating point in float32, which every run then starts from. Raises Problem for what is no array.
+    """The inputs with floating point in float32, which every run then starts from. Raises Problem for other values.
 
     A framework's tensors, of a state dict say, are taken as well.
     """
-    found = {}
+    arrays = {}
     for name, value in inputs.items():
         array, _ = as_array(f"Input {name}", value)
         if array.dtype.kind == "f":
@@ -46,8 +46,8 @@ def rounded(inputs: Mapping[str, Any]) -> Arrays:
             if (np.isinf(narrow) & ~np.isinf(array)).any():
                 raise Problem(f"Input {name} holds numbers that float32 cannot; scale it.")
             array = narrow
-        found[name] = array
-    return found
+        arrays[name] = array
+    return arrays
 
 
 def widened(inputs: Mapping[str, Any]) -> Arrays:
@@ -63,16 +63,16 @@ def displaced(inputs: Mapping[str, Any], seed: int) -> Arrays:
     All roundings of the run fall out anew. Integers (flags, labels, pixels) are exact and stay.
     """
     rng = np.random.default_rng(seed)
-    found = {}
+    arrays = {}
     for name, array in rounded(inputs).items():
         if array.dtype == np.float32:
             towards = rng.choice(np.array([-np.inf, np.nan, np.inf], np.float32), array.shape)
             moves = np.isfinite(array) & (array != np.rint(array)) & ~np.isnan(towards)
             array = np.where(moves, np.nextafter(array, towards), array)
-        found[name] = array
-    return found
+        arrays[name] = array
+    return arrays
 
 
 def is_exact(tap: Tap, oracle: NDArray[Any]) -> bool:
-    """Whether a tensor must agree bit for bit: asked for, or integers and booleans."""
+    """Whether a tensor must agree bit for bit: on request, or as integers and booleans."""
     return tap.exact or oracle.dtype.kind in "iub"

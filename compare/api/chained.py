@@ -18,7 +18,7 @@ class Chained(dict[str, Any]):
 def call_in_chains(who: str, function: Function, inputs: Arrays, seed: int) -> tuple[Tensors, bool]:
     """Call a model with its products summed in chains, and say whether there were any that could be.
 
-    Raises Problem from what it raised.
+    Raises Problem from its exception.
     """
     for wrap in (chained_array, _as_it_is):  # a function may take plain arrays alone
         try:
@@ -45,7 +45,7 @@ def chained(function: Function, seed: int = 0) -> Callable[[Mapping[str, Any]], 
 
     def run(inputs: Mapping[str, Any]) -> Mapping[str, Any]:
         tensors, any_product = call_in_chains("the twin", function, dict(inputs), seed)
-        found = {name: tensors[name] for name in tensors.names}
-        return Chained(found) if any_product else found
+        arrays = {name: tensors[name] for name in tensors.names}
+        return Chained(arrays) if any_product else arrays
 
     return run

@@ -1,4 +1,4 @@
-"""Kernels of a candidate's framework that are known to be inaccurate, and what they explain in anybody's own model."""
+"""Kernels of a candidate's framework that are known to be inaccurate, and the errors that they explain in anybody's own model."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def explain(
     The reference runs again in float64 with noise, of the size that the kernel's error has on most inputs, behind each call of
     these operations: once of either sign, and once of one sign for all elements. environments: framework, version and device
     of all that ran. inputs: in float64. null: gradients that are zero in exact arithmetic, which keep their limits. A reference
-    that is not in PyTorch shows no operations: then the kernels are told in a notice.
+    that is not in PyTorch shows no operations: then a notice names the kernels.
     """
     known = {str(where["framework"]): known_operations(where) for where in environments}
     sizes: dict[str, float] = {}
@@ -61,7 +61,7 @@ def explain(
 
 
 def _beside(judgement: Judgement, known: Mapping[str, Mapping[str, Inaccuracy]], met: set[str]) -> list[str]:
-    """What a reader of a fault should know of kernels that are further off on some inputs than on most, where they may be it."""
+    """A note on a fault that kernels may cause which are further off on some inputs than on most."""
     first = judgement.first_wrong
     size = first.error if first else 0.0
     return [
@@ -89,7 +89,7 @@ def _noisy_runs(sizes: Mapping[str, float], reference: Function, inputs: Arrays)
 
 
 def _unseen(environments: Sequence[Mapping[str, Any]], known: Mapping[str, Mapping[str, Inaccuracy]]) -> str:
-    """What to say where kernels are known, and the reference's operations cannot be seen."""
+    """The notice where kernels are known, and the reference's operations cannot be seen."""
     sentences = []
     for where in environments:
         kernels = known[str(where["framework"])]

@@ -22,7 +22,7 @@ ROUNDED = 0.9  # the share of them: the float64 ones may differ in their own las
 
 
 def unfit(run: Source, oracle: Source, listed: Listed) -> str:
-    """Why a run is no float32 run of what the oracle computes, so that it cannot set a limit; or nothing."""
+    """Why a run is no float32 run of the oracle's computation, so that it cannot set a limit; or nothing."""
     for _, tap in listed:
         if tap.name not in oracle:
             continue
@@ -83,10 +83,10 @@ def measured_floor(
     """
     if twins is not None and not twins:
         return Floor(why=["limits: a priori, by depth, as no twin was asked for"], terms=_longest_sum(inputs))
-    given = [(f"twin {i}", twin) for i, twin in enumerate(twins or (), 1)] or [("the reference", reference)]
+    functions = [(f"twin {i}", twin) for i, twin in enumerate(twins or (), 1)] or [("the reference", reference)]
     runs: list[Source] = []
     in_chains = True
-    for seed, (who, function) in enumerate(given):
+    for seed, (who, function) in enumerate(functions):
         lost: frozenset[str] = frozenset()
         try:
             run, any_product = call_in_chains(who, function, inputs, seed)
@@ -112,15 +112,15 @@ def measured_floor(
             )
         runs.append(run)
     measured, skipped = len(runs), []
-    for who, run_or_reason in _displaced_runs(given, inputs, oracle, listed, RUNS - measured):
+    for who, run_or_reason in _displaced_runs(functions, inputs, oracle, listed, RUNS - measured):
         if isinstance(run_or_reason, str):
             skipped.append(f"{who} on displaced inputs was left out: {run_or_reason}")
         else:
             runs.append(run_or_reason)
-    what = "the reference" if twins is None else f"{measured} twin(s)"
+    subject = "the reference" if twins is None else f"{measured} twin(s)"
     sums = ", every product summed in one chain" if in_chains else ""
     more = f", {len(runs) - measured} of them on inputs displaced by roundoff" if len(runs) > measured else ""
-    why = [f"limits: from {len(runs)} float32 run(s) of {what}{more}{sums}", *skipped]
+    why = [f"limits: from {len(runs)} float32 run(s) of {subject}{more}{sums}", *skipped]
     if not in_chains:
         why.append(
             f"limits are {SUMS:g} times as wide, as no product was met whose order of summation could be changed: that can be "
@@ -136,16 +136,16 @@ def _longest_sum(inputs: Arrays) -> int:
 
 
 def _displaced_runs(
-    given: Sequence[tuple[str, Function]], inputs: Arrays, oracle: Source, listed: Listed, count: int
+    functions: Sequence[tuple[str, Function]], inputs: Arrays, oracle: Source, listed: Listed, count: int
 ) -> Iterator[tuple[str, Source | str]]:
     """Runs on displaced inputs, or why one is no use."""
     for seed in range(count):
         moved = displaced(inputs, seed)
         if all(np.array_equal(moved[name], array, equal_nan=array.dtype.kind == "f") for name, array in inputs.items()):
             return  # nothing to displace: the run would be the same
-        who, function = given[seed % len(given)]
+        who, function = functions[seed % len(functions)]
         try:
-            run, _ = call_in_chains(who, function, moved, len(given) + seed)
+            run, _ = call_in_chains(who, function, moved, len(functions) + seed)
             yield who, unfit(run, oracle, listed) or run
         except Problem as problem:
             yield who, str(problem)

@@ -1,4 +1,4 @@
-"""Which framework a candidate runs in, seen while it runs: what its kernels are known for depends on it."""
+"""Which framework a candidate runs in, seen while it runs: its known kernels depend on it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NAMED = tuple(name for name in FRAMEWORKS if name != "numpy")
 def frameworks_called() -> Iterator[set[str]]:
     """The names of the frameworks whose functions this thread calls within the context; filled while it lasts.
 
-    A profiler that is at work goes on: it is told of every call, too.
+    A profiler that is at work goes on: it hears of every call, too.
     """
     called: set[str] = set()
     before = sys.getprofile()
@@ -39,15 +39,15 @@ def frameworks_called() -> Iterator[set[str]]:
         sys.setprofile(before)
 
 
-def environments(called: set[str], given: dict[str, Any]) -> list[dict[str, Any]]:
+def environments(called: set[str], declared: dict[str, Any]) -> list[dict[str, Any]]:
     """Framework, version and device of everything that a candidate ran in.
 
-    called: seen while it ran; given: what the user says of it, which counts where it names a framework. A framework that was
-    only called to read or write arrays cannot be told from the one that computed.
+    called: seen while it ran; declared: by the user, which counts where it names a framework. A framework that was
+    only called to read or write arrays looks like the one that computed.
     """
-    if given.get("framework"):
-        return [{"device": "cpu", "version": _version(str(given["framework"])), **given}]
-    return [{**given, "framework": name, "version": _version(name), "device": "cpu"} for name in sorted(called)]
+    if declared.get("framework"):
+        return [{"device": "cpu", "version": _version(str(declared["framework"])), **declared}]
+    return [{**declared, "framework": name, "version": _version(name), "device": "cpu"} for name in sorted(called)]
 
 
 def _version(name: str) -> str:

@@ -14,7 +14,7 @@ LARGEST = float(np.finfo(np.float32).max)
 
 
 def finite_part(expected: NDArray[Any]) -> Any:
-    """What an array is indexed with to leave out the infinities that the oracle has; all of it where it has NaN or none."""
+    """An index that leaves out the infinities of the oracle; of all elements where it has NaN or none."""
     if expected.dtype.kind != "f" or not np.isinf(expected).any() or np.isnan(expected).any():
         return ...
     return np.isfinite(expected)
@@ -30,10 +30,10 @@ def _unlike(actual: NDArray[Any], expected: NDArray[Any]) -> NDArray[np.bool_]:
 
 
 def judge_infinities(finding: Finding, actual: NDArray[Any], expected: NDArray[Any], overflowing: bool) -> bool:
-    """Whether what is not finite settles the verdict; the finding is then filled.
+    """Whether elements that are not finite settle the verdict; the finding is then filled.
 
-    An infinity on one side only is a fault, the same ones agree, and a NaN is not comparable; nor is what float32
-    cannot hold, or (overflowing) what the reference itself does not compute in float32. Shapes are the same.
+    An infinity on one side only is a fault, the same ones agree, and a NaN is not comparable; nor are numbers that float32
+    cannot hold, or (overflowing) that the reference itself does not compute in float32. Shapes are the same.
     """
     if expected.dtype.kind != "f" or actual.dtype.kind != "f":
         return False

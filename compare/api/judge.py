@@ -47,10 +47,10 @@ def all_taps(oracle: Source, gradients: Listed, inputs: Sequence[str]) -> Listed
     inputs: their names, in order. Raises Problem where there is nothing.
     """
     named = {tap.name for _, tap in gradients}
-    found = [("forward", Tap(name, "")) for name in oracle.names if name not in named] + gradients
-    if not found:
+    listed = [("forward", Tap(name, "")) for name in oracle.names if name not in named] + gradients
+    if not listed:
         raise Problem("The reference returned no tensor; there is nothing to compare.")
-    return found if gradients else by_name(oracle, inputs)
+    return listed if gradients else by_name(oracle, inputs)
 
 
 def require_alike(who: str, run: Tensors, oracle: Tensors) -> None:
@@ -88,8 +88,8 @@ def judge(candidates: Candidates, oracle: Source, floor: Floor, listed: Listed, 
         tap = replace(tap, exact=is_exact(tap, expected))
         level = "loss" if level == "forward" and expected.ndim == 0 else level
         null = level == "gradients" and not tap.exact and _is_null(expected, siblings[0])
-        found = {} if tap.exact else {f"float32 run {i}": run[tap.name][finite] for i, run in enumerate(floor.runs, 1)}
-        twins = list(found.values()) if null else floors.fit(level, tap, expected[finite], found)
+        runs = {} if tap.exact else {f"float32 run {i}": run[tap.name][finite] for i, run in enumerate(floor.runs, 1)}
+        twins = list(runs.values()) if null else floors.fit(level, tap, expected[finite], runs)
         if floor.slack > 1 and not tap.exact:
             twins = [expected[finite] + floor.slack * (twin - expected[finite]) for twin in twins]
 

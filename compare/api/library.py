@@ -47,15 +47,15 @@ def parity(
     candidate: called with the same numbers in float32; returns tensors by the same names. Arrays, or tensors of any
         framework; a tuple or a list is opened as "0", "1", ..., a lone tensor is "0", where both sides return such.
     inputs: arrays by name, or tensors; floating point is rounded to float32 first. Best with the weights among them.
-    taps: what to judge, in the order of computation; None: all that the reference returns, in its order, and where no
+    taps: the tensors to judge, in the order of computation; None: all that the reference returns, in its order, and where no
         gradients are listed either, those by their names ("conv1.weight.grad", "grad/x": names.py) as gradients. Integers,
         booleans and Tap(name, operation, exact=True) must agree bit for bit.
-    gradients: what else to judge, in the order of the backward pass: elements that are zero in exact arithmetic (a bias
+    gradients: further tensors to judge, in the order of the backward pass: elements that are zero in exact arithmetic (a bias
         before a batch norm) are judged by the size of the other gradients.
     twins: other right float32 implementations, never the candidate itself; how far they are from the reference is the
         floor of each limit. None: the reference itself, in float32. An empty list: the a-priori bound by depth.
     depth: layers in a row, for the a-priori bound; None: the number of taps that are no gradients.
-    environment: framework, version, device and what else the report should say of the candidate.
+    environment: framework, version, device and further facts of the candidate for the report.
 
     Limits need float32 runs whose roundings are independent. One implementation on one machine always rounds alike, so
     up to three runs are made by moving every input (not integers) to a neighbouring float32 number at random: all later
@@ -66,7 +66,7 @@ def parity(
     out. Where the reference cannot run in float32 the limit is a priori, and the result says so.
 
     Each side is called twice on the same inputs: one that gives other numbers is named, and its numbers are not judged.
-    Infinities that both have at the same places agree; one on one side only is a fault. What fails while it runs (a callable
+    Infinities that both have at the same places agree; one on one side only is a fault. A failure while it runs (a callable
     raises, which `.cause` then is, or is random, or half precision costs as much) is "not comparable" with the reason.
     Raises Problem where there is nothing to compare, a name comes twice, or the candidate is its own twin or reference.
     """
@@ -107,7 +107,7 @@ def parity(
 
 
 def _same(one: Function, other: Function) -> bool:
-    """Whether two callables are one. A method is a new object each time that it is asked for."""
+    """Whether two callables are one. A method is a new object at every access."""
     return one is other or (isinstance(one, MethodType) and one == other)
 
 
@@ -139,8 +139,8 @@ def save_trace(
 ) -> None:
     """Record a run of your own model as a trace: tensors by tap name, for `parity_of_traces`, perhaps elsewhere.
 
-    dtype: what the run computed in: float64 for the reference (on `widened` inputs), float32 for twins (on `displaced`
-    inputs, say) and candidates (on `rounded` inputs). inputs: what all of them start from; only their digests are kept,
+    dtype: of the run's computation: float64 for the reference (on `widened` inputs), float32 for twins (on `displaced`
+    inputs, say) and candidates (on `rounded` inputs). inputs: of all of them; only their digests are kept,
     and traces of other inputs are then refused. Raises Problem for no tensors, or
     for one that is no array of real numbers.
     """
@@ -148,17 +148,17 @@ def save_trace(
         raise Problem(f"A trace needs tensors, none of them called {MANIFEST!r}; give at least one.")
     if not framework or dtype not in DTYPES:
         raise Problem(f"framework {framework!r}, dtype {dtype!r}: give a name, and one of {', '.join(DTYPES)}.")
-    found = Tensors(tensors)
-    if found.narrow and dtype != "bfloat16":
-        name, kind = next(iter(found.narrow.items()))
+    recorded = Tensors(tensors)
+    if recorded.narrow and dtype != "bfloat16":
+        name, kind = next(iter(recorded.narrow.items()))
         raise Problem(f"{name} came in {kind}, whose roundoff hides porting faults; run it in {dtype} and record that.")
-    given = None if inputs is None else {name: digest(array) for name, array in rounded(inputs).items()}
+    digests = None if inputs is None else {name: digest(array) for name, array in rounded(inputs).items()}
     manifest = {
         "framework": framework, "config": {"kind": OWN}, "dtype": dtype, "levels": ["forward"], "taps": None,
-        "environment": {"framework": framework, **(environment or {})}, "inputs": given or {},
+        "environment": {"framework": framework, **(environment or {})}, "inputs": digests or {},
         "chained": isinstance(tensors, Chained),
     }  # fmt: skip
-    arrays = [(name, found[name]) for name in found.names]  # raises here, before anything is written
+    arrays = [(name, recorded[name]) for name in recorded.names]  # raises here, before anything is written
     write_trace(Path(path), manifest, arrays)
 
 
@@ -238,6 +238,6 @@ def _result(
 ) -> Parity:
     levels = ("forward", "loss", "gradients")
     about = About("own model", "as given", "", "as given", None)
-    found = {name: digest(array) for name, array in inputs.items()} if digests is None else dict(digests)
-    report = Report(about, levels, judgements, None, twins, "the reference in float64", digests=found)
+    digest_of = {name: digest(array) for name, array in inputs.items()} if digests is None else dict(digests)
+    report = Report(about, levels, judgements, None, twins, "the reference in float64", digests=digest_of)
     return Parity(report, cause)

@@ -1,4 +1,4 @@
-"""What the names of tensors tell: which are gradients, in what order a backward pass comes to them, which is a slip."""
+"""Facts in tensors' names: which are gradients, in which order a backward pass comes to them, which is a slip."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from ...backends.spec import Tap
 from ..judge.each import Source
 from .callables import Listed
 
-# Names that are nothing but a gradient's, and of what: conv1.weight.grad, conv1.weight_grad, grad/conv1.weight, dy/conv1.
+# Names that are nothing but a gradient's, and of which tensor: conv1.weight.grad, conv1.weight_grad, grad/conv1.weight, dy/conv1.
 GRADIENT = re.compile(r"(?:grad[/._])(?P<first>.+)|dy/(?P<dy>.+)|(?P<last>.+)[/._]grad")
-SHOWN = 3  # names that are told, where there are more
+SHOWN = 3  # names that a message lists, where there are more
 
 
 def subject(name: str) -> str:
-    """Of what tensor a name says that this is the gradient; "" where it does not say that it is one."""
-    found = GRADIENT.fullmatch(name)
-    return next((text for text in found.groups() if text), "") if found else ""
+    """The tensor whose gradient has this name; "" for a name of no gradient."""
+    match = GRADIENT.fullmatch(name)
+    return next((text for text in match.groups() if text), "") if match else ""
 
 
 def by_name(oracle: Source, inputs: Sequence[str]) -> Listed:
@@ -35,7 +35,7 @@ def by_name(oracle: Source, inputs: Sequence[str]) -> Listed:
 def _backward(names: list[str], forward: list[str], inputs: Sequence[str]) -> list[str]:
     """Gradients in the order in which a backward pass comes to them, as far as the names tell it.
 
-    It is the reverse of the order of the taps, each being of a tap or of what lies in one (conv1.weight in conv1); where
+    It is the reverse of the order of the taps, each being of a tap or of a parameter in one (conv1.weight in conv1); where
     fewer than half are, that of the inputs, each being of an input. The others follow as they came.
     """
     places = {name: _tap(subject(name), forward) for name in names}
@@ -49,33 +49,35 @@ def _backward(names: list[str], forward: list[str], inputs: Sequence[str]) -> li
 
 def _tap(of: str, forward: list[str]) -> int:
     """Where the longest tap stands that it is, or in which it lies; -1 for none."""
-    found = [tap for tap in forward if of == tap or of.startswith((f"{tap}.", f"{tap}/"))]
-    return forward.index(max(found, key=len)) if found else -1
+    around = [tap for tap in forward if of == tap or of.startswith((f"{tap}.", f"{tap}/"))]
+    return forward.index(max(around, key=len)) if around else -1
 
 
 def holes(listed: Listed, oracle: Source, run: Source) -> list[str]:
-    """What is missing on either side, or listed and returned by neither, with the names that are nearest to it."""
+    """Sentences on tensors missing on either side, or listed and returned by neither, with the nearest names."""
     names = [tap.name for _, tap in listed]
-    found = []
+    sentences = []
     for name in names:
         if name not in oracle and name not in run:
-            found.append(
+            sentences.append(
                 f"{name} was returned by neither side{nearest(name, [*oracle.names, *run.names], others=True)}"
             )
         elif name not in oracle:
-            found.append(f"{name} is missing from the reference{nearest(name, oracle.names, others=True)}")
+            sentences.append(f"{name} is missing from the reference{nearest(name, oracle.names, others=True)}")
         elif name not in run:
-            found.append(f"{name} is missing{nearest(name, [other for other in run.names if other not in names])}")
-    found += [f"{name} of the reference is not among the taps" for name in oracle.names if name not in names]
+            sentences.append(f"{name} is missing{nearest(name, [other for other in run.names if other not in names])}")
+    sentences += [f"{name} of the reference is not among the taps" for name in oracle.names if name not in names]
     others = [name for name in oracle.names if name not in run]
-    found += [f"{name} is unknown{nearest(name, others)}" for name in run.names if name not in (*names, *oracle.names)]
-    return found
+    sentences += [
+        f"{name} is unknown{nearest(name, others)}" for name in run.names if name not in (*names, *oracle.names)
+    ]
+    return sentences
 
 
 def nearest(name: str, names: Sequence[str], others: bool = False) -> str:
     """In brackets, the names that are spelled most like it; with others: where none is, the first of them."""
-    there = list(dict.fromkeys(names))
-    if near := get_close_matches(name, there, SHOWN):
+    known = list(dict.fromkeys(names))
+    if near := get_close_matches(name, known, SHOWN):
         return f" (nearest: {', '.join(near)})"
-    more = ", ..." if len(there) > SHOWN else ""
-    return f" (there are {', '.join(there[:SHOWN])}{more})" if there and others else ""
+    more = ", ..." if len(known) > SHOWN else ""
+    return f" (there are {', '.join(known[:SHOWN])}{more})" if known and others else ""

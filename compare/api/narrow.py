@@ -1,4 +1,4 @@
-"""A candidate in half precision: what is as far off as its type's roundoff says nothing about the port."""
+"""A candidate in half precision: an error of its type's roundoff says nothing about the port."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ ENOUGH = 16  # numbers that are all of a narrower type are so by no chance
 def excuse_the_narrow(judgement: Judgement, run: Source, oracle: Source) -> None:
     """No fault of a port where it ran in half precision and is off by no more than that costs: it is not comparable.
 
-    Half precision is what came in such a type, and what came in float32 but holds numbers of such a type only, as far off as
-    that costs: what is left of two numbers that cancel has few digits too. One tensor of it is enough to make the others
+    In half precision are tensors of such a type, and float32 tensors that hold numbers of such a type only, as far off as
+    that costs: the difference of two numbers that cancel has few digits too. One tensor of it is enough to make the others
     inaccurate.
     """
     narrow: dict[str, str] = dict(getattr(run, "narrow", {}))
     wrong = [finding for finding in judgement.findings if finding.verdict == "fault"]
     for finding in wrong:
-        kind = "" if finding.name in narrow else held(run[finding.name], oracle[finding.name])
+        kind = "" if finding.name in narrow else narrow_type(run[finding.name], oracle[finding.name])
         if kind and (math.isinf(finding.error) or _accounts(kind, finding)):
             narrow[finding.name] = kind
     if not narrow:
@@ -60,11 +60,11 @@ def _accounts(kind: str, finding: Finding) -> bool:
     return finding.error <= 2.0 ** NARROW[kind] * finding.limit
 
 
-def held(actual: NDArray[Any], expected: NDArray[Any]) -> str:
+def narrow_type(actual: NDArray[Any], expected: NDArray[Any]) -> str:
     """The half precision that holds every number of a float32 tensor, but not the oracle's; "" for none."""
     if actual.dtype != np.float32 or expected.dtype.kind != "f":
         return ""
-    for kind in ("bfloat16", "float16"):  # what fits the first may fit the second too
+    for kind in ("bfloat16", "float16"):  # numbers that fit the first may fit the second too
         if _fits(actual, kind) and not _fits(expected.astype(np.float32), kind):
             return kind
     return ""

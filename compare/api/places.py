@@ -7,7 +7,7 @@ import traceback
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-OURS = (HERE, HERE.parents[1] / "backends")  # what calls somebody's code, and may itself be called by it
+OURS = (HERE, HERE.parents[1] / "backends")  # modules that call somebody's code, and may themselves be called by it
 INSTALLED = ("site-packages", "dist-packages")
 
 

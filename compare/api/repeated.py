@@ -21,13 +21,13 @@ from .callables import Arrays, Function, Listed, call
 # Two calls that differ by less, in roundoffs of their own type, may have summed in another order: of float32 and of float64
 # alike, a model so badly conditioned that this makes more of a difference could not be judged by its float32 runs either.
 MOST = HIGHEST_FLOOR
-# An error of no more than so many times the difference between two calls is not told from it.
+# An error of no more than so many times the difference between two calls may be that difference.
 SHARE = 4.0
 
 
 @dataclass
 class Repeated:
-    """How two calls on the same inputs differ: by tensor, relative to its size (what must be exact: infinite)."""
+    """How two calls on the same inputs differ: by tensor, relative to its size (infinite for exact tensors)."""
 
     who: str
     differences: dict[str, float] = field(
@@ -41,13 +41,13 @@ def call_again(
 ) -> Repeated:
     """Call a model a second time, on the inputs of the first. Raises Problem where other numbers than roundoff come out.
 
-    roundoff: the unit roundoff of what it computes in.
+    roundoff: the unit roundoff of its computation.
     """
     try:
         again = call(f"{who}, called a second time on the same inputs,", function, inputs)
     except Problem as problem:
         raise Problem(f"{problem}; let every call begin from the same state.") from problem.__cause__
-    found = Repeated(who)
+    repeated = Repeated(who)
     worst, most, decided = "", 0.0, []
     for name, difference, unit in _differences(first, again, listed, roundoff):
         if difference <= MOST * unit:
@@ -57,14 +57,14 @@ def call_again(
             decided.append(name)
         else:
             raise Problem(_unsteady(who, name, difference, _is_doubled(first, again, name)))
-        found.differences[name] = difference
+        repeated.differences[name] = difference
     if worst:
         also = f", and in what they decide at {', '.join(decided)}" if decided else ""
-        found.notices.append(
+        repeated.notices.append(
             f"two calls of {who} on the same inputs differ by roundoff, at most by {most:.2g} times its unit, at {worst}"
             f"{also}: its kernels do not sum in the same order every time"
         )
-    return found
+    return repeated
 
 
 def _unsteady(who: str, name: str, difference: float, doubled: bool) -> str:

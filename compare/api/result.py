@@ -1,4 +1,4 @@
-"""What a comparison of somebody's own model found: the report, as Python code and a terminal want it."""
+"""The result of a comparison of somebody's own model: the report, for Python code and a terminal."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ COLUMNS = ("tensor", "operation", "verdict", "E", "limit", "why")
 class Parity:
     """The verdict on one or more candidates. Errors E and limits are in units of float32 roundoff, u = 2^-24.
 
-    cause: what a callable raised, where that is why nothing could be compared, with its traceback.
+    cause: a callable's exception, where it kept everything from being compared, with its traceback.
     """
 
     report: Report
@@ -79,7 +79,7 @@ class Parity:
         """Print the report."""
         print(self)
 
-    def __repr__(self) -> str:  # what pytest shows of `assert parity(...).ok`
+    def __repr__(self) -> str:  # shown by pytest for `assert parity(...).ok`
         return f"Parity({self.reason!r})"
 
     def __str__(self) -> str:

@@ -1,1 +1,1 @@
-"""Judging: what a run found, beside what it should have found, tensor by tensor. NumPy only."""
+"""Judging: the numbers of a run beside the right ones, tensor by tensor. NumPy only."""

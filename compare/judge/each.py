@@ -22,7 +22,7 @@ class Source(Protocol):
 
 
 Candidates = Sequence[tuple[Judgement, Source]]
-Rule = Callable[[Judgement, Source], "Finding | None"]  # None: there is nothing to be said of this tensor
+Rule = Callable[[Judgement, Source], "Finding | None"]  # None: nothing to report of this tensor
 RuleOf = Callable[[str, Tap, NDArray[Any]], Rule]
 
 
@@ -30,7 +30,7 @@ def judge_each(listed: Iterable[tuple[str, Tap]], oracle: Source, candidates: Ca
     """Add a finding to each candidate's judgement for every tensor that it has. Raises Problem for one that the oracle lacks.
 
     listed: level and tap, in the order of computation. rule_of: of a level, a tap and the oracle's tensor the rule by which a
-    candidate's is judged; it is asked once for each tensor, so that one tensor of each run is in memory at a time.
+    candidate's is judged; it is called once for each tensor, so that one tensor of each run is in memory at a time.
     """
     for level, tap in listed:
         rule = rule_of(level, tap, oracle[tap.name])

@@ -1,4 +1,4 @@
-"""Kernels known to be less accurate than others, as measured by `polymae profile`, and what they explain.
+"""Kernels known to be less accurate than others, as measured by `polymae profile`, and the errors that they explain.
 
 An error above its limit is explained where the oracle, run again in float64 with noise of the kernel's measured size
 behind each of its calls, predicts it. The measurements are data: kernels.json, by framework, version and device.
@@ -47,14 +47,14 @@ class Inaccuracy:
 
 def known_operations(environment: Mapping[str, Any]) -> dict[str, Inaccuracy]:
     """The inaccurate kernels of the operations that people build their own models of, by operation."""
-    found: dict[str, Inaccuracy] = {}
+    kernels: dict[str, Inaccuracy] = {}
     for file in _FILES:
         for row in _rows(file, environment):
             one = Inaccuracy(row.get("typical", row["error"]), row["error"], row.get("inputs", ""))
-            other = found.get(row["operation"], one)
+            other = kernels.get(row["operation"], one)
             worse = max(one, other, key=lambda kernel: kernel.worst)
-            found[row["operation"]] = replace(worse, typical=max(one.typical, other.typical))
-    return found
+            kernels[row["operation"]] = replace(worse, typical=max(one.typical, other.typical))
+    return kernels
 
 
 def _rows(file: str, environment: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -80,14 +80,14 @@ def _place(row: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _version(row: Mapping[str, Any]) -> str:
-    """Without what it was built for: "2.13.0" of "2.13.0+cu130"."""
+    """A version without its build: "2.13.0" of "2.13.0+cu130"."""
     return str(row.get("version")).partition("+")[0]
 
 
 def nearest(version: str, measured: Collection[str]) -> str:
     """The measured version to go by: the newest that is not newer, else the oldest; "" where none was measured.
 
-    Kernels outlive releases, and what they explain is predicted in size: a fault of another size stays one.
+    Kernels outlive releases, and the error that they explain is predicted in size: a fault of another size stays one.
     """
     older = [one for one in measured if _order(one) <= _order(version)]
     return max(older, key=_order) if older else min(measured, key=_order, default="")
@@ -131,7 +131,7 @@ def named_version(environment: Mapping[str, Any]) -> str:
 
 
 def unexplained(noise: Mapping[str, float]) -> str:
-    """What to do where these kernels might explain a fault, and no noisy oracle is there to say so."""
+    """The advice where these kernels might explain a fault, without a noisy oracle that decides."""
     text = ",".join(f"{operation}={size:g}" for operation, size in noise.items())
     return (
         f"its {', '.join(noise)} kernel is known to be inaccurate; to see whether that explains the fault, add a trace of "

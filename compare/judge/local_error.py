@@ -25,14 +25,14 @@ Array = NDArray[Any]
 
 
 class OwnTaps(Mapping[str, Array]):
-    """The tensors that one run had, in float64, read when they are asked for.
+    """The tensors that one run had, in float64, read at their first use.
 
     Raises TraceProblem for one that is not there, is damaged, is one of `without` or, where shapes are given, has another.
     """
 
     def __init__(self, trace: Trace, shapes: Mapping[str, Shape] | None = None, without: Collection[str] = ()):
         self.trace, self.expected, self.without = trace, shapes or {}, without
-        self.shapes: dict[str, Shape] = {}  # of what was read
+        self.shapes: dict[str, Shape] = {}  # of the tensors read
 
     def __getitem__(self, name: str) -> Array:
         if name in self.without:
@@ -54,23 +54,23 @@ class OwnTaps(Mapping[str, Array]):
 
 
 def oracle_model(config: Config, weights: Arrays) -> Any:
-    """The float64 model whose parts are run on what the framework had. weights: by spec name."""
+    """The float64 model whose parts are run on the framework's tensors. weights: by spec name."""
     return load_backend("numpy").build(config, weights, dtype="float64")
 
 
-def introduced(own: OwnTaps, model: Any, gradients: bool = False) -> list[tuple[str, float]]:
+def introduced(run_taps: OwnTaps, model: Any, gradients: bool = False) -> list[tuple[str, float]]:
     """Tensor and introduced error, in units of roundoff (for integers: unequal elements), in the order of computation.
 
-    What cannot be computed, because an input is missing, misshapen or not finite, is left out.
+    Tensors with an input that is missing, misshapen or not finite are left out.
     """
-    trace, sizes = own.trace, list[tuple[str, float]]()
+    trace, sizes = run_taps.trace, list[tuple[str, float]]()
 
     def measure(name: str, expected: Array) -> None:
         sizes.extend(_measured(trace, name, expected))
 
     with np.errstate(all="ignore"):
-        forward_expected(own, model, trace.manifest["mask_ratio"], measure)
-        for name, expected in backward_expected(own, model) if gradients else ():
+        forward_expected(run_taps, model, trace.manifest["mask_ratio"], measure)
+        for name, expected in backward_expected(run_taps, model) if gradients else ():
             measure(name, expected)
     return sizes
 

@@ -1,4 +1,4 @@
-"""What each operation of the forward pass should have given, in float64, for the inputs that a run had.
+"""The right output of each operation of the forward pass, in float64, for the inputs that a run had.
 
 The oracle's model runs once. Whenever it records a tap, the run's own tensor takes the place of that tap (teacher forcing), so
 that the next operation starts from the tensors that the run had.
@@ -19,24 +19,26 @@ from ...backends.spec import NoTaps, loss_taps, taps
 from ..trace import TraceProblem
 
 Array = NDArray[Any]
-Own = Mapping[str, Array]
+RunTaps = Mapping[str, Array]
 
 
-def forward_expected(own: Own, model: MAE | ViT, mask_ratio: float, seen: Callable[[str, Array], None]) -> None:
+def forward_expected(
+    run_taps: RunTaps, model: MAE | ViT, mask_ratio: float, seen: Callable[[str, Array], None]
+) -> None:
     """Call seen with each tap's name and expected value, in the order of the forward pass.
 
-    It is not called for a tap that lacks one of its inputs in own. The value is overwritten after the call.
+    It is not called for a tap that lacks one of its inputs in run_taps. The value is overwritten after the call.
     """
     config = model.config
-    out = _Forced(own, model, seen)
+    out = _Forced(run_taps, model, seen)
     imgs = out.taken("input/imgs", (out.batch, config.in_chans, *config.img_size))
     if isinstance(model, ViT):
         inputs = _Copied(imgs=imgs)
-        if "input/targets" in own:
+        if "input/targets" in run_taps:
             inputs["targets"] = out.taken("input/targets", (out.batch, model.config.num_classes))
         else:
             inputs["labels"] = out.taken("input/labels", (out.batch,)).astype(np.int64)
-        if "input/drop_path" in own:
+        if "input/drop_path" in run_taps:
             inputs["drop_path"] = out.taken("input/drop_path", (out.batch, model.config.depth, 2))
     else:
         noise = out.taken("input/noise", (out.batch, config.num_patches))
@@ -59,25 +61,25 @@ class _Copied(dict[str, Array]):
 class _Forced(dict[str, Array]):
     """A tap dictionary that shows every tap whose inputs the run has, and overwrites it with the run's own."""
 
-    def __init__(self, own: Own, model: MAE | ViT, seen: Callable[[str, Array], None]):
+    def __init__(self, run_taps: RunTaps, model: MAE | ViT, seen: Callable[[str, Array], None]):
         super().__init__()
-        self.own, self.seen = own, seen
+        self.run_taps, self.seen = run_taps, seen
         self.inputs = {tap.name: tap.of for tap in (*taps(model.config), *loss_taps(model.config))}
         self.missing: set[str] = set()
         self.ids_restore: Array | None = None  # as it follows from the noise
         self.batch = next(self._batches(), 1)
 
     def _batches(self) -> Iterator[int]:
-        for name in self.own:
+        for name in self.run_taps:
             with suppress(TraceProblem):
-                if (name in self.inputs or name.startswith("input/")) and self.own[name].ndim:
-                    yield len(self.own[name])
+                if (name in self.inputs or name.startswith("input/")) and self.run_taps[name].ndim:
+                    yield len(self.run_taps[name])
 
     def taken(self, name: str, shape: tuple[int, ...], otherwise: Array | None = None) -> Array:
         """The run's own tensor of this shape; where it has none, another (None: zeros), and the name is missing from now on."""
         with suppress(TraceProblem):
-            if self.own[name].shape == shape:
-                return self.own[name]
+            if self.run_taps[name].shape == shape:
+                return self.run_taps[name]
         self.missing.add(name)
         return np.zeros(shape) if otherwise is None else otherwise
 
@@ -86,6 +88,7 @@ class _Forced(dict[str, Array]):
         if not self.missing & set(self.inputs[name]):
             self.seen(name, self.ids_restore if decided and self.ids_restore is not None else value)
         if value.ndim:  # a loss is nobody's input
-            own = self.taken(name, value.shape, value)
-            if not decided or np.isin(own, value).all():  # else it has no place for some patch: its order has to do
-                value[...] = own
+            recorded = self.taken(name, value.shape, value)
+            # An order without a place for some patch stays the expected one.
+            if not decided or np.isin(recorded, value).all():
+                value[...] = recorded

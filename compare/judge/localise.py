@@ -19,9 +19,9 @@ from ..trace import Trace
 from .kernels import known_kernels
 from .local_error import OwnTaps, introduced, oracle_model
 
-# What an accurate kernel may cost where NumPy's is better than most: PyTorch's gelu backward has 2.3 u, the twins 0.8.
+# The error of an accurate kernel where NumPy's is better than most: PyTorch's gelu backward has 2.3 u, the twins 0.8.
 FLOORS = {"gelu": 2.0, "gelu backward": 2.0}
-FIT = 3.0  # times that: what a twin may introduce without being held against the others
+FIT = 3.0  # times that: the error that a twin may introduce without being compared with the others
 
 
 def localise(
@@ -44,22 +44,22 @@ def localise(
     floors: dict[str, dict[str, float]] = {}  # by tensor, by twin
     shapes: dict[str, Shape] = {}
     for twin in twins:
-        own = OwnTaps(twin)
-        for name, size in introduced(own, model, "gradients" in levels):
+        run_taps = OwnTaps(twin)
+        for name, size in introduced(run_taps, model, "gradients" in levels):
             floors.setdefault(name, {})[str(twin.path.stem)] = size
-        shapes |= own.shapes
+        shapes |= run_taps.shapes
     exact = {tap.name for tap in taps(config) if tap.exact}
     for judgement in judged:
-        found = {finding.name: finding for finding in judgement.findings}
+        findings = {finding.name: finding for finding in judgement.findings}
         kernels = known_kernels(judgement.environment, config)
-        # What cannot be compared (it holds NaN, say) is nobody's input: who would be to blame for what it makes of that?
-        without = {name for name, finding in found.items() if finding.verdict == "not comparable"}
-        own = OwnTaps(traces[judgement.label], shapes, without)
+        # A tensor that cannot be compared (it holds NaN, say) is nobody's input: no operation on it could be blamed.
+        without = {name for name, finding in findings.items() if finding.verdict == "not comparable"}
+        run_taps = OwnTaps(traces[judgement.label], shapes, without)
         left: dict[str, str] = {}  # twins that set no limit somewhere, and where first
-        for name, size in introduced(own, model, "gradients" in levels):
-            if name not in found or name not in floors or name in without:
+        for name, size in introduced(run_taps, model, "gradients" in levels):
+            if name not in findings or name not in floors or name in without:
                 continue
-            finding = found[name]
+            finding = findings[name]
             finding.introduced = size
             if name in exact:
                 limit = Limit(0.0, 0.0, "it must be exact")
@@ -78,7 +78,7 @@ def localise(
             "it sets no limit for what its operation introduces"
             for twin, name in left.items()
         ]
-        _amplify(found, config)
+        _amplify(findings, config)
 
 
 def _fit(finding: Finding, twins: Mapping[str, float]) -> dict[str, float]:
@@ -96,23 +96,23 @@ def _limit(finding: Finding, twins: Sequence[float]) -> Limit:
 
 def _blame(judgement: Judgement, finding: Finding, limit: Limit, kernel: float) -> None:
     """Make it a fault of this operation, or explained where its kernel is known to be that inaccurate."""
-    what = f"off by {finding.introduced:.3g} u on its own inputs, limit {limit.value:.3g} (kappa x floor {limit.floor:.2f})"
+    distance = f"off by {finding.introduced:.3g} u on its own inputs, limit {limit.value:.3g} (kappa x floor {limit.floor:.2f})"
     if finding.introduced > finding.introduced_limit:
-        finding.reason = f"{what}; end to end: {finding.reason}"
+        finding.reason = f"{distance}; end to end: {finding.reason}"
         finding.verdict = "fault"
         return
     if finding.verdict in ("exact", "roundoff"):
         environment = judgement.environment
         named = f"{finding.operation} kernel ({kernel:.3g} u) of {environment['framework']} {environment['version']}"
         judgement.explained_by = judgement.explained_by or named
-        finding.verdict, finding.reason = "explained", f"{what}, by the {named}"
+        finding.verdict, finding.reason = "explained", f"{distance}, by the {named}"
 
 
-def _amplify(found: Mapping[str, Finding], config: Config) -> None:
-    """The amplification of every part of the model: what it makes of the error at its input."""
+def _amplify(findings: Mapping[str, Finding], config: Config) -> None:
+    """The amplification of every part of the model: the error at its output over that at its input."""
     backward = [tap.name for tap in gradient_taps(config) if tap.name.count(".") < 2]
     chains = (["patch_embed", *reversed(backward)], [f"dy/{name}" for name in backward])
     for chain in chains:
         for before, after in pairwise(chain):
-            if before in found and after in found and 0 < found[before].error < math.inf:
-                found[after].amplification = found[after].error / found[before].error
+            if before in findings and after in findings and 0 < findings[before].error < math.inf:
+                findings[after].amplification = findings[after].error / findings[before].error

@@ -1,4 +1,4 @@
-"""What a comparison did not compare, in words: a verdict says nothing about it."""
+"""The limits of a comparison, in words: a verdict says nothing about it."""
 
 from __future__ import annotations
 
@@ -25,60 +25,61 @@ def not_compared(
 
     traces: of the candidates that could be opened, by label; judgements: of all of them.
     """
-    said = []
+    phrases = []
     judged = {finding.level for judgement in judgements for finding in judgement.findings}
     models = {str(trace.manifest["framework"]) for trace in traces.values()}
     if models == {str(oracle.manifest["framework"])}:
         name = "NumPy" if models == {"numpy"} else oracle.label
-        said.append(f"whether the {name} model is right: oracle and candidate are the same code")
+        phrases.append(f"whether the {name} model is right: oracle and candidate are the same code")
     if absent := [level for level in LEVELS if level not in judged or level not in levels]:
-        said.append(f"the levels {', '.join(absent)}")
+        phrases.append(f"the levels {', '.join(absent)}")
     if missing := [name for name in FRAMEWORKS if name not in models]:
-        said.append(f"the frameworks {', '.join(missing)}")
+        phrases.append(f"the frameworks {', '.join(missing)}")
     for label, trace in traces.items():
         if patterns := trace.manifest.get("taps"):
-            said.append(f"{label}'s tensors other than {', '.join(patterns)}")
+            phrases.append(f"{label}'s tensors other than {', '.join(patterns)}")
     for judgement in judgements:
         if not judgement.findings:
-            said.append(f"anything of {judgement.label}")
+            phrases.append(f"anything of {judgement.label}")
         elif judgement.coverage:
-            said.append(f"{len(judgement.coverage)} tensors or levels of {judgement.label} that are missing or unknown")
+            lacking = len(judgement.coverage)
+            phrases.append(f"{lacking} tensors or levels of {judgement.label} that are missing or unknown")
     manifests = [trace.manifest for trace in traces.values()] or [oracle.manifest]
     used = {
         str(manifest["environment"].get("device", manifest.get("device", "cpu"))).split(":")[0]
         for manifest in manifests
     }
-    said.append(f"devices other than {_and(used)} ({', '.join(name for name in DEVICES if name not in used)})")
+    phrases.append(f"devices other than {_and(used)} ({', '.join(name for name in DEVICES if name not in used)})")
     types = {str(manifest["dtype"]) for manifest in manifests}
-    said.append(f"types other than {_and(types)} ({', '.join(name for name in DTYPES if name not in types)})")
-    return said + _paths(oracle, judgements, levels)
+    phrases.append(f"types other than {_and(types)} ({', '.join(name for name in DTYPES if name not in types)})")
+    return phrases + _paths(oracle, judgements, levels)
 
 
 def _paths(oracle: Trace, judgements: Sequence[Judgement], levels: Sequence[str]) -> list[str]:
     """Code paths of the model that no run went through."""
-    config, said = oracle.config, []
-    found = {finding.name for judgement in judgements for finding in judgement.findings}
+    config, phrases = oracle.config, []
+    tensors = {finding.name for judgement in judgements for finding in judgement.findings}
     ratio = oracle.manifest["mask_ratio"]
     if isinstance(config, MAEConfig):
         injected = sorted(
-            {name.split("/")[1] for name in found if name.startswith("injected/") and name.count("/") == 2}
+            {name.split("/")[1] for name in tensors if name.startswith("injected/") and name.count("/") == 2}
             - {f"{ratio:g}"}
         )
         also = f" (the losses also at {', '.join(injected)})" if injected else ""
-        said.append(f"mask ratios other than {ratio:g}{also}")
+        phrases.append(f"mask ratios other than {ratio:g}{also}")
         if "gradients" in levels:
             kind = "pixels" if config.norm_pix_loss else "normalised patches (--norm-pix-loss)"
-            said.append(f"gradients of the loss of {kind}")
+            phrases.append(f"gradients of the loss of {kind}")
     if "input/imgs" in oracle:
-        said.append(f"batches other than of {len(oracle['input/imgs'])}")
-    if any(name.startswith("preprocessed/") for name in found):
-        said.append("whether your own preprocessing gives these numbers: every framework runs PolyMAE's")
+        phrases.append(f"batches other than of {len(oracle['input/imgs'])}")
+    if any(name.startswith("preprocessed/") for name in tensors):
+        phrases.append("whether your own preprocessing gives these numbers: every framework runs PolyMAE's")
     elif "inputs" in levels:
-        said.append("the preprocessing of image files")
+        phrases.append("the preprocessing of image files")
     if small := [level for level in ("optimizer", "curve") if any(_is_of(j, level) for j in judgements)]:
-        said.append(f"{' and '.join(small)} of the full model: a small one of its family was trained")
-        said.append(SCHEDULE)
-    return said
+        phrases.append(f"{' and '.join(small)} of the full model: a small one of its family was trained")
+        phrases.append(SCHEDULE)
+    return phrases
 
 
 def suspect_oracle(oracle: Trace, judgements: Sequence[Judgement]) -> None:

@@ -74,18 +74,18 @@ def judge(
 
 def _twins(twins: Sequence[Trace], name: str, oracle: NDArray[Any]) -> dict[str, NDArray[Any]]:
     """A tensor of every twin that recorded it, by the twin's file. Raises TraceProblem for one of another shape."""
-    found = {}
+    tensors = {}
     for twin in twins:
         if twin.selects(name):
-            label = twin.path.stem if twin.path.stem not in found else str(twin.path)
-            found[label] = twin[name]
-            if found[label].shape != oracle.shape:
+            label = twin.path.stem if twin.path.stem not in tensors else str(twin.path)
+            tensors[label] = twin[name]
+            if tensors[label].shape != oracle.shape:
                 raise TraceProblem(f"{name} in {twin.path} cannot set a limit: its shape; record it again.")
-    return found
+    return tensors
 
 
 def _overflowing(tap: Tap, oracle: NDArray[Any], twins: Mapping[str, NDArray[Any]]) -> str:
-    """Why float32 has no number where float64 has one, and what to do; nothing where it has. A curve ends there."""
+    """Why float32 has no number where float64 has one, and the remedy; nothing where it has. A curve ends there."""
     if tap.operation == "training" or not np.isfinite(oracle).all():
         return ""
     if lost := [label for label, tensor in twins.items() if not np.isfinite(tensor).all()]:
@@ -94,24 +94,24 @@ def _overflowing(tap: Tap, oracle: NDArray[Any], twins: Mapping[str, NDArray[Any
 
 
 def _nothing_of(judgement: Judgement, config: Config, levels: Sequence[str]) -> list[str]:
-    """The levels that were asked for and of which nothing was compared, be it that --taps left all of it out."""
-    there = {finding.level for finding in judgement.findings}
+    """The levels of the comparison of which nothing was compared, be it that --taps left all of it out."""
+    levels_judged = {finding.level for finding in judgement.findings}
     wanted = dict.fromkeys(level for level, _ in expected(config, levels))
-    return [f"nothing of the level {level} was compared" for level in wanted if level not in there]
+    return [f"nothing of the level {level} was compared" for level in wanted if level not in levels_judged]
 
 
 def notices(oracle: Trace, candidate: Trace, levels: Sequence[str]) -> list[str]:
-    """What a reader should know beside a verdict: tensors left out on purpose, and what may have changed the numbers."""
+    """Notices beside a verdict: tensors left out on purpose, and settings that may have changed the numbers."""
     wanted = [tap.name for _, tap in expected(oracle.config, levels, oracle.manifest["inputs"])]
-    found = []
+    sentences = []
     for trace, whose in ((candidate, ""), (oracle, " by the oracle")):
         if left := sum(not trace.selects(name) for name in wanted):
             patterns = " ".join(trace.manifest["taps"])
-            found.append(f"{left} of {len(wanted)} tensors were not recorded{whose}: --taps {patterns}")
-    return found + suspects(candidate.manifest["environment"])
+            sentences.append(f"{left} of {len(wanted)} tensors were not recorded{whose}: --taps {patterns}")
+    return sentences + suspects(candidate.manifest["environment"])
 
 
-# What has to be the same for two runs to be comparable, and the levels for which it matters (none: all).
+# Fields that must be the same for two runs to be comparable, and the levels for which it matters (none: all).
 SAME: dict[str, tuple[str, ...]] = {
     "config": (),
     "mask_ratio": (),
@@ -152,10 +152,12 @@ def _size(oracle: Trace, candidate: Trace) -> str:
 
 
 def _settings(config: Config, other: Config) -> dict[str, Any]:
-    """The settings of a configuration that another one has otherwise or does not have, and what it configures."""
-    found = {"kind": type(config).__name__, **vars(config)}
+    """The settings of a configuration that another one has otherwise or lacks, and its kind of model."""
+    settings = {"kind": type(config).__name__, **vars(config)}
     return {
-        name: value for name, value in found.items() if value != {"kind": type(other).__name__, **vars(other)}.get(name)
+        name: value
+        for name, value in settings.items()
+        if value != {"kind": type(other).__name__, **vars(other)}.get(name)
     }
 
 
@@ -176,7 +178,7 @@ def _coverage(oracle: Trace, candidate: Trace, levels: Sequence[str]) -> list[st
 
 
 def against(reference: Trace, candidate: Trace, rtol: float, atol: float) -> dict[str, Closeness]:
-    """A candidate beside a reference of the same precision, in the terms of allclose, for what one run of both gives."""
+    """A candidate beside a reference of the same precision, in the terms of allclose, for the tensors of one run of both."""
     rows = {}
     for _, tap in expected(reference.config, ("forward", "loss", "gradients")):
         name = tap.name

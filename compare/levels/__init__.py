@@ -46,7 +46,7 @@ def recorded(subject: Subject) -> Iterator[Named]:
     """Every tensor of a run's levels, by name; each is computed or given away when the one before it is written."""
     if "inputs" in subject.run.levels:
         yield from inputs.record(subject)
-    yield from inputs.given(subject)
+    yield from inputs.received(subject)
     for name, level in BY_NAME.items():
         if name in subject.run.levels and name != "inputs":
             yield from level.record(subject)

@@ -90,11 +90,11 @@ def _crop(rng: np.random.Generator, size: tuple[int, int]) -> NDArray[np.float32
 def _photographs() -> list[NDArray[np.uint8]]:
     from PIL import Image
 
-    found = []
+    images = []
     for path in demo_photographs():
         with Image.open(path) as image:
-            found.append(np.asarray(image.convert("RGB")))
-    return found
+            images.append(np.asarray(image.convert("RGB")))
+    return images
 
 
 def training_digest(config: Config, given: Collection[str] = ()) -> str:

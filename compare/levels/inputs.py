@@ -30,7 +30,7 @@ def record(subject: Subject) -> Iterator[Named]:
     return preprocessed(subject.run.images, subject.config, subject.run.dtype)
 
 
-def given(subject: Subject) -> Iterator[Named]:
+def received(subject: Subject) -> Iterator[Named]:
     """The model's inputs as the framework holds them, back in NumPy and in their first type."""
     runtime = subject.runtime
     for name, array in subject.inputs.items():
@@ -47,7 +47,7 @@ def preprocessing_taps(config: Config) -> Iterator[Tap]:
 def preprocessed(images: Sequence[Path], config: Config, dtype: str = "float32") -> Iterator[tuple[str, NDArray[Any]]]:
     """Image files before and after normalisation, by tap name; without images the photographs of the demo.
 
-    dtype: "float64" normalises in float64 throughout, every other in float32. Raises Problem for what is no image.
+    dtype: "float64" normalises in float64 throughout, every other in float32. Raises Problem for a file that is no image.
     """
     if config.in_chans != 3:
         return

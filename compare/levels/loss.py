@@ -61,8 +61,8 @@ def injected_losses(runtime: Runtime, model: Any, soft: bool = False) -> Iterato
     The mask that the loss gets is NumPy's, not that of the model's masking, so that neither's fault shows in the other.
     """
     config: Config = model.config
-    given = injected_arrays(config, soft)
-    tensors = {name: runtime.from_numpy(array, model) for name, array in given.items()}
+    arrays = injected_arrays(config, soft)
+    tensors = {name: runtime.from_numpy(array, model) for name, array in arrays.items()}
     if isinstance(config, ViTConfig):
         yield "injected/loss", runtime.to_numpy(model.forward_loss(tensors["logits"], tensors["targets"], {}))
         return
@@ -71,7 +71,7 @@ def injected_losses(runtime: Runtime, model: Any, soft: bool = False) -> Iterato
         kept, mask, ids_restore = model.random_masking(tensors["tokens"], tensors["noise"], ratio, masked)
         for name, tensor in (("ids_restore", ids_restore), ("kept", kept), ("mask", mask)):
             yield f"injected/{ratio}/{name}", runtime.to_numpy(tensor)
-        removed = runtime.from_numpy(mask_of(given["noise"], ratio, config), model)
+        removed = runtime.from_numpy(mask_of(arrays["noise"], ratio, config), model)
         for kind, norm_pix_loss in (("pixel", False), ("norm_pix", True)):
             scored = _scored(model, norm_pix_loss, tensors["imgs"], tensors["pred"], removed)
             for name in ("target", "loss"):

@@ -74,8 +74,8 @@ def optimizer_steps(runtime: Runtime, config: Config, device: str, dtype: str) -
     config, settings = training_config(config), settings_of(config)
     model = runtime.build(config, initial_weights(config, small.SEED), device, dtype)
     optimizer = runtime.optimizer(model, settings)
-    held = optimizer.decay
-    yield "optimizer/decay", np.array([held.get(param.name, -1.0) for param in params(config)])
+    decay = optimizer.decay
+    yield "optimizer/decay", np.array([decay.get(param.name, -1.0) for param in params(config)])
     rates = []
     for step in range(small.STEPS):
         optimizer.lr = small.rate(step)

@@ -23,10 +23,10 @@ def record(subject: Subject) -> Iterator[Named]:
 
 def judge(oracle: Mapping[str, Any], candidate: Mapping[str, Any]) -> list[Finding]:
     """A finding for every parameter, from the manifests of two traces."""
-    found = []
+    findings = []
     for name, digest in oracle["weights"].items():
         same = candidate["weights"].get(name) == digest
         reason = "same bits" if same else "the model holds other bits than the checkpoint"
         verdict: Verdict = "exact" if same else "fault"
-        found.append(Finding(f"weights/{name}", "weights", "load", verdict, float(not same), reason=reason))
-    return found
+        findings.append(Finding(f"weights/{name}", "weights", "load", verdict, float(not same), reason=reason))
+    return findings

@@ -62,8 +62,8 @@ class Finding:
             block = f"{'decoder ' if stack.startswith('decoder') else ''}block {number}"
             # The gradient for a block's output comes from what stands behind the block.
             where = f" behind {block}" if self.name.startswith("dy/") and not inner else f" in {block}"
-        what = f"gradient of a {self.operation}" if self.name.startswith("grad/") else self.operation
-        return f"{what}{where} introduces {self.introduced:.3g} u of its own, limit {self.introduced_limit:.3g}"
+        operation = f"gradient of a {self.operation}" if self.name.startswith("grad/") else self.operation
+        return f"{operation}{where} introduces {self.introduced:.3g} u of its own, limit {self.introduced_limit:.3g}"
 
 
 @dataclass
@@ -81,16 +81,16 @@ class Judgement:
     @property
     def verdict(self) -> str:
         """exact, roundoff, explained, fault, coverage hole or not comparable."""
-        found = {finding.verdict for finding in self.findings}
-        if "fault" in found:
+        verdicts = {finding.verdict for finding in self.findings}
+        if "fault" in verdicts:
             return "fault"
-        if self.problem or not self.findings or "not comparable" in found:
+        if self.problem or not self.findings or "not comparable" in verdicts:
             return "not comparable"
         if self.coverage:
             return "coverage hole"
-        if "explained" in found:
+        if "explained" in verdicts:
             return "explained"
-        return "roundoff" if "roundoff" in found else "exact"
+        return "roundoff" if "roundoff" in verdicts else "exact"
 
     @property
     def first_wrong(self) -> Finding | None:
@@ -100,10 +100,10 @@ class Judgement:
         Where a tensor before it has another shape or holds NaN, that one is: no operation on it could be judged.
         """
         wrong = [finding for finding in self.findings if finding.verdict == "fault"]
-        given = [finding for finding in wrong if finding.level in ("weights", "inputs")]
+        before_all = [finding for finding in wrong if finding.level in ("weights", "inputs")]
         to_blame = [finding for finding in wrong if finding.introduces]
         computed = [finding for finding in wrong if finding.level in ("forward", "loss")]
-        first = next(iter(given or to_blame or computed or wrong), None)
+        first = next(iter(before_all or to_blame or computed or wrong), None)
         for finding in self.findings if first else ():
             # Not where the oracle has no number itself, for which nobody is to blame.
             unlike = finding.verdict == "not comparable" and finding.error == float("inf")
@@ -113,8 +113,8 @@ class Judgement:
 
     def worst(self, level: str) -> Finding | None:
         """The finding of a level that comes nearest to its limit, or is furthest over it."""
-        found = [finding for finding in self.findings if finding.level == level]
-        return max(found, key=lambda finding: (finding.verdict == "fault", finding.ratio), default=None)
+        findings = [finding for finding in self.findings if finding.level == level]
+        return max(findings, key=lambda finding: (finding.verdict == "fault", finding.ratio), default=None)
 
 
 def worst_verdict(verdicts: Iterable[str]) -> str:

@@ -37,11 +37,13 @@ class Floors:
         if tap.exact or not twins or not (curve or np.isfinite(oracle).all()):
             return list(twins.values())
         errors = _errors(level, oracle, twins, curve)
-        bound, what = (A_PRIORI / U, f"{A_PRIORI / U:.3g}") if curve else (self.bound, self._formula)
+        bound, bound_in_words = (A_PRIORI / U, f"{A_PRIORI / U:.3g}") if curve else (self.bound, self._formula)
         out = {list(twins)[index] for index in outliers(list(errors.values()), oracle.size, bound)}
         for twin in out:
-            said = f"{tap.name} is {errors[twin]:.3g} u from the oracle, beyond {what} and the other twins"
-            self._outliers.setdefault(twin, []).append(said)
+            sentence = (
+                f"{tap.name} is {errors[twin]:.3g} u from the oracle, beyond {bound_in_words} and the other twins"
+            )
+            self._outliers.setdefault(twin, []).append(sentence)
         if not curve:
             self._remember(level, tap.name, [errors[twin] for twin in twins if twin not in out])
         return [array for twin, array in twins.items() if twin not in out]
@@ -54,21 +56,21 @@ class Floors:
     @property
     def notices(self) -> list[str]:
         """A sentence for each twin that set no limit somewhere, and one on the highest floor where that is high."""
-        said = []
+        sentences = []
         for twin, tensors in self._outliers.items():
             more = f"; nor do {len(tensors) - 1} other tensors of it" if len(tensors) > 1 else ""
-            said.append(f"{twin}'s {tensors[0]}: it sets no limit{more}")
+            sentences.append(f"{twin}'s {tensors[0]}: it sets no limit{more}")
         name, floor = self._worst
         if floor > FEW_DIGITS:
             digits = int(-math.log10(floor * U))
-            said.append(
+            sentences.append(
                 f"only about the first {digits} digits of {name} are judged: its float32 floor is {floor:.3g} u"
             )
         elif floor:
-            said.append(
+            sentences.append(
                 f"the float32 floor of {name} is {floor:.3g} u, beyond {HIGH:.0f} x ({self._formula}): its limit is wide"
             )
-        return said
+        return sentences
 
 
 def _errors(level: str, oracle: Array, twins: Mapping[str, Array], curve: bool) -> dict[str, float]:

@@ -82,8 +82,8 @@ def end_to_end_limit(finding: Finding, floors: Sequence[float], scalar: bool, a_
 
 def null_elements(oracle: NDArray[Any]) -> NDArray[np.bool_]:
     """Which elements of a gradient are zero in exact arithmetic."""
-    found: NDArray[np.bool_] = np.abs(oracle) <= NULL * np.abs(oracle).max(initial=0)
-    return found
+    null: NDArray[np.bool_] = np.abs(oracle) <= NULL * np.abs(oracle).max(initial=0)
+    return null
 
 
 def measure_null(finding: Finding, actual: NDArray[Any], twins: Sequence[NDArray[Any]], typical: float) -> None:

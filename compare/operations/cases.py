@@ -1,4 +1,4 @@
-"""What every operation is measured on: inputs as networks have them, drawn in NumPy, the same in every process."""
+"""The inputs that every operation is measured on: as networks have them, drawn in NumPy, the same in every process."""
 
 from __future__ import annotations
 
@@ -176,7 +176,7 @@ def _channels() -> Kind:
 
 
 def _grouped() -> Kind:
-    yield from (given for given in _channels() if given[0].count("x") == 3)
+    yield from (case for case in _channels() if case[0].count("x") == 3)
 
 
 def _images() -> Kind:

@@ -28,7 +28,7 @@ from .cases import cases
 
 LEAST = 2.0  # units of roundoff from which a kernel may be inaccurate, or its function another: float64 is asked which
 LONGEST = 200  # characters of a framework's own words
-READY = "environment"  # what a worker says first
+READY = "environment"  # the key of a worker's first answer
 
 Array = NDArray[Any]
 
@@ -61,40 +61,40 @@ def write_oracle(framework: str, operations: Sequence[str], out: Path) -> None:
     for operation in operations:
         for index, case in enumerate(cases(operation)):
             for draw in range(case.draws):
-                given = case.arrays(draw)
-                shape = module.value_and_gradients(operation, given, None, True)[0].shape
+                inputs = case.arrays(draw)
+                shape = module.value_and_gradients(operation, inputs, None, True)[0].shape
                 dy = case.dy(draw, shape)
-                value, gradients = module.value_and_gradients(operation, given, dy, True)
+                value, gradients = module.value_and_gradients(operation, inputs, dy, True)
                 key = f"{operation}/{index}/{draw}"
-                arrays |= {f"{key}/given/{name}": array for name, array in given.items()}
+                arrays |= {f"{key}/given/{name}": array for name, array in inputs.items()}
                 arrays |= {f"{key}/dy": dy, f"{key}/value": value}
                 arrays |= {f"{key}/gradient/{name}": array for name, array in gradients.items()}
     np.savez(out, **arrays)
 
 
 def measure(framework: str, operation: str, oracle: Mapping[str, Array]) -> list[Measured]:
-    """An operation's output and gradients on all of its inputs; what the framework raises is in the problem."""
+    """An operation's output and gradients on all of its inputs; the framework's exception is in the problem."""
     module = load_operations(framework)
-    found: list[Measured] = []
+    rows: list[Measured] = []
     for index, case in enumerate(cases(operation)):
         keys = [f"{operation}/{index}/{draw}" for draw in range(case.draws)]
         try:
             runs = [_run(module, operation, oracle, key, False) for key in keys]
         except Exception as problem:  # whatever it is, it is a row of the table
-            found.append(Measured(operation, "", case.inputs, case.width, problem=_words(problem)))
+            rows.append(Measured(operation, "", case.inputs, case.width, problem=_words(problem)))
             continue
         exact = [_exact(operation, oracle, key) for key in keys]
         measured = _compared(operation, case.inputs, case.width, runs, exact)
         if any(one.problem or one.error > LEAST for one in measured):
             measured = _with_double(module, operation, oracle, keys, measured, exact)
-        found += measured
-    return found
+        rows += measured
+    return rows
 
 
 def _run(module: Any, operation: str, oracle: Mapping[str, Array], key: str, double: bool) -> Gradients:
-    given = {name: oracle[f"{key}/given/{name}"] for name in OPERATIONS[operation]}
-    found: Gradients = module.value_and_gradients(operation, given, oracle[f"{key}/dy"], double)
-    return found
+    inputs = {name: oracle[f"{key}/given/{name}"] for name in OPERATIONS[operation]}
+    gradients: Gradients = module.value_and_gradients(operation, inputs, oracle[f"{key}/dy"], double)
+    return gradients
 
 
 def _exact(operation: str, oracle: Mapping[str, Array], key: str) -> Gradients:
@@ -145,7 +145,7 @@ def _with_double(
     """The same with the error in float64 of each, where the framework has that."""
     try:
         runs = [_run(module, operation, oracle, key, True) for key in keys]
-    except Exception:  # it has none, which is said by leaving it out
+    except Exception:  # it has none, and the answer leaves it out
         return list(measured)
     doubled = _compared(operation, "", 0, runs, exact)
     return [
@@ -155,14 +155,14 @@ def _with_double(
 
 
 def _words(problem: Exception) -> str:
-    """The first line of what a framework says; its traces of C++ calls come after it."""
+    """The first line of a framework's message; its traces of C++ calls come after it."""
     lines = [line.strip(" -") for line in str(problem).splitlines()]
-    said = next((line for line in lines if line), "")
-    return f"{type(problem).__name__}: {said}"[:LONGEST]
+    first = next((line for line in lines if line), "")
+    return f"{type(problem).__name__}: {first}"[:LONGEST]
 
 
 class Archives(dict[str, Array]):
-    """The arrays of several .npz files by name, each read when it is asked for."""
+    """The arrays of several .npz files by name, each read at its first use."""
 
     def __init__(self, paths: Sequence[Path]):
         files = [np.load(path) for path in paths]
@@ -173,12 +173,12 @@ class Archives(dict[str, Array]):
         return array
 
 
-def _tell(out: Any, said: Any) -> None:
-    print(json.dumps(said), file=out, flush=True)
+def _tell(out: Any, answer: Any) -> None:
+    print(json.dumps(answer), file=out, flush=True)
 
 
 def _answers(task: Mapping[str, Any]) -> Iterator[Any]:
-    """What a task gives, piece by piece: the environment, then for each operation what was measured of it."""
+    """The answers to a task, piece by piece: the environment, then the measurements of each operation."""
     neutralise()
     framework = task["framework"]
     runtime = load_backend(framework)
@@ -203,11 +203,11 @@ def _answers(task: Mapping[str, Any]) -> Iterator[Any]:
 
 def main() -> None:
     """Do the task on stdin and print a line of JSON for each piece of the answer."""
-    told = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what a framework prints is not ours
+    out = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # a framework prints to stderr, not among the answers
     warnings.simplefilter("ignore")
     for answer in _answers(json.load(sys.stdin)):
-        _tell(told, answer)
+        _tell(out, answer)
 
 
 if __name__ == "__main__":

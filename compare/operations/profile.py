@@ -22,7 +22,7 @@ ACCURATE = ("numpy", "torch")  # whose kernels show how accurate float32 can be
 
 @dataclass
 class Profile:
-    """What was measured: by framework and by the name of a setting ("" as it is), in the order of the operations.
+    """The measurements: by framework and by the name of a setting ("" as it is), in the order of the operations.
 
     environments: version, device and kernels of each framework. absent: why a framework lacks an operation. failed: why a
     framework could not be measured under a setting.
@@ -48,7 +48,7 @@ def profile_operations(
 ) -> Profile:
     """Measure operations of these frameworks, and beside them those of the accurate ones.
 
-    settings: under which to measure again. tell: is told what is being measured. Raises Problem for a framework that cannot
+    settings: under which to measure again. tell: gets a line on each measurement. Raises Problem for a framework that cannot
     be measured as it is.
     """
     profile = Profile(tuple(operations), tuple(settings))
@@ -93,7 +93,7 @@ def _oracle(folder: Path, operations: Sequence[str], tell: Callable[[str], None]
 def _measure(profile: Profile, framework: str, setting: Setting, folder: Path, archives: Sequence[str]) -> None:
     """Measure one framework under one setting; an operation at which its process dies is a row that says so."""
     rest = list(profile.operations)
-    found: list[Measured] = []
+    rows: list[Measured] = []
     absent: dict[str, str] = {}
     while rest:
         ended = ""
@@ -108,25 +108,25 @@ def _measure(profile: Profile, framework: str, setting: Setting, folder: Path, a
                 if "absent" in answer:
                     absent[answer["operation"]] = answer["absent"]
                 else:
-                    found += [Measured(**one) for one in answer["measured"]]
+                    rows += [Measured(**one) for one in answer["measured"]]
         if rest:
-            found.append(Measured(rest.pop(0), "", "", problem=f"the process ended: {ended or 'without a word'}"))
-    profile.measured[framework, setting.name] = found
+            rows.append(Measured(rest.pop(0), "", "", problem=f"the process ended: {ended or 'without a word'}"))
+    profile.measured[framework, setting.name] = rows
     profile.absent[framework] = absent
 
 
 def _answers(
     framework: str, setting: Setting, folder: Path, operations: Sequence[str], more: dict[str, Any]
 ) -> Iterator[Any]:
-    """What a worker says, and at the end, where it did not end well, why. Raises Problem where it says nothing."""
+    """A worker's answers, and at the end, where it did not end well, why. Raises Problem where there are none."""
     run = Run(framework, folder / "worker", folder / "worker")  # its threads and folder
     task = {"framework": framework, "threads": run.threads, "operations": list(operations), **more}
-    with tempfile.TemporaryFile() as told, tempfile.TemporaryFile() as heard:
-        told.write(json.dumps(task).encode())
-        told.seek(0)
-        process = finished(command(setting, MODULE), run, None, stdin=told, stdout=heard)
-        heard.seek(0)
-        answers = list(_parsed(heard))
+    with tempfile.TemporaryFile() as request, tempfile.TemporaryFile() as answered:
+        request.write(json.dumps(task).encode())
+        request.seek(0)
+        process = finished(command(setting, MODULE), run, None, stdin=request, stdout=answered)
+        answered.seek(0)
+        answers = list(_parsed(answered))
     if not answers:
         raise Problem(f"{framework} could not be measured: {process.reason}")
     yield from answers

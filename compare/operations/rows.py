@@ -1,4 +1,4 @@
-"""From measurements to rows: which kernels are clearly less accurate than others, which are wrong, and on what it depends."""
+"""From measurements to rows: which kernels are clearly less accurate than others, which are wrong, and under which settings."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ REMEMBERED = Path(__file__).parent.parent / "judge" / "operations.json"
 ACCEPTED = Path(__file__).parent / "accepted.json"
 SAME = 1.5  # times by which an error may differ between kernels and still count as the same
 QUANTILE = 0.75  # of the inputs, on which an error is typical
-VERSION = "version"  # what an error depends on that is the same with all kernels: the framework's version alone
+VERSION = "version"  # the only cause of an error that is the same with all kernels: the framework's version
 
 Key = tuple[str, str, str]  # operation, argument, inputs
 
 
 @dataclass
 class Judged:
-    """The rows of a profile: all of them, and what is wrong with an operation on some of its inputs."""
+    """The rows of a profile: all of them, and the faults of operations on some of their inputs."""
 
     rows: list[dict[str, Any]] = field(default_factory=list)
     wrong: list[dict[str, str]] = field(default_factory=list)
@@ -47,7 +47,7 @@ def judged(profile: Profile, accepted: Sequence[Mapping[str, Any]] | None = None
     wrong one, each with the reason why it is not; those of accepted.json.
     """
     accepted = json.loads(ACCEPTED.read_text()) if accepted is None else accepted
-    found = Judged()
+    judgement = Judged()
     for framework in profile.frameworks:
         if framework == "numpy":  # its formulas are ours
             continue
@@ -56,9 +56,9 @@ def judged(profile: Profile, accepted: Sequence[Mapping[str, Any]] | None = None
         for operation in dict.fromkeys(one.operation for one in profile.measured[framework, ""]):
             excuse = _excuse(accepted, where, operation)
             kernels = _Kernels(profile, framework, operation, excuse)
-            found.wrong += [where | {"operation": operation, **why} for why in kernels.wrong()]
-            found.rows += [where | row for row in kernels.rows()]
-    return found
+            judgement.wrong += [where | {"operation": operation, **why} for why in kernels.wrong()]
+            judgement.rows += [where | row for row in kernels.rows()]
+    return judgement
 
 
 def _excuse(accepted: Sequence[Mapping[str, Any]], where: dict[str, Any], operation: str) -> Mapping[str, Any]:
@@ -108,21 +108,21 @@ class _Kernels:
     def _others(self) -> dict[Key, float]:
         """The least error of the accurate frameworks on each of the inputs, or else of any other framework."""
         frameworks = [one for one in self.profile.frameworks if one != self.framework]
-        found: dict[Key, dict[str, float]] = {}
+        errors: dict[Key, dict[str, float]] = {}
         for other in frameworks:
             for key, one in self._of(other, "").items():
                 if not one.problem:
-                    found.setdefault(key, {})[other] = one.error
+                    errors.setdefault(key, {})[other] = one.error
         return {
             key: min([size for other, size in of.items() if other in ACCURATE] or of.values())
-            for key, of in found.items()
+            for key, of in errors.items()
         }
 
     def _unsound(self, key: Key, one: Measured, accepting: bool = True) -> str:
         return unsound(one, self.others.get(key, 0.0), self.at_most if accepting else 0)
 
     def wrong(self) -> Iterator[dict[str, str]]:
-        """On which inputs it is wrong, as it is, and why; an argument's gradient is told by "of"."""
+        """On which inputs it is wrong, as it is, and why; "of" names the argument of a gradient."""
         for key, one in self.measured[""].items():
             if why := self._unsound(key, one):
                 yield {"inputs": one.inputs, "why": why} | ({"of": one.argument} if one.argument else {})
@@ -182,19 +182,19 @@ class _Kernels:
 
     def _depends(self, names: Sequence[str], groups: Sequence[Sequence[str]]) -> dict[str, list[str]]:
         """By library, the kernels of a group of settings, of those libraries whose kernels are in more than one group."""
-        found: dict[str, list[str]] = {}
+        kernels_of: dict[str, list[str]] = {}
         place = {name: index for index, group in enumerate(groups) for name in group}
         for library in dict.fromkeys(setting.library for setting in self.profile.settings):
             mine = {setting.name: setting.kernels for setting in self.profile.settings if setting.library == library}
-            there = [name for name in (*mine, "") if name in place]
-            if len({place[name] for name in there}) > 1:
+            measured = [name for name in (*mine, "") if name in place]
+            if len({place[name] for name in measured}) > 1:
                 itself = str(self.profile.environments[self.framework].get("kernels", {}).get(library, ""))
-                kernels = [mine[name] for name in there if name in names and name]
+                kernels = [mine[name] for name in measured if name in names and name]
                 if "" in names and itself and not (kernels and holds({library: kernels}, {library: itself})):
                     kernels.append(itself)
                 if kernels:
-                    found[library] = kernels
-        return found
+                    kernels_of[library] = kernels
+        return kernels_of
 
 
 def _typical(measured: Iterable[Measured]) -> float:
@@ -220,10 +220,10 @@ def _rounded(size: float | None) -> float | None:
     return None if size is None else float(f"{size:.3g}")
 
 
-def remember(found: Judged, profile: Profile) -> None:
+def remember(judgement: Judged, profile: Profile) -> None:
     """Put the notable rows into operations.json, in place of older ones of the same framework, version and operation.
 
-    What is wrong is not among them. Raises Problem where it was not measured on what the errors depend: this CPU may lack the
+    Wrong operations are not among them. Raises Problem where the causes of the errors were not measured: this CPU may lack the
     instructions of kernels that have rows of their own.
     """
     if not profile.settings:
@@ -235,9 +235,9 @@ def remember(found: Judged, profile: Profile) -> None:
             f"What errors depend on was measured without the kernels {', '.join(lacking)}, which this CPU cannot run: to "
             f"remember it, measure on one with {NEWEST}."
         )
-    measured = {_place(row) for row in (*found.rows, *found.wrong)}
+    measured = {_place(row) for row in (*judgement.rows, *judgement.wrong)}
     kept = [row for row in json.loads(REMEMBERED.read_text()) if _place(row) not in measured]
-    new = [{key: value for key, value in row.items() if key != "notable"} for row in found.notable]
+    new = [{key: value for key, value in row.items() if key != "notable"} for row in judgement.notable]
     order = {name: place for place, name in enumerate(profile.frameworks)}
     rows = sorted([*kept, *new], key=lambda row: order.get(row["framework"], len(order)))
     lines = ",\n".join(f" {json.dumps(row)}" for row in rows)

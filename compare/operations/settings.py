@@ -1,4 +1,4 @@
-"""The settings by which libraries choose their kernels: what an error may depend on beside a framework's version."""
+"""The settings by which libraries choose their kernels: the causes of an error beside a framework's version."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def _openblas(core: str, needs: str) -> Setting:
     return Setting("openblas", core, {"OPENBLAS_CORETYPE": core}, needs)
 
 
-AS_IS = Setting("", "", {})  # what every library takes by itself
+AS_IS = Setting("", "", {})  # every library's choice by itself
 SETTINGS = (
     _onednn("SSE"),
     _onednn("AVX2"),

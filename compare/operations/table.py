@@ -27,13 +27,15 @@ LEGEND = (
 Row = dict[str, Any]
 
 
-def markdown(profile: Profile, found: Judged, command: str) -> str:
+def markdown(profile: Profile, judgement: Judged, command: str) -> str:
     """The whole page. command: which wrote it."""
-    return "\n".join([*_head(profile, command), *_notable(profile, found), *_wrong(found), *_kernels(profile), ""])
+    return "\n".join(
+        [*_head(profile, command), *_notable(profile, judgement), *_wrong(judgement), *_kernels(profile), ""]
+    )
 
 
 def depends_on(row: Row) -> str:
-    """What an error depends on, in words: nothing where it is the version alone."""
+    """The causes of an error, in words: nothing where it is the version alone."""
     depends = row["depends_on"]
     if depends == VERSION:
         return ""
@@ -42,7 +44,8 @@ def depends_on(row: Row) -> str:
 
 def _head(profile: Profile, command: str) -> Iterator[str]:
     frameworks = [
-        f"{name} {said['version']}{_ran(said.get('kernels', {}))}" for name, said in profile.environments.items()
+        f"{name} {environment['version']}{_ran(environment.get('kernels', {}))}"
+        for name, environment in profile.environments.items()
     ]
     yield from (
         "# Inaccurate kernels",
@@ -57,9 +60,9 @@ def _ran(kernels: dict[str, str]) -> str:
     return f" ({', '.join(f'{library} {kernel}' for library, kernel in kernels.items() if kernel)})" if kernels else ""
 
 
-def _notable(profile: Profile, found: Judged) -> Iterator[str]:
+def _notable(profile: Profile, judgement: Judged) -> Iterator[str]:
     for framework in profile.frameworks:
-        rows = [row for row in found.notable if row["framework"] == framework]
+        rows = [row for row in judgement.notable if row["framework"] == framework]
         if framework == "numpy":
             continue
         yield from ("", f"## {framework} {profile.environments[framework]['version']}", "")
@@ -86,8 +89,8 @@ def _notable(profile: Profile, found: Judged) -> Iterator[str]:
             yield f"- {row['operation']}: {row['accepted']}"
 
 
-def _wrong(found: Judged) -> Iterator[str]:
-    if found.wrong:
+def _wrong(judgement: Judged) -> Iterator[str]:
+    if judgement.wrong:
         yield from (
             "",
             "## Wrong, and not remembered",
@@ -95,13 +98,13 @@ def _wrong(found: Judged) -> Iterator[str]:
             "| framework | operation | inputs | why |",
             "|---|---|---|---|",
         )
-    for row in found.wrong:
+    for row in judgement.wrong:
         operation = row["operation"] + (f" (gradient of {row['of']})" if "of" in row else "")
         yield f"| {row['framework']} {row['version']} | {operation} | {row['inputs']} | {row['why']} |"
 
 
 def _kernels(profile: Profile) -> Iterator[str]:
-    """What other kernels change: the range of E of every product, and of which operations the bits are others."""
+    """The changes by other kernels: the range of E of every product, and of which operations the bits are others."""
     frameworks = [name for name in profile.frameworks if name != "numpy"]
     if not profile.settings:
         return
@@ -151,10 +154,10 @@ def _changed(profile: Profile, framework: str, settings: Sequence[str]) -> list[
     changed: dict[str, bool] = {}
     for place, one in groups[0].items():
         name = place[0]
-        there = [group[place] for group in groups if place in group and not group[place].problem]
-        if name.removesuffix(" backward") in PRODUCTS or len({other.digest for other in there}) < 2:
+        rows = [group[place] for group in groups if place in group and not group[place].problem]
+        if name.removesuffix(" backward") in PRODUCTS or len({other.digest for other in rows}) < 2:
             continue
-        errors = [other.error for other in there]
+        errors = [other.error for other in rows]
         much = max(errors) > max(LEAST, SAME * min(errors))
         changed[name] = changed.get(name, False) or (much and not one.problem)
     return [f"**{name}**" if much else name for name, much in changed.items()]
@@ -164,15 +167,15 @@ def _by_place(listed: Sequence[Measured]) -> dict[tuple[str, str, str], Measured
     return {(one.operation, one.argument, one.inputs): one for one in listed}
 
 
-def matrix(profile: Profile, found: Judged) -> tuple[list[str], list[list[str]]]:
+def matrix(profile: Profile, judgement: Judged) -> tuple[list[str], list[list[str]]]:
     """For the terminal: the frameworks, and for each operation its largest error in each, with a star where notable."""
     frameworks = [name for name in profile.frameworks if name != "numpy"]
     by_place: dict[tuple[str, str], list[Row]] = {}
-    for row in found.rows:
+    for row in judgement.rows:
         by_place.setdefault((row["framework"], row["operation"]), []).append(row)
-    wrong = {(row["framework"], row["operation"]) for row in found.wrong}
+    wrong = {(row["framework"], row["operation"]) for row in judgement.wrong}
     table = []
-    for operation in dict.fromkeys(row["operation"] for row in (*found.rows, *found.wrong)):
+    for operation in dict.fromkeys(row["operation"] for row in (*judgement.rows, *judgement.wrong)):
         cells = [operation]
         for framework in frameworks:
             rows = by_place.get((framework, operation), [])

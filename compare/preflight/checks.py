@@ -1,4 +1,4 @@
-"""Checks of the environment, the optimizer, the schedule, the loop and a resumed run, from what the processes left."""
+"""Checks of the environment, the optimizer, the schedule, the loop and a resumed run, from the files of the processes."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ MIXED_LOSS, MIXED_GRADIENTS = 16.0, 128.0
 
 def check_tf32(environment: Mapping[str, Any]) -> Check:
     """Nothing that this process was set to rounds float32 to fewer bits."""
-    found = []
+    causes = []
     if environment.get("tf32"):
-        found.append("TF32 is on")
+        causes.append("TF32 is on")
     precision = environment.get("float32_matmul_precision", "highest")
     if precision != "highest":
-        found.append(f"products of float32 are computed in the precision {precision!r}")
+        causes.append(f"products of float32 are computed in the precision {precision!r}")
     variables = environment.get("variables", {})
-    found += [f"{name}={value}" for name, value in variables.items() if "TF32" in name and value != "0"]
-    found += [f"{name}={variables[name]}" for name in MATH_MODES if variables.get(name, "STRICT").upper() != "STRICT"]
-    if found:
+    causes += [f"{name}={value}" for name, value in variables.items() if "TF32" in name and value != "0"]
+    causes += [f"{name}={variables[name]}" for name in MATH_MODES if variables.get(name, "STRICT").upper() != "STRICT"]
+    if causes:
         return Check(
-            "tf32", "failed", f"{', '.join(found)}: what is multiplied is rounded to fewer bits than float32 has"
+            "tf32", "failed", f"{', '.join(causes)}: what is multiplied is rounded to fewer bits than float32 has"
         )
     version = f"{environment['framework']} {environment['version']} on {environment['device']}"
     return Check("tf32", "passed", f"off, in {version}, {environment.get('threads') or 'its'} threads", environment)
@@ -47,14 +47,14 @@ def check_tf32(environment: Mapping[str, Any]) -> Check:
 def check_optimizer(seen: Mapping[str, Any], recipe: Recipe) -> Check:
     """Decay groups, betas, bias correction, eps and clipping of the real model's optimizer."""
     wrong = [*_wrong_decay(seen, recipe), *_wrong_moments(seen, recipe)]
-    given = recipe.optimizer
+    settings = recipe.optimizer
     if wrong:
         return Check("optimizer", "failed", "; ".join(wrong[:4]), {"wrong": wrong})
     decayed = sum(law.decays(p.name, len(p.shape)) for p in _trained(recipe))
     return Check(
         "optimizer", "passed",
-        f"decay {given.weight_decay:g} of {decayed} parameters and 0 of {len(_trained(recipe)) - decayed}, betas "
-        f"{given.betas[0]:g} and {given.betas[1]:g}, eps {given.eps:g}, clipping {given.clip_grad or 'none'}",
+        f"decay {settings.weight_decay:g} of {decayed} parameters and 0 of {len(_trained(recipe)) - decayed}, betas "
+        f"{settings.betas[0]:g} and {settings.betas[1]:g}, eps {settings.eps:g}, clipping {settings.clip_grad or 'none'}",
     )  # fmt: skip
 
 
@@ -157,11 +157,11 @@ def check_schedule(
     """
     peak = law.peak_rate(recipe)
     of_loop = {str(step): rate for step, rate in enumerate(loop)}
-    for words, given, of, each in (
+    for words, rates_seen, of, each in (
         ("the loop took at", of_loop, tried, tried_per_epoch),
         ("the schedule has at", rates, recipe, per_epoch),
     ):
-        for text, lr in given.items():
+        for text, lr in rates_seen.items():
             wanted = law.rate(of, each, int(text))
             if abs(lr - wanted) > RATES * peak:
                 near = [shift for shift in (-1, 1) if abs(lr - law.rate(of, each, int(text) + shift)) <= RATES * peak]
@@ -260,8 +260,8 @@ def check_memory(seen: Mapping[str, Any], limit: int, recipe: Recipe) -> Check:
     figures = {"bytes": needed, "limit": limit, "measured": measured, "steps": rows}
     if problem := seen["problem"]:
         accumulate = -(-recipe.batch.batch_size // int(last["images"]))
-        said = f"a step ends in an error with {problem}; --set accumulate={accumulate} takes {int(last['images'])} at a time"
-        return Check("memory", "failed", said, figures)
+        advice = f"a step ends in an error with {problem}; --set accumulate={accumulate} takes {int(last['images'])} at a time"
+        return Check("memory", "failed", advice, figures)
     if needed <= 0.9 * limit:
         return Check("memory", "passed", reason, figures)
     slope = (last["memory"] - seen["before"]) / last["images"]

@@ -1,4 +1,4 @@
-"""What a preflight starts for its work in a framework's process."""
+"""The program of a preflight's work in a framework's process."""
 
 from ..record.child import serve
 from .jobs import Job

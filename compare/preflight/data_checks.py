@@ -90,30 +90,30 @@ class Expected:
         ])  # fmt: skip
 
 
-def first_batches(given: Arrays, name: str, workers: int = WORKERS[0]) -> NDArray[Any]:
+def first_batches(arrays: Arrays, name: str, workers: int = WORKERS[0]) -> NDArray[Any]:
     """One array of the batches that a loader gave: [STEPS, places, ...]."""
-    return np.stack([given[f"{workers}/{step}/{name}"] for step in range(STEPS)])
+    return np.stack([arrays[f"{workers}/{step}/{name}"] for step in range(STEPS)])
 
 
-def check_batches(given: Arrays, expected: Expected) -> Check:
+def check_batches(arrays: Arrays, expected: Expected) -> Check:
     """Every image once in an epoch, in the order of the seed; the same bytes by any loader; and these images."""
     count, size = len(expected.dataset), expected.recipe.batch.batch_size
     digest = hashlib.sha256()
     for name in ("imgs", "noise"):
-        one, other = (np.ascontiguousarray(first_batches(given, name, workers)) for workers in WORKERS)
+        one, other = (np.ascontiguousarray(first_batches(arrays, name, workers)) for workers in WORKERS)
         if one.tobytes() != other.tobytes():
             step = [a.tobytes() == b.tobytes() for a, b in zip(one, other)].index(False)
             return _failed("batches", f"the {name} of step {step} are others with {WORKERS[1]} workers than with none")
         digest.update(one.tobytes())
     for epoch in (0, 1):
-        order = given[f"order/{epoch}"]
+        order = arrays[f"order/{epoch}"]
         times = np.bincount(order, minlength=count)
         if order.size != expected.per_epoch * size or times.max() > 1:
             repeated = f"image {int(times.argmax())} comes {times.max()} times among {order.size}"
             return _failed("batches", f"epoch {epoch} is no order of the {count} images: {repeated}")
         if not np.array_equal(order, expected.order(epoch)[: order.size]):
             return _failed("batches", f"the order of epoch {epoch} is not that of the seed {expected.recipe.seed}")
-    imgs = first_batches(given, "imgs")
+    imgs = first_batches(arrays, "imgs")
     right = _is_right_image(imgs, expected.pixels)
     if not right.all():
         step, row = map(int, np.argwhere(~right)[0])
@@ -137,13 +137,13 @@ def _is_right_image(imgs: NDArray[Any], pixels: NDArray[np.uint8]) -> NDArray[np
     x, y = x - x.mean(-1, keepdims=True), y - y.mean(-1, keepdims=True)
     xx, xy = (x * x).sum(-1, keepdims=True), (x * y).sum(-1, keepdims=True)
     left = y - x * np.divide(xy, xx, out=np.zeros_like(xy), where=xx > 0)
-    found: NDArray[np.bool_] = (np.sqrt((left**2).mean(-1)) < ANOTHER).all(-1)
-    return found
+    right: NDArray[np.bool_] = (np.sqrt((left**2).mean(-1)) < ANOTHER).all(-1)
+    return right
 
 
-def check_normalisation(given: Arrays, expected: Expected) -> Check:
+def check_normalisation(arrays: Arrays, expected: Expected) -> Check:
     """Every value against (p / 255 - mean) / deviation in float64."""
-    imgs, pixels, recipe = first_batches(given, "imgs"), expected.pixels, expected.recipe
+    imgs, pixels, recipe = first_batches(arrays, "imgs"), expected.pixels, expected.recipe
     right = _is_right_image(imgs, pixels)
     if not right.any():
         return Check("normalisation", "could not run", "no image that came is the one that was expected (batches)")
@@ -171,21 +171,21 @@ def check_normalisation(given: Arrays, expected: Expected) -> Check:
 
 def _fitted(imgs: NDArray[Any], pixels: NDArray[np.uint8]) -> tuple[NDArray[Any], NDArray[Any]]:
     """The mean and deviation of each channel with which the values were made."""
-    found = []
+    statistics = []
     for channel in range(pixels.shape[-1]):
         x, y = pixels[..., channel].ravel() / 255.0, imgs[:, channel].ravel().astype(np.float64)
         slope, start = np.polyfit(x, y, 1) if np.ptp(x) else (1.0, 0.0)
-        found.append((-start / slope if slope else np.inf, 1 / slope if slope else np.inf))
-    return np.array([each[0] for each in found]), np.array([each[1] for each in found])
+        statistics.append((-start / slope if slope else np.inf, 1 / slope if slope else np.inf))
+    return np.array([each[0] for each in statistics]), np.array([each[1] for each in statistics])
 
 
 def _listed(values: NDArray[Any]) -> str:
     return ", ".join(f"{value:.4g}" for value in values)
 
 
-def wrong_noise(given: Arrays, expected: Expected) -> str:
+def wrong_noise(arrays: Arrays, expected: Expected) -> str:
     """Which noise is not the seed's, as a sentence; "" where all is."""
-    noise = first_batches(given, "noise")
+    noise = first_batches(arrays, "noise")
     wrong = (noise != expected.noise).any(-1)
     if not wrong.any():
         return ""

@@ -1,4 +1,4 @@
-"""What the processes of a preflight are asked to do: JSON in and out, as a run that is recorded."""
+"""The jobs of a preflight's processes: JSON in and out, as a run that is recorded."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ PROGRAM = ("-m", "polymae.compare.preflight.child")
 WORKERS = (0, 2)  # threads of the loader whose batches must be alike
 STEPS = 3  # of which batches are looked at
 CURVE = 20  # steps of the small model
-# What a trace of the real step holds beside the gradients.
+# The tensors in a trace of the real step beside the gradients.
 TENSORS = ("mask", "ids_restore", "loss", "curve/*")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job(Run):
-    """One piece of work in a framework's process. The file `out` holds what it leaves.
+    """One piece of work in a framework's process. The file `out` holds its outcome.
 
     work: its name (compare/preflight/work.py). recipe: a JSON file. data: of the run. places: images of each batch that are
     looked at. seconds: that measuring may take. folder, resume: of a training.

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ...training.recipe import Recipe
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and deviation of each channel, of values in [0, 1]
-_ORDER, _MASK = 0, 3  # the purposes' numbers in the key, which stay what they are
+_ORDER, _MASK = 0, 3  # the purposes' numbers in the key, which never change
 Floats = NDArray[np.float64]
 
 
@@ -39,11 +39,11 @@ def noise(seed: int, epoch: int, place: int, patches: int) -> NDArray[np.float32
 
 def mean_and_deviation(recipe: Recipe, channels: int) -> tuple[Floats, Floats]:
     """Of each channel: the recipe's, else ImageNet's; for other numbers of channels the mean over ImageNet's."""
-    found = []
-    for given, imagenet in zip((recipe.images.mean, recipe.images.std), IMAGENET):
+    statistics = []
+    for values, imagenet in zip((recipe.images.mean, recipe.images.std), IMAGENET):
         usual = imagenet if channels == 3 else (math.fsum(imagenet) / 3,) * channels
-        found.append(np.array(usual if given is None else given, np.float64))
-    return found[0], found[1]
+        statistics.append(np.array(usual if values is None else values, np.float64))
+    return statistics[0], statistics[1]
 
 
 def standardised(pixels: NDArray[np.uint8], recipe: Recipe) -> Floats:
@@ -54,19 +54,19 @@ def standardised(pixels: NDArray[np.uint8], recipe: Recipe) -> Floats:
 
 def peak_rate(recipe: Recipe) -> float:
     """The highest learning rate."""
-    given = recipe.optimizer
-    return given.blr * recipe.batch.batch_size / 256 if given.lr is None else given.lr
+    settings = recipe.optimizer
+    return settings.blr * recipe.batch.batch_size / 256 if settings.lr is None else settings.lr
 
 
 def rate(recipe: Recipe, per_epoch: int, step: int) -> float:
     """The learning rate of a step, counted from 0: a line from 0 to the peak, then half a cosine to min_lr."""
-    given, peak = recipe.schedule, peak_rate(recipe)
-    warm, all_steps = given.warmup_epochs * per_epoch, given.epochs * per_epoch
+    schedule, peak = recipe.schedule, peak_rate(recipe)
+    warm, all_steps = schedule.warmup_epochs * per_epoch, schedule.epochs * per_epoch
     if step < warm:
         return peak * (step / warm)
-    first = 0.0 if given.shape == "cosine_from_start" else warm
+    first = 0.0 if schedule.shape == "cosine_from_start" else warm
     angle = math.pi * (step - first) / (all_steps - warm)
-    return given.min_lr + (peak - given.min_lr) * (1 + math.cos(angle)) / 2
+    return schedule.min_lr + (peak - schedule.min_lr) * (1 + math.cos(angle)) / 2
 
 
 def decays(name: str, axes: int) -> bool:

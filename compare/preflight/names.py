@@ -1,4 +1,4 @@
-"""The names of the checks, in the order in which they are told. Only Python's own modules are imported: --help is instant."""
+"""The names of the checks, in the order of the report. Only Python's own modules are imported: --help is instant."""
 
 CHECKS = (
     "tf32", "batches", "normalisation", "masks", "gradients", "update", "optimizer", "schedule", "curve", "loop", "resume",

@@ -20,14 +20,14 @@ MARKS: dict[Verdict, str] = {"passed": "✓", "failed": "✗", "could not run": 
 _STYLES: dict[Verdict, str] = {"passed": "exact", "failed": "fault", "could not run": "not", "measured": "measured"}
 
 
-def print_preflight(found: Preflight, written: Sequence[Path] = ()) -> None:
+def print_preflight(result: Preflight, written: Sequence[Path] = ()) -> None:
     """Print every check with its reason, and the outcome as the last words."""
     printer = terminal_printer()
-    printer.words("", ", ".join(f"{name} {value}" for name, value in found.subject.items()))
-    width = max(len(check.name) for check in found.checks)
-    for check in found.checks:
+    printer.words("", ", ".join(f"{name} {value}" for name, value in result.subject.items()))
+    width = max(len(check.name) for check in result.checks)
+    for check in result.checks:
         printer.words(f"{MARKS[check.verdict]} {check.name:<{width}}  ", _with_verdict(check.verdict, check.reason))
-    printer.words("", f"{found.headline} ({found.seconds:.0f} s)")
+    printer.words("", f"{result.headline} ({result.seconds:.0f} s)")
     if written:
         printer.words("", "  ".join(map(str, written)), whole=True)
 
@@ -45,7 +45,7 @@ def require_page(folder: Path) -> None:
         raise Problem(f"{PAGE} needs jinja2: pip install jinja2, or leave --out away and take --json.") from None
 
 
-def write_files(found: Preflight, folder: Path) -> list[Path]:
+def write_files(result: Preflight, folder: Path) -> list[Path]:
     """Write preflight.html and preflight.json; returns their paths."""
     from jinja2 import Environment, PackageLoader
 
@@ -53,9 +53,9 @@ def write_files(found: Preflight, folder: Path) -> list[Path]:
     environment = Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, loader=PackageLoader(str(__package__), ".")
     )
-    page = environment.get_template(PAGE).render(found=found, style=stylesheet(), marks=MARKS, styles=_STYLES)
+    page = environment.get_template(PAGE).render(result=result, style=stylesheet(), marks=MARKS, styles=_STYLES)
     written = []
-    for name, text in ((PAGE, page), (NUMBERS, json.dumps(found.as_dict(), indent=1) + "\n")):
+    for name, text in ((PAGE, page), (NUMBERS, json.dumps(result.as_dict(), indent=1) + "\n")):
         with replacing(folder / name) as new:
             new.write_text(text, encoding="utf-8")
         written.append(folder / name)

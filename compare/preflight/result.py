@@ -1,4 +1,4 @@
-"""What a preflight says: a verdict on each check, and one exit status."""
+"""The outcome of a preflight: a verdict on each check, and one exit status."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Verdict = Literal["passed", "failed", "could not run", "measured"]
 
 @dataclass(frozen=True)
 class Check:
-    """One check. reason: a sentence with what was compared and how far it is off. figures: its numbers, for machines."""
+    """One check. reason: a sentence with the compared numbers and their distance. figures: its numbers, for machines."""
 
     name: str
     verdict: Verdict
@@ -23,7 +23,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Preflight:
-    """All checks that were asked for, in the order of CHECKS. subject: framework, model, data and so on, in words."""
+    """All requested checks, in the order of CHECKS. subject: framework, model, data and so on, in words."""
 
     subject: Mapping[str, str]
     checks: tuple[Check, ...]

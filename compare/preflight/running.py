@@ -1,4 +1,4 @@
-"""A preflight: every work in processes of the framework's, the oracle's beside it, and the checks on what they leave."""
+"""A preflight: every work in processes of the framework's, the oracle's beside it, and the checks on their files."""
 
 from __future__ import annotations
 
@@ -45,16 +45,16 @@ IMAGES = 2  # of the batch of the real step
 PLACES = 16  # images of each of the first batches that are looked at
 AFTER = 3  # steps that a resumed run goes on for
 FIRST = 6  # steps of the loop where nothing is resumed
-# What a job of the oracle has otherwise.
+# The fields in which a job of the oracle differs.
 ORACLE: dict[str, Any] = {"framework": "numpy", "device": "cpu", "dtype": "float64", "threads": 1}
 PATIENCE = 600.0  # seconds until the first checkpoints of the run that is killed
 
 
 @dataclass(frozen=True)
 class Flight:
-    """What is to be tried. threads: None: as many as there are cores. wanted: names of CHECKS. seconds: for measuring.
+    """The options of a preflight. threads: None: as many as there are cores. wanted: names of CHECKS. seconds: for measuring.
 
-    program: what the framework's interpreter runs; the oracle's processes always run this package's own.
+    program: the command of the framework's interpreter; the oracle's processes always run this package's own.
     """
 
     framework: str
@@ -71,7 +71,7 @@ class Flight:
 
 
 def preflight(flight: Flight) -> Preflight:
-    """Try a recipe before it is trained. Raises Problem for data that cannot be read; what fails later is a check."""
+    """Try a recipe before it is trained. Raises Problem for data that cannot be read; a later failure is a check."""
     began = time.monotonic()
     recipe = flight.recipe
     dataset = open_dataset(flight.data, recipe.data.data_format, recipe.data.split)
@@ -82,17 +82,17 @@ def preflight(flight: Flight) -> Preflight:
         )
     with tempfile.TemporaryDirectory(prefix="polymae-preflight-", dir=flight.scratch) as folder:
         trying = Trying(flight, dataset, Path(folder).resolve())
-        found = trying.all()
+        results = trying.all()
     subject = {
         "framework": flight.framework, "device": flight.device, "recipe": flight.recipe_name,
         "model": preset_name(recipe.config), "data": f"{flight.data} ({len(dataset):,} images)",
         "batch": f"{recipe.batch.batch_size} images a step",
     }  # fmt: skip
-    return Preflight(subject, tuple(found), time.monotonic() - began)
+    return Preflight(subject, tuple(results), time.monotonic() - began)
 
 
 class Trying:
-    """One preflight at work in a folder: the jobs of its processes, and the checks on what they left there."""
+    """One preflight at work in a folder: the jobs of its processes, and the checks on their files."""
 
     def __init__(self, flight: Flight, dataset: Dataset, folder: Path):
         self.flight, self.recipe, self.dataset, self.folder = flight, flight.recipe, dataset, folder
@@ -113,7 +113,7 @@ class Trying:
         )  # fmt: skip
 
     def all(self) -> list[Check]:
-        """Every check that was asked for, in order."""
+        """Every requested check, in order."""
         with ThreadPoolExecutor(1) as pool:
             oracle = pool.submit(lambda: self.run(self.oracle_jobs(), PROGRAM))
             try:
@@ -129,7 +129,7 @@ class Trying:
         return [self.checked(name) for name in CHECKS if name in self.flight.wanted]
 
     def jobs(self) -> list[Job]:
-        """What one process of the framework does, in this order; the oracle's has its own jobs."""
+        """The jobs of one process of the framework, in this order; the oracle's has its own jobs."""
         jobs = [self._job(work) for work in ("environment", "batches", "optimizer") if work in self.needed]
         if "step" in self.needed and self._inputs():
             jobs.append(self._step())
@@ -241,7 +241,7 @@ class Trying:
         _say(f"{job.framework:<10} {'killed':<12} after step {max(checkpoints.steps_of(job.folder), default=0)}")
 
     def checked(self, name: str) -> Check:
-        """One check; what it lacks is its reason."""
+        """One check; a missing file is its reason."""
         files = {"train": "whole", "killed": "resumed"}
         for work in NEEDS[name]:
             stem = files.get(work, work)
@@ -283,7 +283,7 @@ class Trying:
         return json.loads((self.folder / f"{stem}.json").read_text())
 
     def _more(self, part: str) -> Any:
-        """What the real step left beside its trace; None where there is none."""
+        """The real step's file beside its trace; None without one."""
         return self._json("step").get(part)
 
     def _lines(self, stem: str) -> list[dict[str, Any]]:
@@ -316,21 +316,21 @@ class Trying:
     def _of_levels(self, name: str, levels: Sequence[str]) -> Check:
         """The findings of some levels of the real step's trace as one check."""
         judgement = self._judgement
-        found = [finding for finding in judgement.findings if finding.level in levels]
-        if judgement.problem or not found:
+        findings = [finding for finding in judgement.findings if finding.level in levels]
+        if judgement.problem or not findings:
             return Check(name, "could not run", judgement.problem or "nothing of it was recorded")
         if missing := [words for words in judgement.coverage if "is missing" in words]:
             return Check(name, "could not run", missing[0])
-        figures = {"tensors": len(found), "worst": max((f.ratio for f in found), default=0.0)}
+        figures = {"tensors": len(findings), "worst": max((f.ratio for f in findings), default=0.0)}
         for verdict, kind in (("fault", "failed"), ("not comparable", "could not run")):
-            wrong = [finding for finding in found if finding.verdict == verdict]
+            wrong = [finding for finding in findings if finding.verdict == verdict]
             if wrong:
-                others = f" ({len(wrong)} of {len(found)} tensors)" if len(found) > 1 else ""
+                others = f" ({len(wrong)} of {len(findings)} tensors)" if len(findings) > 1 else ""
                 reason = f"{_words(wrong[0])}{others}"
                 return Check(name, "failed" if kind == "failed" else "could not run", reason, figures)
-        worst = max(found, key=lambda finding: finding.ratio)
-        explained = judgement.explained_by if any(f.verdict == "explained" for f in found) else ""
-        reason = f"{len(found)} tensors within roundoff of the float64 oracle; nearest to its limit: {_words(worst)}"
+        worst = max(findings, key=lambda finding: finding.ratio)
+        explained = judgement.explained_by if any(f.verdict == "explained" for f in findings) else ""
+        reason = f"{len(findings)} tensors within roundoff of the float64 oracle; nearest to its limit: {_words(worst)}"
         return Check(name, "passed", reason + (f"; explained by {explained}" if explained else ""), figures)
 
     @cached_property

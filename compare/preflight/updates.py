@@ -1,4 +1,4 @@
-"""What the optimizer does, seen from outside: parameters and moments after updates whose gradients are given or known."""
+"""The optimizer's behaviour, seen from outside: parameters and moments after updates whose gradients are given or known."""
 
 from __future__ import annotations
 
@@ -51,25 +51,25 @@ def observed_settings(runtime: Runtime, recipe: Recipe, device: str) -> dict[str
         runtime.load_weights(model, weights)
         return runtime.optimizer(model, recipe.settings)
 
-    said: dict[str, Any] = {}
+    observed: dict[str, Any] = {}
     after, _ = stepped(fresh(ones), 0.0)
-    said["decay"] = _bounds({name: 1 - array.astype(np.float64) for name, array in after.items()})
-    gradient = said["gradient"] = TYPICAL if most is None else 0.5 * most / math.sqrt(elements)
+    observed["decay"] = _bounds({name: 1 - array.astype(np.float64) for name, array in after.items()})
+    gradient = observed["gradient"] = TYPICAL if most is None else 0.5 * most / math.sqrt(elements)
     optimizer = fresh(zeros)
     for name in ("first", "second"):
         after, state = stepped(optimizer, gradient)
-        said[name] = {
+        observed[name] = {
             "weights": _bounds(after), "m": _bounds(state.m, gradient), "v": _bounds(state.v, gradient**2),
         }  # fmt: skip
     optimizer = fresh(zeros)
     beta1, beta2 = recipe.optimizer.betas
     optimizer.load_state(State(1, filled((1 - beta1) * gradient), filled((1 - beta2) * gradient**2)))
-    said["loaded"] = _bounds(stepped(optimizer, gradient)[0])
+    observed["loaded"] = _bounds(stepped(optimizer, gradient)[0])
     if most is not None:
         large = 10 * most / math.sqrt(elements)
-        said["clip"] = _bounds(stepped(fresh(zeros), large)[1].m, large)
-    said["eps"] = _bounds(stepped(fresh(zeros), recipe.optimizer.eps)[0])
-    return said
+        observed["clip"] = _bounds(stepped(fresh(zeros), large)[1].m, large)
+    observed["eps"] = _bounds(stepped(fresh(zeros), recipe.optimizer.eps)[0])
+    return observed
 
 
 def _bounds(arrays: Any, unit: float = 1.0) -> Bounds:
@@ -84,14 +84,14 @@ def first_update(
     """A real step at the highest rate, with the recipe's settings, against the law: how far its parts are off.
 
     gradients: of the same step, before clipping. options: of Training. Gives the relative errors of the norm and of all first
-    moments together; and of second moments and weights the element that is furthest, in units of what roundoff may do.
+    moments together; and of second moments and weights the element that is furthest, in units of its roundoff.
     """
     before = runtime.weights(model)
-    held = runtime.optimizer(model, recipe.settings)
-    training = runtime.training(model, held, **options)
+    optimizer = runtime.optimizer(model, recipe.settings)
+    training = runtime.training(model, optimizer, **options)
     lr = law.peak_rate(recipe)
     norm = take(training, inputs, lr, min(recipe.batch.accumulate, len(inputs["imgs"]))).norm
-    after, state = runtime.weights(model), held.state()
+    after, state = runtime.weights(model), optimizer.state()
     exact = math.sqrt(sum(float(np.sum(array.astype(np.float64) ** 2)) for array in gradients.values()))
     scale, rest = law.clipped(exact, recipe), 1 - recipe.optimizer.betas[0]
     off = size = 0.0

@@ -1,4 +1,4 @@
-"""The work of a preflight's processes: it runs what the training will run, and leaves what came of it, unjudged."""
+"""The work of a preflight's processes: it runs the training's own code, and writes the numbers, unjudged."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def do(run: Run) -> None:
 
 
 def environment(job: Job, recipe: Recipe) -> None:
-    """What numbers depend on in this process, prepared as a training prepares it."""
+    """The recorded environment of this process, which is prepared as for a training."""
     runtime = _prepared(job)
     config = training_config(recipe.config)
     model = runtime.build(config, initial_weights(config), job.device)
@@ -54,26 +54,26 @@ def environment(job: Job, recipe: Recipe) -> None:
 def batches(job: Job, recipe: Recipe) -> None:
     """The first batches by loaders of several numbers of workers, and the order of two epochs."""
     made = open_batches(job.data, recipe)
-    found: dict[str, Any] = {}
+    arrays: dict[str, Any] = {}
     for workers in WORKERS:
         with made.loader(0, STEPS, workers, recipe.data.ahead, 0, job.places) as loader:
             for step, batch in loader:
-                found |= {f"{workers}/{step}/{name}": array for name, array in batch.items()}
+                arrays |= {f"{workers}/{step}/{name}": array for name, array in batch.items()}
     each = made.steps_per_epoch
     for epoch in (0, 1):
-        found[f"order/{epoch}"] = np.concatenate([made.indices(epoch * each + step) for step in range(each)])
+        arrays[f"order/{epoch}"] = np.concatenate([made.indices(epoch * each + step) for step in range(each)])
     with replacing(job.out) as new, new.open("wb") as file:
-        np.savez(file, **found)
+        np.savez(file, **arrays)
 
 
 def optimizer(job: Job, recipe: Recipe) -> None:
-    """What the optimizer does to each parameter under gradients that are given, and rates of the schedule."""
+    """The optimizer's changes of each parameter under known gradients, and rates of the schedule."""
     runtime = _prepared(job)
     per_epoch = open_batches(job.data, recipe).steps_per_epoch
     schedule = recipe.schedule_of(per_epoch)
     steps = sampled_steps(recipe, per_epoch)
-    found = observed_settings(runtime, recipe, job.device)
-    _write(job.out, found | {"rates": {step: schedule.rate(step) for step in steps}})
+    observed = observed_settings(runtime, recipe, job.device)
+    _write(job.out, observed | {"rates": {step: schedule.rate(step) for step in steps}})
 
 
 def sampled_steps(recipe: Recipe, per_epoch: int) -> list[int]:
@@ -95,7 +95,7 @@ def reference(job: Job, recipe: Recipe) -> None:
 
 
 def _referred(subject: Subject) -> Iterator[Named]:
-    yield from inputs.given(subject)
+    yield from inputs.received(subject)
     yield from gradients.record(subject)
     if "curve" in subject.run.levels:
         yield from training_curve(subject.runtime, subject.config, subject.run.device, subject.run.dtype, CURVE)
@@ -104,41 +104,41 @@ def _referred(subject: Subject) -> Iterator[Named]:
 def _stepped(subject: Subject, recipe: Recipe, more: Path) -> Iterator[Named]:
     """The tensors of a training's step: with both betas 0, the first moment after it is the gradient, bit for bit."""
     runtime, model, run = subject.runtime, subject.model, subject.run
-    yield from inputs.given(subject)
+    yield from inputs.received(subject)
     settings = replace(recipe.settings, betas=(0.0, 0.0), clip=None)
-    loss, found = _gradients(subject, recipe, settings, "float32")
+    loss, gradients = _gradients(subject, recipe, settings, "float32")
     yield "loss", np.array(loss, run.dtype)
     options = training_options(recipe, run.device) | {"precision": "float32"}
-    said: dict[str, Any] = {"update": first_update(runtime, model, subject.inputs, found, recipe, options)}
+    figures: dict[str, Any] = {"update": first_update(runtime, model, subject.inputs, gradients, recipe, options)}
     runtime.load_weights(model, initial_weights(subject.config, run.seed))
     if (precision := recipe.computing.precision) != "float32":
-        said["precision"] = _distance(loss, found, *_gradients(subject, recipe, settings, precision))
+        figures["precision"] = _distance(loss, gradients, *_gradients(subject, recipe, settings, precision))
     passed = runtime.run(model, subject.inputs, run.mask_ratio).taps
     yield from ((name, passed[name]) for name in ("mask", "ids_restore"))
-    yield from ((f"grad/{name}", array) for name, array in found.items())
+    yield from ((f"grad/{name}", array) for name, array in gradients.items())
     compiled = recipe.computing.compiled
     yield from training_curve(runtime, subject.config, run.device, run.dtype, CURVE, compiled=compiled)
-    _write(more, said)
+    _write(more, figures)
 
 
 def _gradients(subject: Subject, recipe: Recipe, settings: Any, precision: str) -> tuple[float, Arrays]:
     """Loss and gradients by spec name out of a training's step at rate 0, which leaves the weights as they are."""
     runtime = subject.runtime
-    held = runtime.optimizer(subject.model, settings)
+    optimizer = runtime.optimizer(subject.model, settings)
     training = runtime.training(
-        subject.model, held, **(training_options(recipe, subject.run.device) | {"precision": precision})
+        subject.model, optimizer, **(training_options(recipe, subject.run.device) | {"precision": precision})
     )
     parts_of = min(recipe.batch.accumulate, len(subject.inputs["imgs"]))
     scale = LossScale.of(precision).scale
     while not math.isfinite((taken := take(training, subject.inputs, 0.0, parts_of, scale)).norm) and scale > 1:
         scale /= 2  # as a training would go on
-    return taken.loss, dict(held.state().m)
+    return taken.loss, dict(optimizer.state().m)
 
 
-def _distance(loss: float, found: Arrays, mixed_loss: float, mixed: Arrays) -> dict[str, float]:
+def _distance(loss: float, gradients: Arrays, mixed_loss: float, mixed: Arrays) -> dict[str, float]:
     """How far a step in mixed precision is from that in float32, relatively: the loss, and all gradients together."""
-    off = sum(float(np.sum((mixed[name].astype(np.float64) - found[name]) ** 2)) for name in found)
-    size = sum(float(np.sum(array.astype(np.float64) ** 2)) for array in found.values())
+    off = sum(float(np.sum((mixed[name].astype(np.float64) - gradients[name]) ** 2)) for name in gradients)
+    size = sum(float(np.sum(array.astype(np.float64) ** 2)) for array in gradients.values())
     return {"loss": abs(mixed_loss - loss) / abs(loss), "gradients": (off / size) ** 0.5 if size else float(off > 0)}
 
 
@@ -147,12 +147,12 @@ def losses(job: Job, recipe: Recipe) -> None:
     runtime = _prepared(job)
     config = recipe.config
     model = runtime.build(config, initial_weights(config, recipe.seed), job.device, job.dtype)
-    given = read_inputs(job.inputs, config)
-    found = []
-    for part in parts(len(given["imgs"]), len(given["imgs"]) // recipe.batch.batch_size):
-        batch = {name: array[part] for name, array in given.items()}
-        found.append(float(runtime.run(model, batch, recipe.mask_ratio).taps["loss"]))
-    _write(job.out, found)
+    arrays = read_inputs(job.inputs, config)
+    values = []
+    for part in parts(len(arrays["imgs"]), len(arrays["imgs"]) // recipe.batch.batch_size):
+        batch = {name: array[part] for name, array in arrays.items()}
+        values.append(float(runtime.run(model, batch, recipe.mask_ratio).taps["loss"]))
+    _write(job.out, values)
 
 
 def measure(job: Job, recipe: Recipe) -> None:
@@ -246,9 +246,9 @@ def _prepared(job: Job) -> Runtime:
     return runtime
 
 
-def _write(path: Path, said: Any) -> None:
+def _write(path: Path, content: Any) -> None:
     with replacing(path) as new:
-        new.write_text(json.dumps(said))
+        new.write_text(json.dumps(content))
 
 
 WORK: dict[str, Callable[[Job, Recipe], None]] = {

@@ -52,7 +52,7 @@ def record_batch(
     stop: threading.Event | None = None,
     program: Sequence[str] = PROGRAM,
 ) -> list[Outcome]:
-    """How every run of one framework ended, in their order. Never raises for what the process does.
+    """How every run of one framework ended, in their order. Never raises for a failure of the process.
 
     A run at which the process dies has that as its reason, and the rest are recorded in a new process. python: the path of
     an interpreter; None: that which runs the framework (backends/interpreters.py). time_limit: seconds of real time for each
@@ -65,12 +65,12 @@ def record_batch(
         for run in rest:
             run.out.unlink(missing_ok=True)  # an older trace must not pass for this run's
         try:
-            told, ending, hopeless = _process(rest, python, program, time_limit, stop or threading.Event())
+            reasons, ending, hopeless = _process(rest, python, program, time_limit, stop or threading.Event())
         finally:
             for run in rest:
                 remove_leftovers(run.out)  # of a writer that was killed
-        outcomes += [_outcome(run, reason) for run, reason in zip(rest, told)]
-        lost = rest[len(told) :] if hopeless else rest[len(told) : len(told) + 1]
+        outcomes += [_outcome(run, reason) for run, reason in zip(rest, reasons)]
+        lost = rest[len(reasons) :] if hopeless else rest[len(reasons) : len(reasons) + 1]
         outcomes += [_outcome(run, ending) for run in lost]
     return outcomes
 
@@ -88,21 +88,21 @@ def _process(
     time_limit: float | None,
     stop: threading.Event,
 ) -> tuple[list[str], str, bool]:
-    """What one process said of the runs that it finished ("" or a reason), how it ended, and not to start another."""
+    """A process's reasons for the runs that it finished ("" for success), how it ended, and not to start another."""
     # Files, and not pipes, which would have to be filled and emptied at the same time.
-    with tempfile.TemporaryFile() as told, tempfile.TemporaryFile() as heard:
-        told.write(json.dumps([run.as_dict() for run in runs]).encode())
-        told.seek(0)
+    with tempfile.TemporaryFile() as request, tempfile.TemporaryFile() as answers:
+        request.write(json.dumps([run.as_dict() for run in runs]).encode())
+        request.seek(0)
         command = [python or interpreter(runs[0].framework), *program]
-        process = finished(command, runs[0], time_limit, stop, told, heard)
-        heard.seek(0)
-        reasons = [reason for line in heard if (reason := _reason_of(line)) is not None]
+        process = finished(command, runs[0], time_limit, stop, request, answers)
+        answers.seek(0)
+        reasons = [reason for line in answers if (reason := _reason_of(line)) is not None]
     # One that says nothing at all would say nothing a second time.
     return reasons, process.reason, not process.in_time or not reasons
 
 
 def _reason_of(line: bytes) -> str | None:
-    """What a child says of one run; None for a line of anybody else's, or one that was cut."""
+    """A child's line on one run; None for a line of anybody else's, or one that was cut."""
     try:
         reason = json.loads(line) if line.endswith(b"\n") else None
     except ValueError:
@@ -112,8 +112,8 @@ def _reason_of(line: bytes) -> str | None:
 
 def serve(record: Callable[[Run], None], kind: type[Run] = Run) -> None:
     """The child: record the runs of the JSON list on stdin, and say of each how it went."""
-    told = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what a framework prints is not ours
+    out = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # a framework prints to stderr, not among the answers
     for described in json.load(sys.stdin):
         try:
             record(kind.from_dict(described))
@@ -121,12 +121,12 @@ def serve(record: Callable[[Run], None], kind: type[Run] = Run) -> None:
         except Exception as problem:  # whatever it is, it is a row of the report
             reason = in_words(problem)
         # A line of its own, whatever an interpreter has printed before.
-        print(f"\n{json.dumps(reason)}", file=told, flush=True)
+        print(f"\n{json.dumps(reason)}", file=out, flush=True)
 
 
 @dataclass(frozen=True)
 class Process:
-    """How a worker ended. in_time: by itself, before its time was up. reason: what to say where it left no trace."""
+    """How a worker ended. in_time: by itself, before its time was up. reason: why there is no trace."""
 
     in_time: bool
     status: int
@@ -168,7 +168,7 @@ def finished(
 
 
 class _LastWords(threading.Thread):
-    """Reads what a worker says, however much it is, and keeps the end."""
+    """Reads a worker's output, however long it is, and keeps the end."""
 
     def __init__(self, worker: subprocess.Popen[bytes]):
         super().__init__(daemon=True)  # a child that outlives its group would keep it waiting
@@ -182,9 +182,9 @@ class _LastWords(threading.Thread):
                 self.end = (self.end + chunk)[-KEPT:]
 
     def text(self) -> str:
-        """The end of it, without what no terminal should be sent."""
-        said = self.end.decode(errors="replace")
-        return "".join(letter if letter.isprintable() else "\n" if letter in "\r\n" else " " for letter in said)
+        """The end of it, without control characters."""
+        decoded = self.end.decode(errors="replace")
+        return "".join(letter if letter.isprintable() else "\n" if letter in "\r\n" else " " for letter in decoded)
 
 
 def _wait(worker: subprocess.Popen[bytes], words: _LastWords, patience: Patience, stop: threading.Event) -> str:
@@ -205,13 +205,13 @@ def _end(worker: subprocess.Popen[bytes]) -> int:
     return worker.wait()
 
 
-def _reason(status: int, said: str, python: str) -> str:
+def _reason(status: int, output: str, python: str) -> str:
     if status < 0:
         named = {item.value: item.name for item in signal.Signals}
         name = named.get(-status, f"signal {-status}")
         hint = " (out of memory?)" if name == "SIGKILL" else ""
         return f"the process was killed by {name}{hint}"
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
     last = lines[-1] if lines else "no message"
     last = _one_line(last)
     if "No module named" in last and "polymae" in last:

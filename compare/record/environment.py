@@ -1,4 +1,4 @@
-"""What the numbers of a run may depend on beside the model: recorded, set to be exact where it can be, and told."""
+"""The causes of a run's numbers beside the model: recorded, set to be exact where possible, and reported."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def neutralise() -> None:
 
 
 def recorded_environment(runtime: Runtime, device: str, model: Any, dtype: str = "float32") -> dict[str, Any]:
-    """What the backend says of itself, its denormal numbers as they come out of its kernels, and this machine."""
-    said = runtime.environment(device)
-    return said | {
-        "kernels": _kernels(runtime, model, dtype) | said.get("kernels", {}),
+    """The backend's facts, the handling of denormal numbers by its kernels, and this machine's facts."""
+    facts = runtime.environment(device)
+    return facts | {
+        "kernels": _kernels(runtime, model, dtype) | facts.get("kernels", {}),
         "denormals": _denormals(runtime, model, dtype),
         "numpy": np.__version__,
         "polymae": __version__,
@@ -47,34 +47,34 @@ def recorded_environment(runtime: Runtime, device: str, model: Any, dtype: str =
 
 
 def suspects(environment: Mapping[str, Any]) -> list[str]:
-    """What may have changed a recorded run's numbers and was not neutralised, a sentence each."""
-    found = []
+    """The settings that may have changed a recorded run's numbers, a sentence each."""
+    sentences = []
     if environment.get("tf32"):
-        found.append("TF32 was on, which rounds what is multiplied to 11 bits; record without --allow-tf32")
-    said = str(environment.get("denormals", "kept"))
-    if said != "kept":
-        found.append(f"denormal numbers (below 1.2e-38) were {said}")
+        sentences.append("TF32 was on, which rounds what is multiplied to 11 bits; record without --allow-tf32")
+    handling = str(environment.get("denormals", "kept"))
+    if handling != "kept":
+        sentences.append(f"denormal numbers (below 1.2e-38) were {handling}")
     threads = environment.get("threads")
     if isinstance(threads, int) and threads > 1:
-        found.append(f"{threads} threads: sums may be taken in another order than with one")
+        sentences.append(f"{threads} threads: sums may be taken in another order than with one")
     if environment.get("deterministic") is False:
-        found.append("its kernels are not deterministic: another run may give other bits")
+        sentences.append("its kernels are not deterministic: another run may give other bits")
     variables = environment.get("variables")
     if isinstance(variables, Mapping):
         modes = {name: str(variables.get(name, "STRICT")) for name in MATH_MODES}
         loose = [f"{name}={mode}" for name, mode in modes.items() if mode.upper() != "STRICT"]
-        found += [f"{setting} lets oneDNN round float32 to fewer bits" for setting in loose]
-    return found
+        sentences += [f"{setting} lets oneDNN round float32 to fewer bits" for setting in loose]
+    return sentences
 
 
 def _denormals(runtime: Runtime, model: Any, dtype: str) -> str:
     """Whether sums and products of denormal numbers come out of the framework's kernels, or zeros."""
     if denormals() != "kept":
         return "flushed to zero"
-    given = tiny(dtype)
-    tensor, one = runtime.from_numpy(given, model), runtime.from_numpy(np.eye(len(given), dtype=given.dtype), model)
+    array = tiny(dtype)
+    tensor, one = runtime.from_numpy(array, model), runtime.from_numpy(np.eye(len(array), dtype=array.dtype), model)
     kernels = {"sum": tensor + tensor, "matrix product": tensor @ one}
-    flushing = [name for name, found in kernels.items() if not runtime.to_numpy(found).all()]
+    flushing = [name for name, outcome in kernels.items() if not runtime.to_numpy(outcome).all()]
     return f"flushed to zero by its kernels ({', '.join(flushing)})" if flushing else "kept"
 
 
@@ -88,7 +88,7 @@ def _fingerprint(runtime: Runtime, model: Any, dtype: str) -> str:
     """The framework's error in a product of 2,048 terms, in units of roundoff, and a digest of its bits.
 
     Two kernels that sum in another order have other bits, and the error tells how long their chains are, also where a
-    library has no function that could be asked.
+    library has no function for it.
     """
     rng = np.random.default_rng(0)
     a, b = (rng.standard_normal(shape).astype(np.float32) for shape in ((64, 2048), (2048, 64)))

@@ -26,7 +26,7 @@ MARK = "polymae doctor answers: "  # frameworks print lines of their own; this o
 
 @dataclass(frozen=True)
 class Finding:
-    """What is known of one framework. problem and fix are empty where it works, notice where nothing is slow."""
+    """The state of one framework. problem and fix are empty where it works, notice where nothing is slow."""
 
     framework: str
     state: str
@@ -52,7 +52,7 @@ def examine_all(names: list[str], time_limit: float | None = None) -> list[Findi
 def examine(
     framework: str, time_limit: float | None = None, stop: threading.Event | None = None, python: str | None = None
 ) -> Finding:
-    """Compute with a framework in a process of its own. Never raises for what the framework does.
+    """Compute with a framework in a process of its own. Never raises for a failure of the framework.
 
     python: the interpreter; None: the one that runs it (backends/interpreters.py).
     """
@@ -81,17 +81,17 @@ def _answer(framework: str, python: str, time_limit: float | None, stop: threadi
             return {"error": f"{why}{'' if time_limit is None else ' (a busy machine may need a larger --time-limit)'}"}
         except OSError as problem:
             return {"error": f"the interpreter {python} does not start: {problem.strerror}"}
-    said = [line for line in child.stdout.decode(errors="replace").splitlines() if line.startswith(MARK)]
-    answer: dict[str, Any] = json.loads(said[-1].removeprefix(MARK)) if said else {}
-    if "error" not in answer and (child.returncode or not said):
+    lines = [line for line in child.stdout.decode(errors="replace").splitlines() if line.startswith(MARK)]
+    answer: dict[str, Any] = json.loads(lines[-1].removeprefix(MARK)) if lines else {}
+    if "error" not in answer and (child.returncode or not lines):
         answer["error"] = _ending(child.returncode, child.stderr.decode(errors="replace"))
     return answer
 
 
-def _ending(status: int, said: str) -> str:
+def _ending(status: int, errors: str) -> str:
     if status < 0:
         return f"the process was ended by signal {-status} ({signal.strsignal(-status)})"
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    lines = [line.strip() for line in errors.splitlines() if line.strip()]
     return lines[-1] if lines else f"the process ended with status {status} and said nothing"
 
 
@@ -105,7 +105,7 @@ def compute(framework: str) -> None:
         answer |= {"devices": devices, "kernels": kernels}
     except Exception as problem:
         lines = str(problem).strip().splitlines() or [""]
-        # A Problem's first line says what is wrong; an exception from deep inside says it last.
+        # A Problem's first line names the fault; an exception from deep inside says it last.
         answer["error"] = lines[0] if isinstance(problem, RuntimeProblem) else f"{type(problem).__name__}: {lines[-1]}"
     print(f"\n{MARK}{json.dumps(answer)}", flush=True)
 
@@ -125,12 +125,12 @@ def _after_running(framework: str) -> tuple[list[str], dict[str, str]]:
         "imgs": rng.standard_normal((2, config.in_chans, *config.img_size)).astype(np.float32),
         "noise": rng.random((2, config.num_patches), np.float32),
     }
-    found = runtime.run(runtime.build(config), inputs, gradients=True)
-    loss, reference = float(found.taps["loss"]), float(oracle.run(oracle.build(config), inputs).taps["loss"])
-    # Coarse on purpose: whether it computes at all. How well is what `polymae compare` judges.
+    recorded = runtime.run(runtime.build(config), inputs, gradients=True)
+    loss, reference = float(recorded.taps["loss"]), float(oracle.run(oracle.build(config), inputs).taps["loss"])
+    # Coarse on purpose: whether it computes at all. `polymae compare` judges how well.
     if not abs(loss - reference) <= 1e-3 * abs(reference):
         raise RuntimeProblem(f"it computes, but wrongly: a loss of {loss:.6g}, where NumPy gets {reference:.6g}.")
-    if not all(np.isfinite(gradient).all() for gradient in found.gradients.values()):
+    if not all(np.isfinite(gradient).all() for gradient in recorded.gradients.values()):
         raise RuntimeProblem("it computes, but its gradients are not finite.")
     return runtime.devices(), runtime.environment("cpu").get("kernels", {})
 

@@ -1,4 +1,4 @@
-"""What a comparison feeds to every framework: images, masking noise and labels, made once, in NumPy and Pillow."""
+"""The inputs of every framework in a comparison: images, masking noise and labels, made once, in NumPy and Pillow."""
 
 from __future__ import annotations
 
@@ -71,41 +71,41 @@ def read_inputs(path: Path, config: Config) -> Inputs:
         if not isinstance(arrays, np.lib.npyio.NpzFile):
             raise ValueError("it holds one array without a name")
         with arrays:
-            found = {name: np.asarray(arrays[name]) for name in arrays.files}
+            inputs = {name: np.asarray(arrays[name]) for name in arrays.files}
     except FileNotFoundError:
         raise Problem(f"No inputs file {path}; give an .npz with imgs and noise (or labels).") from None
     except (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as problem:
         raise Problem(f"{path} is not a readable .npz file ({problem}); write it with numpy.savez.") from None
-    return check_inputs(found, config, str(path))
+    return check_inputs(inputs, config, str(path))
 
 
-def check_inputs(found: Inputs, config: Config, source: str) -> Inputs:
+def check_inputs(inputs: Inputs, config: Config, source: str) -> Inputs:
     """Inputs in the shapes and types that the model takes. Raises Problem, saying what does not fit."""
-    names = input_names(config, found)
+    names = input_names(config, inputs)
     second = names[1]
-    if second == "targets" and "labels" in found:
+    if second == "targets" and "labels" in inputs:
         raise Problem(f"{source} holds labels and soft targets; give one of them, for the loss is of one.")
     for name in names:
-        if name not in found:
-            raise Problem(f"{source} holds {', '.join(found) or 'nothing'}; this model needs imgs and {second}.")
+        if name not in inputs:
+            raise Problem(f"{source} holds {', '.join(inputs) or 'nothing'}; this model needs imgs and {second}.")
         kinds = "iu" if name == "labels" else "fiu"
-        if found[name].dtype.kind not in kinds:
+        if inputs[name].dtype.kind not in kinds:
             wanted = "whole numbers" if name == "labels" else "real numbers, best float32"
-            raise Problem(f"{name} in {source} is of type {found[name].dtype}; it must hold {wanted}.")
-    imgs = found["imgs"]
+            raise Problem(f"{name} in {source} is of type {inputs[name].dtype}; it must hold {wanted}.")
+    imgs = inputs["imgs"]
     expected = ("N", config.in_chans, *config.img_size)
     if imgs.ndim != 4 or imgs.shape[1:] != expected[1:] or len(imgs) == 0:
         raise Problem(
             f"imgs in {source} is {imgs.shape}; the model takes [{', '.join(map(str, expected))}]. "
             "Crop the images, or choose the model with --model img_size=..."
         )
-    other = found[second]
+    other = inputs[second]
     for name, shape in _shapes(config, len(imgs)).items():
-        if name in names and found[name].shape != shape:
-            raise Problem(f"{name} in {source} is {found[name].shape}; for these images it must be {shape}.")
+        if name in names and inputs[name].shape != shape:
+            raise Problem(f"{name} in {source} is {inputs[name].shape}; for these images it must be {shape}.")
     imgs = _finite("imgs", imgs, source)
     if isinstance(config, ViTConfig):
-        dropped = {"drop_path": _factors(found["drop_path"], source)} if "drop_path" in names else {}
+        dropped = {"drop_path": _factors(inputs["drop_path"], source)} if "drop_path" in names else {}
         if second == "targets":
             return {"imgs": imgs, "targets": _distributions(other, source), **dropped}
         labels = other.astype(np.int64)
@@ -157,7 +157,7 @@ def _factors(drop_path: NDArray[Any], source: str) -> NDArray[np.float32]:
 
 
 def _finite(name: str, array: NDArray[Any], source: str) -> NDArray[np.float32]:
-    with np.errstate(over="ignore"):  # what overflows is counted below
+    with np.errstate(over="ignore"):  # overflows are counted below
         array = np.ascontiguousarray(array, np.float32)
     if not np.isfinite(array).all():
         raise Problem(f"{name} in {source} holds {np.count_nonzero(~np.isfinite(array))} NaN or infinite values.")

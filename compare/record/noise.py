@@ -1,4 +1,4 @@
-"""Noise behind the operations of NumPy's float64 run, of the size that inaccurate kernels have: what these would explain."""
+"""Noise behind the operations of NumPy's float64 run, as large as inaccurate kernels': the errors that they explain."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def parse_noise(text: str, operations: Collection[str] = ()) -> dict[str, float]
 
 
 class NoisyTaps(dict[str, NDArray[Any]]):
-    """A tap dictionary that spoils what is recorded in it, in place: relative noise behind every call of some operations.
+    """A tap dictionary that spoils its arrays, in place: relative noise behind every call of some operations.
 
-    prefix: what its names lack to be those of `operations`.
+    prefix: of the names of `operations`, which its names lack.
     """
 
     def __init__(self, noise: Mapping[str, float], operations: Mapping[str, str], prefix: str = ""):

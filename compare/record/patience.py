@@ -16,11 +16,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-SILENCE = 300.0  # seconds without work, one after the other, of what waits for something that does not come
-COMPUTING = 3600.0  # seconds of work, on one core or more, of what does not come to an end
+SILENCE = 300.0  # seconds without work, one after the other, of a process that waits in vain
+COMPUTING = 3600.0  # seconds of work, on one core or more, of a process that does not end
 _NOTHING = 0.01  # of a core is no work: threads that look now and then whether there is any need as much
 _LEAST = 0.1  # of the time counts as work at least, where there was any: nothing goes on for ever
-_WINDOW = 5.0  # seconds between two looks at the processor time, which is told in hundredths of a second
+_WINDOW = 5.0  # seconds between two looks at the processor time, which is counted in hundredths of a second
 _POLL = 0.2  # seconds between two looks whether a process has ended
 
 
@@ -99,14 +99,14 @@ def run_patiently(
     time_limit: seconds of real time; None: as long as it gets on. stop: set by another thread, it ends the command.
     Raises GivenUp where the command was ended.
     """
-    given = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
-    with subprocess.Popen(command, start_new_session=True, **given) as process:
+    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
+    with subprocess.Popen(command, start_new_session=True, **pipes) as process:
         patience = Patience(process.pid, time_limit)
         try:
             while True:
                 try:
-                    out, said = process.communicate(timeout=max(0.01, min(_POLL, patience.left)))
-                    return subprocess.CompletedProcess(process.args, process.returncode, out, said)
+                    out, errors = process.communicate(timeout=max(0.01, min(_POLL, patience.left)))
+                    return subprocess.CompletedProcess(process.args, process.returncode, out, errors)
                 except subprocess.TimeoutExpired:
                     if why := "stopped" if stop is not None and stop.is_set() else patience.over():
                         raise GivenUp(why) from None

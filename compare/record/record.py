@@ -38,7 +38,7 @@ def record(
     tensors_of: Callable[[Subject], Iterator[Named]] = recorded,
     source: ModelSource | None = None,
 ) -> None:
-    """Load the weights, run the framework and write the trace, tensor by tensor. Raises Problem for what cannot be run.
+    """Load the weights, run the framework and write the trace, tensor by tensor. Raises Problem for a run that is not possible.
 
     spoil: is given the runtime and the model before it runs (tests/mutants plants faults so). tensors_of: what is written of
     a subject; by default everything that the run's levels have. source: the run's model and weights, where they are opened
@@ -103,12 +103,12 @@ def _require_matches(run: Run, config: Config, inputs: Inputs) -> None:
 
 
 def _model(run: Run, runtime: Runtime, source: ModelSource) -> tuple[Any, str]:
-    """The model with its weights, and the content hash of what it was given."""
+    """The model with its weights, and the content hash of its source."""
     weights, content = source.load()
     config, checkpoint = source.config, source.checkpoint
     if checkpoint is None or not is_native(checkpoint, run.framework) or run.dtype != "float32":
         return runtime.build(config, weights, run.device, run.dtype), content
-    # The framework's own loader, which is what its users will call, has to fill every value of the model.
+    # The framework's own loader, which its users will call, has to fill every value of the model.
     nothing = {name: np.broadcast_to(np.float32(np.nan), array.shape) for name, array in weights.items()}
     model = runtime.build(config, nothing, run.device, run.dtype)
     runtime.load_file(model, checkpoint.path)
@@ -124,7 +124,7 @@ def _order(run: Run) -> Any:
 
 
 def _recorder(run: Run, config: Config) -> Recorder:
-    """What makes the dictionaries of a run: noisy ones where it has kernel noise."""
+    """The function that makes the dictionaries of a run: noisy ones where it has kernel noise."""
     if run.kernel_noise is None:
         return plain
     known = operations(config)

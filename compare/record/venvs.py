@@ -52,18 +52,18 @@ def make(framework: str) -> str:
 
 def use(framework: str, python: str) -> str:
     """Try an interpreter that is there already, remember it, and return its path. Raises Problem where it does not work."""
-    found = shutil.which(python)
-    if found is None:
+    program = shutil.which(python)
+    if program is None:
         raise Problem(
             f"{python} is no program that can be started; give the path of a Python, such as ENVIRONMENT/bin/python."
         )
-    path = str(Path(found).absolute())  # not resolved: a link into an environment says which environment it is
+    path = str(Path(program).absolute())  # not resolved: a link into an environment says which environment it is
     _require_working(framework, path)
     return _remember(framework, path)
 
 
 def forget(framework: str) -> list[str]:
-    """Remove a framework's environment where `make` made it, and forget its interpreter. Returns what was removed."""
+    """Remove a framework's environment where `make` made it, and forget its interpreter. Returns the removed paths."""
     known, place = remembered(), home() / framework
     removed = [str(place)] if place.exists() else []
     if framework not in known and not removed:
@@ -80,9 +80,10 @@ def find_python(version: tuple[int, int]) -> str | None:
     pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
     named = [shutil.which(name), *map(str, sorted(pyenv.glob(f"{spelled(version)}*/bin/{name}")))]
     here = [sys.executable] if sys.version_info[:2] == version else []
-    asked = f"import sys; raise SystemExit(sys.version_info[:2] != {version})"  # a shim of pyenv's may lead nowhere
+    # A shim of pyenv's may lead nowhere, so each is asked for its version.
+    version_check = f"import sys; raise SystemExit(sys.version_info[:2] != {version})"
     for path in filter(None, here + named):
-        if not _asked([path, "-c", asked]).returncode:
+        if not _asked([path, "-c", version_check]).returncode:
             return path
     return None
 
@@ -98,10 +99,12 @@ def _write(known: dict[str, str]) -> None:
 
 
 def _require_working(framework: str, python: str) -> None:
-    found = examine(framework, python=python)
-    if found.state != WORKS:
-        hint = f"; install PolyMAE there: {python} -m pip install -e {ROOT}" if f"'{PACKAGE}" in found.problem else ""
-        raise Problem(f"{framework} does not compute in {python}: {found.problem}{hint}")
+    examined = examine(framework, python=python)
+    if examined.state != WORKS:
+        hint = (
+            f"; install PolyMAE there: {python} -m pip install -e {ROOT}" if f"'{PACKAGE}" in examined.problem else ""
+        )
+        raise Problem(f"{framework} does not compute in {python}: {examined.problem}{hint}")
 
 
 def _python(folder: Path) -> Path:
@@ -109,19 +112,19 @@ def _python(folder: Path) -> Path:
 
 
 def _link(folder: Path) -> None:
-    """The environment runs this very PolyMAE: what it records is never another version's."""
+    """The environment runs this very PolyMAE: its traces are never another version's."""
     (packages,) = folder.glob("lib/python*/site-packages")
     (packages / PACKAGE).symlink_to(ROOT, target_is_directory=True)
 
 
 def _uv() -> str:
     """The program uv: on PATH, or beside this Python."""
-    found = shutil.which(UV) or shutil.which(UV, path=str(Path(sys.executable).parent))
-    if found is None:
+    program = shutil.which(UV) or shutil.which(UV, path=str(Path(sys.executable).parent))
+    if program is None:
         raise Problem(
             f"Environments are made with uv, which is not here. To install it: {sys.executable} -m pip install uv"
         )
-    return found
+    return program
 
 
 def _run(*command: str) -> None:
@@ -142,6 +145,6 @@ def pip_index() -> dict[str, str]:
     if os.environ.get("UV_DEFAULT_INDEX") or os.environ.get("UV_INDEX_URL"):
         return {}
     command = [sys.executable, "-m", "pip", "config", "get", "global.index-url"]
-    said = _asked(command)
-    index = os.environ.get("PIP_INDEX_URL") or (said.stdout.strip() if said.returncode == 0 else "")
+    setting = _asked(command)
+    index = os.environ.get("PIP_INDEX_URL") or (setting.stdout.strip() if setting.returncode == 0 else "")
     return {"UV_DEFAULT_INDEX": index} if index else {}

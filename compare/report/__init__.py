@@ -1,1 +1,1 @@
-"""Reports: what was found, for a terminal, a browser, a pull request and machines."""
+"""Reports: the findings, for a terminal, a browser, a pull request and machines."""

@@ -1,4 +1,4 @@
-"""A report beside an older one of the same model and inputs: what became better, and what worse."""
+"""A report beside an older one of the same model and inputs: the findings that became better or worse."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RATIO = 1.5  # of two errors of a large tensor, below which the difference is no
 
 
 def against(report: Report, older: Report, source: str) -> Against:
-    """What changed since an older report. Raises Problem where it is of another model, weights or inputs."""
+    """The changes since an older report. Raises Problem where it is of another model, weights or inputs."""
     _require_same(report, older, source)
     ours = {judgement.label: judgement for judgement in report.judgements}
     theirs = {judgement.label: judgement for judgement in older.judgements}

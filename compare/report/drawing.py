@@ -12,7 +12,7 @@ from typing import Any
 INK, GRID, BAND, BAD = "#00000a", "#00000b", "#00000c", "#00000d"
 SERIES = tuple(f"#0000{i:02x}" for i in range(0x10, 0x16))
 STYLES = ("-", (0, (6, 2)), (0, (2, 1.5)), (0, (6, 1.5, 1.5, 1.5)), (0, (1, 1)), (0, (9, 3)))
-LEAST = 0.3  # u: what is smaller is as good as none
+LEAST = 0.3  # u: smaller errors are as good as none
 VARIABLES = {INK: "--ink", GRID: "--grid", BAND: "--band", BAD: "--bad"} | {
     colour: f"--series{i}" for i, colour in enumerate(SERIES)
 }
@@ -24,7 +24,7 @@ def at_most(value: float, top: float) -> float:
 
 
 def lines(axes: Any, x: Sequence[int], rows: Mapping[str, Sequence[float]], least: float) -> None:
-    """A line for each row on a logarithmic axis that begins at `least`, where what is smaller runs along the bottom.
+    """A line for each row on a logarithmic axis that begins at `least`, where smaller values run along the bottom.
 
     A logarithm has no zero: the line has a gap there, and a dot below it, in a row of its own for every line.
     """
@@ -48,7 +48,7 @@ def style(number: int) -> dict[str, Any]:
 
 
 def figure(draw: Callable[[Any], None], prefix: str, columns: int, words: str) -> str:
-    """What is drawn, as an SVG element with its description."""
+    """A drawing as an SVG element with its description."""
     import matplotlib as mpl
 
     mpl.use("svg")
@@ -83,9 +83,9 @@ def _themed(text: str, prefix: str, words: str) -> str:
     for colour, variable in VARIABLES.items():
         svg = svg.replace(colour, f"var({variable})")
     svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", svg, flags=re.S)
-    # A tenth of a point is as fine as a screen is. What is between the tags is text.
+    # A tenth of a point is as fine as a screen is. Between the tags is text.
     svg = re.sub(r"<[^>]+>", lambda tag: re.sub(r"(\d\.\d)\d+", r"\1", tag.group()), svg)
     used = set(re.findall(r'(?:href="|url\()#([^")]+)', svg))
-    svg = re.sub(r' id="([^"]+)"', lambda found: found.group() if found[1] in used else "", svg)
+    svg = re.sub(r' id="([^"]+)"', lambda match: match.group() if match[1] in used else "", svg)
     svg = re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{prefix}", svg)
     return svg.replace("<svg ", f'<svg role="img" aria-label="{escape(words)}" ', 1)

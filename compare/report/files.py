@@ -1,4 +1,4 @@
-"""A report's files: report.html and report.json in a folder, JUnit XML and Markdown where asked for."""
+"""A report's files: report.html and report.json in a folder, JUnit XML and Markdown on request."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def require_places(out: Path | None, junit: Path | None, markdown: Path | None) 
 
 
 def write_files(report: Report, out: Path | None, junit: Path | None, markdown: Path | None) -> list[Path]:
-    """Write what was asked for, and return the files in `out`.
+    """Write the requested files, and return those in `out`.
 
     Where a library for the page is missing, say so and leave it out, an older one included: JSON has it all.
     """

@@ -10,7 +10,7 @@ from ..options import LEVELS
 
 
 def amount(finding: Finding) -> str:
-    """What introduces the error, or else the error and the limit of a finding, or its reason where it has none."""
+    """The operation that introduces the error, or else the error and the limit of a finding, or its reason where it has none."""
     if finding.cause:
         return finding.cause
     if math.isinf(finding.error) or not finding.limit or finding.error <= finding.limit:
@@ -18,11 +18,11 @@ def amount(finding: Finding) -> str:
     return f"E {finding.error:.3g} u, limit {finding.limit:.3g}"
 
 
-def level_cell(judgement: Judgement, level: str, asked: Sequence[str] = LEVELS) -> str:
+def level_cell(judgement: Judgement, level: str, compared: Sequence[str] = LEVELS) -> str:
     """The worst of a level's tensors: E / limit, its verdict where there is no limit, or - where nothing was judged."""
     worst = judgement.worst(level)
     if worst is None:
-        return "none" if level in asked and not judgement.problem else "-"
+        return "none" if level in compared and not judgement.problem else "-"
     error, limit = worst.measure
     if not limit or (worst.verdict == "exact" and level in ("weights", "inputs")):
         return worst.verdict

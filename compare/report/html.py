@@ -32,7 +32,7 @@ MARKS = {"exact": "✓", "roundoff": "✓", "explained": "✓", "fault": "✗", 
 
 
 def missing_libraries() -> list[str]:
-    """What the page needs and is not installed; judging needs none of it."""
+    """The page's packages that are not installed; judging needs none of them."""
     absent = []
     for name in NEEDED:
         try:
@@ -69,7 +69,7 @@ def write_page(report: Report, path: Path) -> None:
 
 
 def stylesheet() -> str:
-    """What every page of ours looks like, as CSS."""
+    """The style of every page, as CSS."""
     return _resource("report.css")
 
 
@@ -78,7 +78,7 @@ def _resource(name: str) -> str:
 
 
 def _framework(report: Report, judgement: Judgement) -> dict[str, Any]:
-    """What the page says of one framework."""
+    """The page's section on one framework."""
     return {
         "judgement": judgement,
         "label": judgement.label,
@@ -96,14 +96,14 @@ def _framework(report: Report, judgement: Judgement) -> dict[str, Any]:
 
 
 def _gate(report: Report, judgement: Judgement) -> dict[str, str]:
-    """The level of the tensor that fails --atol or --rtol where that was asked for, and how; else nothing."""
+    """The level of the tensor that fails an explicit --atol or --rtol, and how; else nothing."""
     reference = report.reference
     summary = reference.summary(judgement.label) if reference and reference.asked else None
     if not reference or not summary or summary["passed"]:
         return {}
     levels = {finding.name: finding.level for finding in judgement.findings}
-    said = f"{summary['tensor']}: needs atol {short(summary['atol_needed'])} beside {reference.label}, "
-    return {"level": levels.get(summary["tensor"], "forward"), "why": f"{said}more than {short(reference.atol)}"}
+    distance = f"{summary['tensor']}: needs atol {short(summary['atol_needed'])} beside {reference.label}, "
+    return {"level": levels.get(summary["tensor"], "forward"), "why": f"{distance}more than {short(reference.atol)}"}
 
 
 def _introduced(judgement: Judgement, backward: bool) -> dict[str, Any] | None:
@@ -122,7 +122,7 @@ def _heat(
     ratio: Callable[[Finding], float] = lambda finding: finding.ratio,
     backward: bool = False,
 ) -> dict[str, Any] | None:
-    """Error over limit by block (rows) and what is in it (columns), and of the tensors outside the blocks."""
+    """Error over limit by block (rows) and part of the block (columns), and of the tensors outside the blocks."""
     rows: dict[str, dict[str, dict[str, Any]]] = {}
     others = []
     for name, finding in named:
@@ -193,7 +193,7 @@ def _images(pictures: Pictures) -> list[dict[str, Any]]:
     if not worst or not pictures.thumbnails:
         return []
     height, width = pictures.grid
-    found = []
+    images = []
     for i, thumbnail in enumerate(pictures.thumbnails):
         drawn = []
         for label, rows in pictures.patch_errors.items():
@@ -207,10 +207,10 @@ def _images(pictures: Pictures) -> list[dict[str, Any]]:
         masked = [divmod(j, width) for j, removed in enumerate(pictures.masks[i]) if removed]
         outline = "".join(f"M{x}.06 {y}.06h.88v.88h-.88z" for y, x in masked)
         uri = _data_uri(thumbnail.mean(axis=2).astype(np.uint8), "JPEG")  # grey, so that only the error has a colour
-        found.append(
+        images.append(
             {"number": i, "uri": uri, "grid": pictures.grid, "drawn": drawn, "scale": worst, "outline": outline}
         )
-    return found
+    return images
 
 
 def _overlay(heat: NDArray[np.float64]) -> NDArray[np.uint8]:
@@ -235,20 +235,20 @@ def _power(rows: list[dict[str, Any]] | None) -> dict[str, Any] | None:
     if rows is None and (measured := remembered()):
         rows = measured["faults"]
         source = f"Measured on small models with version {measured['version']}, by planting faults (make power). "
-    found: dict[str, dict[str, Any]] = {}
+    faults: dict[str, dict[str, Any]] = {}
     for row in rows or []:
         new = {"name": row["name"], "level": {}, "located_at": {}, "margins": {}, "seen": 0.0, "unit": ""}
-        fault = found.setdefault(row["name"], new)
+        fault = faults.setdefault(row["name"], new)
         fault["seen"] = max(fault["seen"], row.get("smallest") or 0.0)  # in the worst framework
         fault["unit"] = "" if row.get("size") else " of it"
         for name in ("level", "located_at"):
             fault[name][row[name] or "-"] = None  # a set in the order of its items
         right = row["located_at"] == row.get("expected", row["located_at"])
-        said = "notice" if row.get("notice") else _margin(row["margin"])
-        tile = {"margin": said, "passed": right and row["margin"] >= ENOUGH}
+        margin = "notice" if row.get("notice") else _margin(row["margin"])
+        tile = {"margin": margin, "passed": right and row["margin"] >= ENOUGH}
         fault["margins"][row.get("framework", "")] = tile
     names = list(dict.fromkeys(row.get("framework", "") for row in rows or []))
-    return {"frameworks": names, "rows": list(found.values()), "source": source} if found else None
+    return {"frameworks": names, "rows": list(faults.values()), "source": source} if faults else None
 
 
 def _margin(value: float) -> str:

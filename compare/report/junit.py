@@ -14,7 +14,7 @@ TENSORS = 50  # wrong tensors of a framework that get a case of their own
 
 
 def as_junit(report: Report) -> str:
-    """The XML text. A fault or a coverage hole is a failure, what could not be compared an error."""
+    """The XML text. A fault or a coverage hole is a failure, a comparison that was not possible an error."""
     suites = xml.Element("testsuites", name=_text(f"parity of {report.about.model}"))
     for judgement in report.judgements:
         suite = xml.SubElement(suites, "testsuite", name=_text(judgement.label))
@@ -33,25 +33,25 @@ def as_junit(report: Report) -> str:
 
 def _level(suite: xml.Element, report: Report, judgement: Judgement, level: str) -> None:
     case = _case(suite, judgement, level)
-    found = [finding for finding in judgement.findings if finding.level == level]
-    wrong = [finding for finding in found if finding.verdict == "fault"]
-    unjudged = [finding for finding in found if finding.verdict == "not comparable"]
+    findings = [finding for finding in judgement.findings if finding.level == level]
+    wrong = [finding for finding in findings if finding.verdict == "fault"]
+    unjudged = [finding for finding in findings if finding.verdict == "not comparable"]
     if level not in report.levels:
         xml.SubElement(case, "skipped", message="not asked for (--level)")
     elif wrong:
-        first = f"{len(wrong)} of {len(found)} tensors are wrong, the first is {wrong[0].name}: {amount(wrong[0])}"
+        first = f"{len(wrong)} of {len(findings)} tensors are wrong, the first is {wrong[0].name}: {amount(wrong[0])}"
         _failure(case, "fault", first, [f"{finding.name}: {finding.reason}" for finding in wrong[:TENSORS]])
     elif judgement.problem:
         _failure(case, "not comparable", judgement.problem)
     elif unjudged:
         _failure(case, "not comparable", f"{unjudged[0].name}: {unjudged[0].reason}")
-    elif not found:
+    elif not findings:
         _failure(case, "not comparable", "nothing was compared")
     else:
-        worst = max(found, key=lambda finding: finding.ratio)
-        said = f"{len(found)} tensors; nearest to its limit: {worst.name}, {worst.verdict}"
+        worst = max(findings, key=lambda finding: finding.ratio)
+        summary = f"{len(findings)} tensors; nearest to its limit: {worst.name}, {worst.verdict}"
         xml.SubElement(case, "system-out").text = _text(
-            f"{said}, E {worst.error:.3g} u of {worst.limit:.3g}. {worst.reason}"
+            f"{summary}, E {worst.error:.3g} u of {worst.limit:.3g}. {worst.reason}"
         )
 
 
@@ -63,7 +63,7 @@ def _tensors(suite: xml.Element, judgement: Judgement) -> None:
 
 
 def _whole(suite: xml.Element, report: Report, judgement: Judgement) -> None:
-    """What is wrong with the run as a whole and with no level of it: its coverage, the tolerance that was asked for."""
+    """The faults of the run as a whole and of no level of it: its coverage, the explicit tolerance."""
     case = _case(suite, judgement, "run")
     verdict, judged = report.verdict(judgement), judgement.verdict
     if verdict == judged == "coverage hole" or (verdict != judged and verdict == "fault"):
@@ -84,10 +84,10 @@ def _failure(case: xml.Element, verdict: str, message: str, lines: list[str] | N
 
 
 def _count(element: xml.Element) -> None:
-    found = list(element.iter("testcase"))
-    element.set("tests", str(len(found)))
+    cases = list(element.iter("testcase"))
+    element.set("tests", str(len(cases)))
     for name, kind in (("failures", "failure"), ("errors", "error"), ("skipped", "skipped")):
-        element.set(name, str(sum(case.find(kind) is not None for case in found)))
+        element.set(name, str(sum(case.find(kind) is not None for case in cases)))
 
 
 def _text(words: str) -> str:

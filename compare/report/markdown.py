@@ -16,7 +16,7 @@ CHANGES = 10
 
 
 def as_markdown(report: Report) -> str:
-    """The verdict table, the first wrong tensor of each framework, what was not compared, and folded details."""
+    """The verdict table, the first wrong tensor of each framework, the limits of the comparison, and folded details."""
     mark = {0: "✅"}.get(report.exit_status, "❌" if report.exit_status == 1 else "⚠️")
     about = report.about
     lines = [f"### {mark} Parity of {_text(about.model)}: {_text(report.headline())}", ""]
@@ -36,8 +36,7 @@ def as_markdown(report: Report) -> str:
     for judgement in report.judgements:
         nearest = sorted(judgement.findings, key=lambda finding: -finding.ratio)[:TENSORS]
         cells = [
-            [f"`{found.name}`", found.verdict, f"{found.error:.3g}", f"{found.limit:.3g}", _text(found.reason)]
-            for found in nearest
+            [f"`{one.name}`", one.verdict, f"{one.error:.3g}", f"{one.limit:.3g}", _text(one.reason)] for one in nearest
         ]
         if cells:
             body = _table(("tensor", "verdict", "E", "limit", "why"), cells)
@@ -67,5 +66,5 @@ def _folded(title: str, body: Sequence[str]) -> list[str]:
 
 
 def _text(words: str) -> str:
-    """Words as they are: what Markdown or HTML would read as markup is escaped."""
+    """Words as they are: the markup characters of Markdown and HTML are escaped."""
     return re.sub(r"([\\`*_{}\[\]<>|#~$@])", r"\\\1", " ".join(words.split()))

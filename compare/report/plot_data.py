@@ -16,16 +16,16 @@ from ..limits.curves import curve_limit, distance
 from ..limits.metrics import U
 from ..trace import Trace, TraceProblem
 
-BINS = tuple(range(-12, 41))  # of log2(|d| / (u rms)); what is nearer or further counts in the first or the last
+BINS = tuple(range(-12, 41))  # of log2(|d| / (u rms)); nearer or further ones count in the first or the last
 SAMPLE = 1 << 16  # elements of a tensor that are enough for the histogram
 IMAGES = 4  # that are drawn
 SIDE = 128  # pixels of a thumbnail at most
-TWINS = "float32 twins"  # what their row of the histogram is called
+TWINS = "float32 twins"  # the name of their row in the histogram
 
 
 @dataclass
 class Pictures:
-    """What is drawn. Every dictionary is by framework."""
+    """The data of the plots. Every dictionary is by framework."""
 
     bins: list[int] = field(default_factory=lambda: list(BINS))  # lower ends, in powers of two
     histogram: dict[str, list[float]] = field(default_factory=dict)  # share of the forward elements in each bin
@@ -58,16 +58,16 @@ def _numbers(value: Any) -> Any:
 
 
 def pictures(oracle: Trace, twins: Sequence[Trace], traces: Mapping[str, Trace]) -> Pictures:
-    """What the page draws of these runs of one comparison; traces are the candidates, by label."""
-    found = Pictures()
-    _histogram(found, oracle, twins, traces)
+    """The data of the page's plots for these runs of one comparison; traces are the candidates, by label."""
+    drawn = Pictures()
+    _histogram(drawn, oracle, twins, traces)
     if isinstance(oracle.config, MAEConfig):
-        _patches(found, oracle, traces)
-    _curves(found, oracle, twins, traces)
-    return found
+        _patches(drawn, oracle, traces)
+    _curves(drawn, oracle, twins, traces)
+    return drawn
 
 
-def _histogram(found: Pictures, oracle: Trace, twins: Sequence[Trace], traces: Mapping[str, Trace]) -> None:
+def _histogram(drawn: Pictures, oracle: Trace, twins: Sequence[Trace], traces: Mapping[str, Trace]) -> None:
     counts: dict[str, NDArray[np.int64]] = {}
     for _, tap in expected(oracle.config, ("forward",)):
         if tap.exact or tap.name not in oracle:
@@ -83,7 +83,7 @@ def _histogram(found: Pictures, oracle: Trace, twins: Sequence[Trace], traces: M
                 with np.errstate(all="ignore"):  # a candidate may hold anything
                     distance = actual.ravel()[::every] - sample
                     row += _binned(np.abs(distance) / (U * rms))
-    found.histogram = {label: _rounded(row / row.sum()) for label, row in counts.items() if row.any()}
+    drawn.histogram = {label: _rounded(row / row.sum()) for label, row in counts.items() if row.any()}
 
 
 def _binned(sizes: NDArray[np.float64]) -> NDArray[np.int64]:
@@ -93,15 +93,15 @@ def _binned(sizes: NDArray[np.float64]) -> NDArray[np.int64]:
     return np.bincount(np.clip(powers, BINS[0], BINS[-1]) - BINS[0], minlength=len(BINS))
 
 
-def _patches(found: Pictures, oracle: Trace, traces: Mapping[str, Trace]) -> None:
+def _patches(drawn: Pictures, oracle: Trace, traces: Mapping[str, Trace]) -> None:
     config = oracle.config
     wanted = ("pred", "mask", "input/imgs")
     if not all(name in oracle for name in wanted):
         return
     height, width = (side // config.patch_size for side in config.img_size)
-    found.grid = [height, width]
-    found.masks = [[int(value) for value in mask] for mask in oracle["mask"][:IMAGES]]
-    found.thumbnails = [_thumbnail(image) for image in oracle["input/imgs"][:IMAGES]]
+    drawn.grid = [height, width]
+    drawn.masks = [[int(value) for value in mask] for mask in oracle["mask"][:IMAGES]]
+    drawn.thumbnails = [_thumbnail(image) for image in oracle["input/imgs"][:IMAGES]]
     reference = oracle["pred"][:IMAGES]
     norms = np.linalg.norm(reference, axis=-1)
     scale = U * np.maximum(norms, np.sqrt(np.mean(norms**2, axis=1, keepdims=True)))
@@ -110,7 +110,7 @@ def _patches(found: Pictures, oracle: Trace, traces: Mapping[str, Trace]) -> Non
         if actual is not None:
             with np.errstate(all="ignore"):  # a candidate may hold anything
                 errors = np.linalg.norm(actual[:IMAGES] - reference, axis=-1) / scale
-            found.patch_errors[label] = [_rounded(row) for row in errors]
+            drawn.patch_errors[label] = [_rounded(row) for row in errors]
 
 
 def _thumbnail(image: NDArray[Any]) -> NDArray[np.uint8]:
@@ -127,19 +127,19 @@ def _thumbnail(image: NDArray[Any]) -> NDArray[np.uint8]:
     return (np.clip(image, 0, 1) * 255).round().astype(np.uint8)
 
 
-def _curves(found: Pictures, oracle: Trace, twins: Sequence[Trace], traces: Mapping[str, Trace]) -> None:
+def _curves(drawn: Pictures, oracle: Trace, twins: Sequence[Trace], traces: Mapping[str, Trace]) -> None:
     name = "curve/loss"
     if name not in oracle:
         return
     reference = np.asarray(oracle[name], np.float64)
-    found.oracle_curve = _rounded(reference, 9)
+    drawn.oracle_curve = _rounded(reference, 9)
     curves = [twin[name] for twin in twins if name in twin]
-    found.curve_limit = _rounded(curve_limit(reference, curves))
+    drawn.curve_limit = _rounded(curve_limit(reference, curves))
     for label, trace in traces.items():
         losses = _same(trace, name, reference.shape)
         if losses is not None:
-            found.curves[label] = _rounded(losses, 9)
-            found.distances[label] = _rounded(distance(losses, reference))
+            drawn.curves[label] = _rounded(losses, 9)
+            drawn.distances[label] = _rounded(distance(losses, reference))
 
 
 def _same(trace: Trace, name: str, shape: tuple[int, ...]) -> NDArray[Any] | None:
@@ -154,5 +154,5 @@ def _same(trace: Trace, name: str, shape: tuple[int, ...]) -> NDArray[Any] | Non
 
 
 def _rounded(values: NDArray[Any], digits: int = 4) -> list[float]:
-    """To so many significant digits, which is what can be drawn."""
+    """To so many significant digits, as many as can be drawn."""
     return [float(f"{value:.{digits}g}") for value in values.tolist()]

@@ -18,7 +18,7 @@ NAMES = 40  # that find room along an axis
 def depth_plot(judgements: Sequence[Judgement], chosen: Callable[[Finding], bool], along: str, prefix: str) -> str:
     """E of every chosen tensor along the depth, for all frameworks, and the band from floor to limit.
 
-    along: what the horizontal axis is. prefix: of the ids in the SVG, which must differ between a page's plots.
+    along: the label of the horizontal axis. prefix: of the ids in the SVG, which must differ between a page's plots.
     Gives "" where nothing was judged.
     """
     rows = {judgement.label: {f.name: f for f in judgement.findings if chosen(f)} for judgement in judgements}
@@ -54,12 +54,12 @@ def depth_plot(judgements: Sequence[Judgement], chosen: Callable[[Finding], bool
 
 
 def _worst(rows: Mapping[str, Mapping[str, Finding]]) -> str:
-    said = []
+    phrases = []
     for label, row in rows.items():
         if row:
             worst = max(row.values(), key=lambda finding: finding.ratio)
-            said.append(f"{label} is at most {worst.ratio:.2g} of its limit, at {worst.name}")
-    return "; ".join(said) + "."
+            phrases.append(f"{label} is at most {worst.ratio:.2g} of its limit, at {worst.name}")
+    return "; ".join(phrases) + "."
 
 
 def introduced_plot(judgements: Sequence[Judgement], backward: bool, prefix: str) -> str:
@@ -158,30 +158,30 @@ def histogram_plot(pictures: Pictures, prefix: str) -> str:
 
 def block_of(name: str) -> str:
     """The block that a tensor or parameter is of, or nothing."""
-    found = re.search(r"(decoder_)?blocks\.\d+", name)
-    return found.group() if found else ""
+    match = re.search(r"(decoder_)?blocks\.\d+", name)
+    return match.group() if match else ""
 
 
 def _module_of(name: str) -> str:
-    """What a tensor outside the blocks is of."""
+    """The part of the model that a tensor outside the blocks belongs to."""
     return name.removeprefix("dy/").removeprefix("grad/").removesuffix(".weight").removesuffix(".bias")
 
 
 def _case_of(name: str) -> str:
-    """The case of an optimizer step and what was recorded of it, or nothing."""
+    """The case of an optimizer step and the kind of its record, or nothing."""
     return " ".join(name.split("/")[1:3]) if name.startswith("optimizer/") else ""
 
 
 def _mark_blocks(axes: Any, names: Sequence[str]) -> None:
     """A tick where each block begins; where there are none, at some of the tensors."""
-    found: list[tuple[int, str]] = []
+    ticks: list[tuple[int, str]] = []
     for i, name in enumerate(names):
         label = _case_of(name) or block_of(name) or name.removesuffix(".weight").removesuffix(".bias")
-        if not found or found[-1][1] != label:
-            if found and i - found[-1][0] < len(names) / NAMES:
-                if not block_of(label) or block_of(found[-1][1]):
+        if not ticks or ticks[-1][1] != label:
+            if ticks and i - ticks[-1][0] < len(names) / NAMES:
+                if not block_of(label) or block_of(ticks[-1][1]):
                     continue
-                found.pop()  # a block's name says more than that of a lone tensor before it
-            found.append((i, label))
-    axes.set_xticks([place for place, _ in found], [name for _, name in found], rotation=40, ha="right", fontsize=TICK)
+                ticks.pop()  # a block's name says more than that of a lone tensor before it
+            ticks.append((i, label))
+    axes.set_xticks([place for place, _ in ticks], [name for _, name in ticks], rotation=40, ha="right", fontsize=TICK)
     axes.margins(x=0.01)

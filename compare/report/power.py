@@ -1,4 +1,4 @@
-"""The measured power that every page shows, power.json: what planted faults did on small models, in this version.
+"""The measured power that every page shows, power.json: the effects of planted faults on small models, in this version.
 
 To measure it again: `make power ARGS="--remember"`.
 """
@@ -12,7 +12,7 @@ from typing import Any
 
 from ...files.version import __version__
 
-# The margin of what must be equal and is not, and of what is not even of the right shape. (JSON knows no infinity.)
+# The margin of unequal tensors that must be equal, and of tensors of another shape. (JSON knows no infinity.)
 EXACT = 1e9
 ENOUGH = 2.0  # the margin that every fault must have
 PLACE = Path(__file__).with_name("power.json")
@@ -20,10 +20,10 @@ KEPT = ("name", "framework", "level", "margin", "located_at", "smallest")
 
 
 def remember(rows: Sequence[Mapping[str, Any]], path: Path = PLACE) -> None:
-    """Write the rows of `make power`, without what the page does not show.
+    """Write the rows of `make power`, in the fields that the page shows.
 
     Of what few have, it stays where it says something: the size of a fault, that a notice alone told of it, and where
-    it was planted if it was found elsewhere.
+    it was planted if the report named another place.
     """
     kept = []
     for row in rows:
@@ -32,7 +32,7 @@ def remember(rows: Sequence[Mapping[str, Any]], path: Path = PLACE) -> None:
         kept.append({name: _rounded(row[name]) for name in (*KEPT, *extra)})
     lines = ",\n".join(
         json.dumps(row, allow_nan=False) for row in kept
-    )  # a line each, so that a diff says what changed
+    )  # a line each, so that a diff shows the changes
     path.write_text(f'{{"version": "{__version__}", "faults": [\n{lines}\n]}}\n', encoding="utf-8")
 
 

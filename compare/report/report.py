@@ -1,4 +1,4 @@
-"""What a comparison found: one object, from which the terminal table, JSON, JUnit, Markdown and the page are made."""
+"""The result of a comparison: one object, from which the terminal table, JSON, JUnit, Markdown and the page are made."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def _nan_last(value: float) -> float:
 
 @dataclass(frozen=True)
 class About:
-    """What was compared."""
+    """The subject of a comparison."""
 
     model: str
     weights: str
@@ -80,11 +80,11 @@ class Change:
     ratio: float = 0.0  # of the errors, after over before; 0 where there is none
 
     def __str__(self) -> str:
-        what = " ".join(word for word in (self.framework, self.name) if word)
+        subject = " ".join(word for word in (self.framework, self.name) if word)
         if self.kind in ("new", "gone"):
-            return f"{what}: {self.kind}"
+            return f"{subject}: {self.kind}"
         times = f" ({short(self.ratio)} times)" if self.ratio else ""
-        return f"{what}: {self.before} -> {self.after}{times}{', ' + self.direction if self.direction else ''}"
+        return f"{subject}: {self.before} -> {self.after}{times}{', ' + self.direction if self.direction else ''}"
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ class Report:
         return EXIT_STATUS[worst_verdict(verdicts)] if verdicts else 2
 
     def verdict(self, judgement: Judgement) -> str:
-        """A framework's verdict, with the reference's tolerance where it was asked for."""
+        """A framework's verdict, with the reference's tolerance where one was chosen."""
         summary = self.reference.summary(judgement.label) if self.reference and self.reference.asked else None
         return "fault" if summary and not summary["passed"] else judgement.verdict
 
@@ -231,23 +231,23 @@ class Report:
     def from_json(cls, text: str, source: str = "the report") -> Report:
         """The report in a JSON text, without its images. Raises ReportProblem for anything else, naming the source."""
         try:
-            found = json.loads(text)
+            content = json.loads(text)
         except ValueError as problem:
             raise ReportProblem(f"{source} is not JSON ({problem}); give a report.json of polymae compare.") from None
-        schema = found.get("schema") if isinstance(found, dict) else None
+        schema = content.get("schema") if isinstance(content, dict) else None
         if schema != SCHEMA:
             raise ReportProblem(f"{source} has schema {schema}, this version reads {SCHEMA}; make it again.")
         try:
-            return cls._read(found)
+            return cls._read(content)
         except (LookupError, TypeError, ValueError, AttributeError) as problem:
             raise ReportProblem(f"{source} is not a whole report ({problem!r}); make it again.") from None
 
     @classmethod
-    def _read(cls, found: dict[str, Any]) -> Report:
+    def _read(cls, content: dict[str, Any]) -> Report:
         reference = None
-        if given := found["reference"]:
-            reference = Reference(given["framework"], given["rtol"], given["atol"], given["asked"])
-            for row in found["frameworks"]:
+        if terms := content["reference"]:
+            reference = Reference(terms["framework"], terms["rtol"], terms["atol"], terms["asked"])
+            for row in content["frameworks"]:
                 if row["reference"]:
                     reference.stored[row["framework"]] = {
                         name: value if name in ("tensor", "passed") else float(value)
@@ -255,13 +255,13 @@ class Report:
                         if name not in ("framework", "rtol", "atol")
                     }
         return cls(
-            About(**{item.name: found[item.name] for item in fields(About)}),
-            tuple(found["levels"]),
-            [_judgement(row) for row in found["frameworks"]],
+            About(**{item.name: content[item.name] for item in fields(About)}),
+            tuple(content["levels"]),
+            [_judgement(row) for row in content["frameworks"]],
             reference,
-            pictures=Pictures.read(found["pictures"]) if found["pictures"] else None,
-            against=Against.read(found["against"]) if found["against"] else None,
-            **{name: found[name] for name in ("twins", "oracle", "config", "digests", "not_compared", "power")},
+            pictures=Pictures.read(content["pictures"]) if content["pictures"] else None,
+            against=Against.read(content["against"]) if content["against"] else None,
+            **{name: content[name] for name in ("twins", "oracle", "config", "digests", "not_compared", "power")},
         )
 
 

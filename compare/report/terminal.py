@@ -19,7 +19,7 @@ PIPE = 160  # columns, where there is no terminal to fit
 
 
 def print_report(report: Report, written: Sequence[Path] = ()) -> None:
-    """Print verdicts against the oracle, what was not compared, the reference's familiar terms, and what was written."""
+    """Print verdicts against the oracle, the limits of the comparison, the reference's familiar terms, and the files."""
     printer = terminal_printer()
     if report.against and any(change.direction == "worse" for change in report.against.changes):
         _print_against(printer, report)
@@ -111,8 +111,8 @@ class Rich:
         """A paragraph with a hanging indent; whole: never broken, to be copied."""
         from rich.text import Text
 
-        said = lead + text if whole else _hanging(lead, text, self.console.width)
-        self.console.print(Text(said), soft_wrap=True)
+        paragraph = lead + text if whole else _hanging(lead, text, self.console.width)
+        self.console.print(Text(paragraph), soft_wrap=True)
 
 
 class Plain:

@@ -19,7 +19,7 @@ from .run import Run
 SEEDS = 2.0  # how many times further from the reference than that of other seeds the mean loss of an epoch may be
 PAIR = 2 * FACTOR * (A_PRIORI + U)  # of two right runs: each may be as far from the oracle as curves.py allows a priori
 MEASURED = 100  # steps after which that was measured
-LEAP, WITHIN = 30.0, 10  # later: what is so many times further than so many steps before is no roundoff that grew
+LEAP, WITHIN = 30.0, 10  # later: a distance so many times that of so many steps before is no roundoff that grew
 LEAPS = 1000.0  # times the limit: where a loss leaps rather than drifts
 # Frameworks add the squares of all gradients in orders of their own, which the twins do not show.
 NORM = 10.0
@@ -39,8 +39,8 @@ def against_reference(run: Run, reference: Reference) -> Judged:
         return judged
     if not run.data:
         judged.notices.append("It has no checkpoint yet, which would tell its data: the first loss alone does.")
-    there = run.steps <= reference.lr.size
-    _rates(judged, run.steps[there], run.lr[there], reference.lr[run.steps[there] - 1])
+    with_rate = run.steps <= reference.lr.size
+    _rates(judged, run.steps[with_rate], run.lr[with_rate], reference.lr[run.steps[with_rate] - 1])
     judged.epochs = _epochs(run, reference)
     begun = run.steps <= reference.oracle.size
     at = run.steps[begun] - 1
@@ -113,11 +113,11 @@ def against_run(run: Run, first: Run) -> Judged:
     over = np.flatnonzero(off[: limit.size] > limit)
     norms = np.flatnonzero(distance(run.grad_norm[mine], first.grad_norm[theirs])[: limit.size] > NORM * limit)
     named = f" {_listed(judged)}." if judged.differences or judged.other_data else ""
-    said = ""
+    measured = ""
     if over.size:
         at = int(over[0])
-        said = f"{off[at] / U:.3g} u from {first.label}, where roundoff explains {limit[at] / U:.3g}"
-    if _part(judged, run, common, over, norms, said):
+        measured = f"{off[at] / U:.3g} u from {first.label}, where roundoff explains {limit[at] / U:.3g}"
+    if _part(judged, run, common, over, norms, measured):
         judged.reason += named
         return judged
     if judged.first_rate is not None and not judged.differences:
@@ -155,15 +155,15 @@ def _begun(run: Run) -> Judged:
 
 
 def _other_data(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """What differs of two descriptions of data; nothing where one of them is not known."""
+    """The differences of two descriptions of data; nothing where one of them is not known."""
     known = [name for name in _DATA if one.get(name) is not None and other.get(name) is not None]
     return {name: (one[name], other[name]) for name in known if one[name] != other[name]}
 
 
 def _listed(judged: Judged) -> str:
-    said = [f"{name} is {now}, and was {then}" for name, (then, now) in judged.differences.items()]
-    said += [f"{_DATA[name]} is another" for name in judged.other_data]
-    return "; ".join(said)
+    phrases = [f"{name} is {now}, and was {then}" for name, (then, now) in judged.differences.items()]
+    phrases += [f"{_DATA[name]} is another" for name in judged.other_data]
+    return "; ".join(phrases)
 
 
 def _rates(judged: Judged, steps: NDArray[np.int64], mine: NDArray[np.float64], theirs: NDArray[np.float64]) -> None:
@@ -190,7 +190,7 @@ def _part(
     """Note the first step that roundoff does not explain, if any, and where to look.
 
     steps: those compared. losses, norms: the places among them where losses and norms of gradients are over their limits.
-    measured: what is said of the losses' distance.
+    measured: words on the losses' distance.
     """
     if not losses.size and not norms.size:
         return False
@@ -198,10 +198,10 @@ def _part(
     by_norm = not losses.size or (norms.size and norms[0] < losses[0])
     at = int(norms[0] if by_norm else losses[0])
     step = judged.parts = int(steps[at])
-    said = f"parts at step {step}: {measured}. "
+    start = f"parts at step {step}: {measured}. "
     if judged.first_rate is not None and judged.first_rate <= step:
         wrong = _wrong_rate(judged)
-        judged.reason = f"{said}{wrong[0].upper()}{wrong[1:]}."
+        judged.reason = f"{start}{wrong[0].upper()}{wrong[1:]}."
     elif by_norm:
         judged.reason = (
             f"parts at step {step} in the norm of its gradients, while its losses are right so far: look at the gradients "
@@ -209,13 +209,14 @@ def _part(
         )
     elif not run.lr[run.steps < step].any():
         judged.reason = (
-            f"{said}No update came before: look at the first weights, batch and masks of step {step}, and forward pass."
+            f"{start}No update came before: look at the first weights, batch and masks of step {step}, "
+            "and forward pass."
         )
     elif judged.distances[at] > LEAPS * judged.limits[at]:
-        judged.reason = f"{said}It leaps: look at the batch and masks of step {step}, and at the update before it."
+        judged.reason = f"{start}It leaps: look at the batch and masks of step {step}, and at the update before it."
     else:
         judged.reason = (
-            f"{said}It drifts: look at the update (decay and its groups, moments, rate) rather than at a batch."
+            f"{start}It drifts: look at the update (decay and its groups, moments, rate) rather than at a batch."
         )
     return True
 
@@ -226,7 +227,7 @@ def _whole(run: Run, other: Run, epoch: int) -> bool:
 
 
 def _epochs(run: Run, reference: Reference) -> list[Epoch]:
-    """The whole epochs of a run beside those of a reference, each with what other seeds allow."""
+    """The whole epochs of a run beside those of a reference, each with the distance of other seeds."""
     apart = np.abs(reference.seeds - reference.epochs).max(axis=0, initial=0.0)
     # Of an epoch and the next: few seeds may lie near the reference in one epoch by chance.
     wide = [apart[max(0, min(epoch, apart.size - 2)) :][:2].max() for epoch in range(apart.size)]

@@ -23,26 +23,26 @@ from .terminal import epoch_rows
 PAGE, DATA = "runs.html", "runs.json"
 POINTS = 800  # of a line at most
 MARK = {**MARKS, "parts": "✗"}
-TOP = 1e9  # u: where what is infinite is drawn
+TOP = 1e9  # u: where infinite distances are drawn
 
 
 def write_files(
-    found: Runs, runs: Sequence[Run], out: Path, reference: Reference | None = None
+    result: Runs, runs: Sequence[Run], out: Path, reference: Reference | None = None
 ) -> tuple[list[Path], str]:
     """Write runs.html and runs.json into a folder; returns their paths, and why there is no page where a library is missing."""
     out.mkdir(parents=True, exist_ok=True)
     with replacing(out / DATA) as new:
-        new.write_text(found.as_json(), encoding="utf-8")
+        new.write_text(result.as_json(), encoding="utf-8")
     if absent := missing_libraries():
         (out / PAGE).unlink(missing_ok=True)
         return [out / DATA], f"No {PAGE}: it needs {', '.join(absent)} ({install_line('core')})."
-    text = page(found, runs, reference)
+    text = page(result, runs, reference)
     with replacing(out / PAGE) as new:
         new.write_text(text, encoding="utf-8")
     return [out / PAGE, out / DATA], ""
 
 
-def page(found: Runs, runs: Sequence[Run], reference: Reference | None = None) -> str:
+def page(result: Runs, runs: Sequence[Run], reference: Reference | None = None) -> str:
     """The page's text. runs: those that could be read; reference: where they are judged by one."""
     from jinja2 import Environment, PackageLoader
 
@@ -52,19 +52,19 @@ def page(found: Runs, runs: Sequence[Run], reference: Reference | None = None) -
     environment.filters["short"] = short
     environment.globals |= {"style": stylesheet(), "marks": MARK}
     return environment.get_template("runs.html").render(
-        found=found, plots=_plots(found, runs, reference), epochs=epoch_rows(found)
+        result=result, plots=_plots(result, runs, reference), epochs=epoch_rows(result)
     )
 
 
-def _plots(found: Runs, runs: Sequence[Run], reference: Reference | None) -> list[dict[str, str]]:
+def _plots(result: Runs, runs: Sequence[Run], reference: Reference | None) -> list[dict[str, str]]:
     """Every plot, with its title and caption."""
     whole = {} if reference is None else {reference.name: reference}
     drawn = [
         ("Loss", "loss of every step", _curve(runs, whole, "loss", lambda one: one.whole, "l-")),
         (
-            f"Distance from {found.beside}",
-            f"|loss - that of {found.beside}| in units of roundoff u of it; the band is what roundoff explains",
-            _distances(found, runs),
+            f"Distance from {result.beside}",
+            f"|loss - that of {result.beside}| in units of roundoff u of it; the band is what roundoff explains",
+            _distances(result, runs),
         ),
         ("Learning rate", "learning rate of every step", _curve(runs, whole, "lr", lambda one: one.lr, "r-")),
         (
@@ -95,9 +95,9 @@ def _curve(
     return figure(draw, prefix, len(runs) + len(whole), f"{name} by step: {last}.")
 
 
-def _distances(found: Runs, runs: Sequence[Run]) -> str:
-    """Of every run's losses from the other's, and what roundoff explains: of several limits the widest is drawn."""
-    rows = {one.label: one for one in found.judged if one.steps}
+def _distances(result: Runs, runs: Sequence[Run]) -> str:
+    """Of every run's losses from the other's, and the part that roundoff explains: of several limits the widest is drawn."""
+    rows = {one.label: one for one in result.judged if one.steps}
     if not rows:
         return ""
     widest: dict[int, float] = {}
@@ -128,7 +128,7 @@ def _distances(found: Runs, runs: Sequence[Run]) -> str:
         axes.set_xlabel("step")
 
     words = "; ".join(f"{label} at most {short(max(one.distances))} u" for label, one in rows.items())
-    return figure(draw, "d-", len(labels) + 1, f"Distance of the losses from {found.beside}: {words}.")
+    return figure(draw, "d-", len(labels) + 1, f"Distance of the losses from {result.beside}: {words}.")
 
 
 def _thinned(steps: NDArray[Any], values: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:

@@ -34,7 +34,7 @@ class Reference:
 
     oracle, oracle_norm: losses and gradient norms of float64 NumPy [n]. twins, twin_norms: those of float32 twins, which
     sum in another order each. whole: losses [m] of a run in float32. lr: learning rates [m] of its steps. epochs: its mean
-    loss in each epoch [e]. seeds: the same of runs with other seeds, [s, e]. made: by what it was made.
+    loss in each epoch [e]. seeds: the same of runs with other seeds, [s, e]. made: the versions and machine that made it.
     """
 
     name: str

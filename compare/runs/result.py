@@ -1,4 +1,4 @@
-"""What comparing runs found: a verdict for each, and one exit status for all."""
+"""The result of comparing runs: a verdict for each, and one exit status for all."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ...files.version import __version__
 
 Verdict = Literal["exact", "roundoff", "parts", "not comparable"]
 EXIT_STATUS = {"exact": 0, "roundoff": 0, "not comparable": 2, "parts": 1}
-_SEVERITY = list(EXIT_STATUS)  # a run that parts outranks what could not be compared
+_SEVERITY = list(EXIT_STATUS)  # a run that parts outranks one that could not be compared
 
 
 @dataclass

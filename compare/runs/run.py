@@ -21,7 +21,7 @@ COLUMNS = ("step", "epoch", "loss", "lr", "grad_norm")
 
 @dataclass(frozen=True)
 class Run:
-    """What a run left so far. Every array has a value for each of its n steps, in ascending order.
+    """The numbers of a run so far. Every array has a value for each of its n steps, in ascending order.
 
     steps (counted from 1) and epochs (from 0): int64 [n]. loss, lr, grad_norm: float64 [n]. frameworks: those that its
     checkpoints are of, in order. data: path, images, fingerprint and first_batch; empty before the first checkpoint.
@@ -87,14 +87,14 @@ def _columns(path: Path) -> dict[str, NDArray[np.float64]]:
 
 
 def _facts(path: Path) -> list[Facts]:
-    """What its checkpoints tell, in order; one that was removed or is damaged tells nothing."""
-    found = []
+    """The facts in its checkpoints, in order; a removed or damaged one gives none."""
+    facts = []
     for step in steps_of(path):
         try:
-            found.append(facts_of(path / FOLDER / str(step)))
+            facts.append(facts_of(path / FOLDER / str(step)))
         except TrainingState:
             continue
-    return found
+    return facts
 
 
 def _recipe(path: Path, facts: Sequence[Facts]) -> Common:

@@ -12,25 +12,25 @@ from .result import Judged, Runs
 COLUMNS = ("run", "verdict", "frameworks", "steps", "judged", "distance/limit, u", "parts at", "settings that differ")
 
 
-def print_runs(found: Runs, written: Sequence[Path] = ()) -> None:
-    """Print a row and a reason for each run, what differs of the settings, the epochs, and what was written."""
+def print_runs(result: Runs, written: Sequence[Path] = ()) -> None:
+    """Print a row and a reason for each run, the settings that differ, the epochs, and the files."""
     printer = terminal_printer()
     printer.table(
-        f"Losses beside {found.beside}, in units of roundoff u = 2^-24", COLUMNS, [_row(one) for one in found.judged]
+        f"Losses beside {result.beside}, in units of roundoff u = 2^-24", COLUMNS, [_row(one) for one in result.judged]
     )
-    for one in found.judged:
+    for one in result.judged:
         printer.words(f"{one.label}  ", one.reason)
         for notice in one.notices:
             printer.words("  ", notice)
-    if any(one.differences for one in found.judged):
+    if any(one.differences for one in result.judged):
         rows = [
             [one.label, name, str(then), str(now)]
-            for one in found.judged
+            for one in result.judged
             for name, (then, now) in one.differences.items()
         ]
-        printer.table("settings that differ", ("run", "setting", found.beside, "here"), rows)
-    if rows := epoch_rows(found):
-        printer.table("mean loss of each epoch", ("epoch", found.beside, *(one.label for one in found.judged)), rows)
+        printer.table("settings that differ", ("run", "setting", result.beside, "here"), rows)
+    if rows := epoch_rows(result):
+        printer.table("mean loss of each epoch", ("epoch", result.beside, *(one.label for one in result.judged)), rows)
     if written:
         printer.words("", "  ".join(map(str, written)), whole=True)
 
@@ -43,13 +43,13 @@ def _row(one: Judged) -> list[str]:
     ]  # fmt: skip
 
 
-def epoch_rows(found: Runs) -> list[list[str]]:
+def epoch_rows(result: Runs) -> list[list[str]]:
     """For each epoch that a run has whole: its number from 1, the mean loss of the other, and that of each run."""
     rows: dict[int, list[str]] = {}
-    for place, one in enumerate(found.judged):
+    for place, one in enumerate(result.judged):
         for epoch in one.epochs:
             row = rows.setdefault(
-                epoch.epoch, [str(epoch.epoch + 1), f"{epoch.reference:.6g}", *("-" for _ in found.judged)]
+                epoch.epoch, [str(epoch.epoch + 1), f"{epoch.reference:.6g}", *("-" for _ in result.judged)]
             )
             row[2 + place] = f"{epoch.mean:.6g}" + (" over" if epoch.over else "")
     return [rows[epoch] for epoch in sorted(rows)]

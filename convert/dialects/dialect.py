@@ -24,7 +24,7 @@ class Sign:
     name: str
     axes: int | None = None
 
-    def found(self, shapes: Shapes) -> str | None:
+    def match(self, shapes: Shapes) -> str | None:
         """The name of the first tensor that shows this sign; None if none does."""
         for name, shape in shapes.items():
             if self.axes in (None, len(shape)) and re.fullmatch(self.name, name):

@@ -1,6 +1,6 @@
 """FlyEgle/MAE-pytorch: its own head, no norm behind the decoder, and no mask token or position tables in the file.
 
-The mask token is what its convolution makes of a gray image, read in the wrong order of memory: entry j is the channel
+The mask token is the output of its convolution for a gray image, read in the wrong order of memory: entry j is the channel
 j // L. The tables are the fixed 1-D ones. Both are derived here, in the arithmetic that gives them in float32.
 """
 
@@ -89,7 +89,7 @@ def _table(shape: Shape) -> Tensor:
 
 
 def supply(config: Config, tensors: Tensors) -> dict[str, Tensor]:
-    """What a file of the dialect holds beside the spelled tensors, so that its program computes the same.
+    """The tensors of a file beside the spelled ones, so that the dialect's program computes the same.
 
     Raises CheckpointProblem where it could not: tables that are not the fixed ones, or a mask token with too many values.
     """

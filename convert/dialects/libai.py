@@ -1,7 +1,7 @@
 """LiBai projects/MAE (OneFlow): q, k and v interleaved head by head, the norms inside the blocks with eps 1e-5.
 
 Its classifier calls the norm `norm` whether it pools the patches (official: fc_norm) or takes the class token, so the
-second must be asked for.
+second must be named.
 """
 
 from __future__ import annotations

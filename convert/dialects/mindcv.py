@@ -1,6 +1,6 @@
 """mindcv (MindSpore): its autoencoders and classifiers have the names of our own MindSpore file, and compute otherwise.
 
-Its files cannot be told from ours, so it must be asked for. Its autoencoder normalises a patch by the biased variance
+Its files look like ours, so that it must be named. Its autoencoder normalises a patch by the biased variance
 and without an eps; its classifier takes the tanh approximation of GELU.
 """
 

@@ -1,7 +1,7 @@
 """mindformers (MindSpore): q, k and v apart, and three kinds of weights stored as [in, out].
 
 0.3.0 and 0.8.0 differ in the name of the decoder's position table. Weights that 0.3.0 itself trained predict a patch's
-pixels in the order channel, row, column; the file does not show it, so that spelling must be asked for.
+pixels in the order channel, row, column; the file does not show it, so that spelling must be named.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from . import megengine, mindspore, npz, oneflow, pth, pth_legacy, safetensors, 
 
 
 class Format(Protocol):
-    """What each module here offers."""
+    """The functions of each module here."""
 
     @property
     def NAME(self) -> str:
@@ -44,7 +44,7 @@ class Format(Protocol):
 
 
 class FolderFormat(Format, Protocol):
-    """What each module of a folder format offers besides."""
+    """The further functions of each module of a folder format."""
 
     def replaceable(self, path: Path) -> bool:
         """Whether an existing folder is nothing but an earlier save, so that nothing else is lost with it."""
@@ -52,16 +52,16 @@ class FolderFormat(Format, Protocol):
 
 FOLDERS: dict[str, FolderFormat] = {"shards": shards, "oneflow": oneflow}
 FORMATS: dict[str, Format] = {
-    "npz": npz,  # a zip too: asked before .pth
+    "npz": npz,  # a zip too: tried before .pth
     "pth": pth,
-    "pth_legacy": pth_legacy,  # a pickle too: asked before MegEngine
+    "pth_legacy": pth_legacy,  # a pickle too: tried before MegEngine
     "safetensors": safetensors,
     "shards": shards,
     "megengine": megengine,
     "mindspore": mindspore,
     "oneflow": oneflow,
 }
-# What people have in place of a checkpoint, by its first bytes (lower case, without leading blanks).
+# Files that people take for checkpoints, by their first bytes (lower case, without leading blanks).
 _STRANGERS = {
     b"<!doctype html": "an HTML page, probably the error page of a failed download",
     b"<html": "an HTML page, probably the error page of a failed download",
@@ -71,7 +71,7 @@ _STRANGERS = {
     b"\x93numpy": "a single NumPy array",
     b"\x89hdf": "an HDF5 file, as Keras and TensorFlow write them; load it there and save the arrays with numpy.savez",
 }
-# What lies in folders of other programs, by a file in it, and the line that makes a readable file of it.
+# The contents of folders of other programs, by a file in it, and the line that makes a readable file of it.
 _FOREIGN = {
     "tf_model.h5": "a Hugging Face folder with TensorFlow's weights; in transformers 4: "
     "ViTMAEForPreTraining.from_pretrained(folder, from_tf=True).save_pretrained(new_folder)",
@@ -119,9 +119,9 @@ def _find_format(path: Path) -> tuple[str, Format]:
             f"{path} is empty (0 bytes); was the download or the copy interrupted?", code="truncated"
         )
     start = head.lstrip().lower()
-    for sign, what in _STRANGERS.items():
+    for sign, description in _STRANGERS.items():
         if start.startswith(sign):
-            raise CheckpointProblem(f"{path} is not a checkpoint: it is {what}.", code="not-a-checkpoint")
+            raise CheckpointProblem(f"{path} is not a checkpoint: it is {description}.", code="not-a-checkpoint")
     for name, form in FORMATS.items():
         if not form.FOLDER and form.matches(head):
             return name, form
@@ -140,10 +140,10 @@ def _find_folder_format(path: Path) -> tuple[str, Format]:
     for name, form in FORMATS.items():
         if form.FOLDER and form.matches(path):
             return name, form
-    for file, what in _FOREIGN.items():
+    for file, description in _FOREIGN.items():
         if (path / file).exists():
             raise CheckpointProblem(
-                f"{path} holds {file}: it is {what}. Then give what that wrote.{_hint(path)}", code="unsupported"
+                f"{path} holds {file}: it is {description}. Then give what that wrote.{_hint(path)}", code="unsupported"
             )
     raise CheckpointProblem(
         f"{path} is a folder, but not one that oneflow.save wrote (no pickled_data in it), nor LiBai (no model folder), "

@@ -15,10 +15,10 @@ from ..tensors import DTYPES, CheckpointProblem, State, Tensor, to_bytes
 
 # NumPy's own spelling of a dtype, without the byte order: "f4".
 CODES = {np.dtype(code).str[1:]: name for name, code in DTYPES.items() if name != "bfloat16"}
-LONGEST_JSON = 5_000_000  # bytes, a hundred times what the largest model's header takes; parsed, it takes 30 times this
+LONGEST_JSON = 5_000_000  # bytes, a hundred times the largest model's header; parsed, it takes 30 times this
 MOST_TENSORS = 20_000  # a huge model has 520, its training file 2,000
 _MOST_DIMENSIONS = 16
-_MOST_BYTES = 2**60  # beyond what NumPy can count; no file comes near
+_MOST_BYTES = 2**60  # NumPy cannot count further; no file comes near
 
 
 def bytes_needed(shape: Any, dtype: str) -> int | None:
@@ -73,14 +73,14 @@ def bounded_json(path: Path, where: str) -> dict[str, Any]:
     with path.open("rb") as file:
         raw = file.read(LONGEST_JSON + 1)
     try:
-        found = json.loads(str(raw, "utf-8")) if len(raw) <= LONGEST_JSON else None
+        content = json.loads(str(raw, "utf-8")) if len(raw) <= LONGEST_JSON else None
     except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, dict):
+        content = None
+    if not isinstance(content, dict):
         raise CheckpointProblem(
             f"{where}: {path.name} is no JSON object of at most {LONGEST_JSON:,} bytes.", code="damaged"
         )
-    return found
+    return content
 
 
 def not_supported(where: str, kind: str) -> CheckpointProblem:

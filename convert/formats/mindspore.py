@@ -123,15 +123,15 @@ class _Messages:
     def value(self, message: memoryview, name: str) -> _Value | None:
         shape: list[int] = []
         kind, content = "", memoryview(b"")
-        for number, found in self.each(message):
+        for number, entry in self.each(message):
             if number == 1:
-                shape += [found] if isinstance(found, int) else self.packed(found[:160])
+                shape += [entry] if isinstance(entry, int) else self.packed(entry[:160])
                 if len(shape) > 16:
                     raise self.damaged(f"a tensor in it has {len(shape)} dimensions")
-            elif number == 2 and isinstance(found, memoryview):
-                kind = self.text(found)
-            elif number == 3 and isinstance(found, memoryview):
-                content = found
+            elif number == 2 and isinstance(entry, memoryview):
+                kind = self.text(entry)
+            elif number == 3 and isinstance(entry, memoryview):
+                content = entry
         if kind == _TEXT:
             return None
         if kind not in _DTYPES:
@@ -181,11 +181,11 @@ class _Messages:
 
     def packed(self, data: memoryview) -> list[int]:
         """The numbers of a field that holds them one after the other."""
-        found, at = [], 0
+        numbers, at = [], 0
         while at < len(data):
             value, at = self.varint(data, at)
-            found.append(value)
-        return found
+            numbers.append(value)
+        return numbers
 
     def text(self, data: memoryview) -> str:
         """A short text. Raises CheckpointProblem for anything else."""

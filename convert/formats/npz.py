@@ -18,7 +18,7 @@ NAME, ENDINGS, FOLDER, HAS_ROOM = "NumPy .npz", (".npz",), False, False
 
 _ENDING = ".npy"
 _LONGEST_HEADER = 10_000  # bytes, NumPy's own limit
-# Only what the header of an array of numbers is spelled with: one dict, one tuple, no arithmetic, nothing nested.
+# Only the characters of the header of an array of numbers: one dict, one tuple, no arithmetic, nothing nested.
 _HEADER = re.compile(r"\{[\w\s'\"<>|=,:]*\([\d\sL,]*\)[\w\s'\"<>|=,:]*\}\s*")
 
 
@@ -73,15 +73,15 @@ def _tensor(archive: Archive, entry: str, name: str) -> Tensor:
 
 
 def _header(text: str, name: str, archive: Archive) -> tuple[Any, Any, Any]:
-    """What stands in the header under descr, shape and fortran_order."""
+    """The header's values of descr, shape and fortran_order."""
     if not _HEADER.fullmatch(text):
         raise CheckpointProblem(
             f"{archive.path}: array {name} is damaged or no plain array of numbers: its header is {text[:80]!r}.",
             code="damaged",
         )
     try:
-        found = ast.literal_eval(re.sub(r"(\d)L\b", r"\1", text).strip())  # Python 2 wrote 10L
-        return found["descr"], found["shape"], found["fortran_order"]
+        header = ast.literal_eval(re.sub(r"(\d)L\b", r"\1", text).strip())  # Python 2 wrote 10L
+        return header["descr"], header["shape"], header["fortran_order"]
     except (ValueError, SyntaxError, TypeError, KeyError):
         raise archive.damaged(f"the header of array {name} makes no sense") from None
 

@@ -47,7 +47,7 @@ def array_tensor(name: str, value: Any, where: str) -> Tensor | None:
 
 
 def unknown_dtype(name: str, code: str, where: str) -> CheckpointProblem:
-    """What is raised for an array of this dtype (NumPy's code without the byte order)."""
+    """The exception for an array of this dtype (NumPy's code without the byte order)."""
     why = (
         "whole Python objects, which would have to be run to be read" if code.startswith("O") else f"dtype {code[:20]}"
     )

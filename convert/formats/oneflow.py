@@ -69,7 +69,7 @@ def _pickled(folder: Path) -> State:
             f"{folder} is no folder that oneflow.save (protocol 1) wrote; save it again with oneflow.save.",
             code="not-a-checkpoint",
         )
-    found: dict[str, Tensor] = {}  # by folder: two names may share one
+    tensors: dict[str, Tensor] = {}  # by folder: two names may share one
 
     def tensor(name: str, value: Any) -> Tensor | None:
         if not isinstance(value, Record) or str(value.of) not in _TENSORS:
@@ -78,11 +78,11 @@ def _pickled(folder: Path) -> State:
         # Only a folder beside the pickle: a crafted name must not lead elsewhere on the disk.
         if not isinstance(inside, str) or not re.fullmatch(r"[\w.-]{1,200}", inside) or inside in (".", ".."):
             raise CheckpointProblem(f"{folder} is damaged: tensor {name} has no folder of its own.", code="incomplete")
-        if inside not in found:
-            found[inside] = _tensor(folder, inside, name)
-        return found[inside]
+        if inside not in tensors:
+            tensors[inside] = _tensor(folder, inside, name)
+        return tensors[inside]
 
-    size = lambda: sum(tensor.nbytes for tensor in found.values())  # noqa: E731
+    size = lambda: sum(tensor.nbytes for tensor in tensors.values())  # noqa: E731
     return find_state(saved["data"], tensor, str(folder), size, names.unknown)
 
 
@@ -101,25 +101,25 @@ def _one_folder_each(folder: Path) -> State:
 
 def _inside(folder: Path, name: str) -> Path:
     """A file of the folder. Raises CheckpointProblem for a symbolic link out of it, and without a file."""
-    found = Path(os.path.realpath(folder / name))
-    if not found.is_file() or not found.is_relative_to(os.path.realpath(folder)):
+    file = Path(os.path.realpath(folder / name))
+    if not file.is_file() or not file.is_relative_to(os.path.realpath(folder)):
         raise CheckpointProblem(
             f"{folder} is incomplete: {shown(name)} is not there, or lies elsewhere. Copy it again.", code="incomplete"
         )
-    return found
+    return file
 
 
 def _tensor(folder: Path, inside: str, name: str) -> Tensor:
     meta, out = _inside(folder, f"{inside}/{META}"), _inside(folder, f"{inside}/{OUT}")
     with meta.open("rb") as file:
-        found = _META.fullmatch(file.read(4096).decode("latin-1"))
+        description = _META.fullmatch(file.read(4096).decode("latin-1"))
     size = out.stat().st_size
-    if not found or found[2] not in _KINDS:
+    if not description or description[2] not in _KINDS:
         raise CheckpointProblem(
             f"{folder} is damaged: {inside}/{META} does not describe a tensor. Copy it again.", code="damaged"
         )
-    shape = tuple(int(size) for size in re.findall(r"\d+", found[1]))
-    dtype = _KINDS[found[2]]
+    shape = tuple(int(size) for size in re.findall(r"\d+", description[1]))
+    dtype = _KINDS[description[2]]
     needed = bytes_needed(shape, dtype)
     if needed != size:
         raise CheckpointProblem(
@@ -140,12 +140,12 @@ def _tensor(folder: Path, inside: str, name: str) -> Tensor:
 def _metadata(folder: Path) -> dict[str, str]:
     if not (folder / NOTE).exists():
         return {}
-    found = bounded_json(_inside(folder, NOTE), str(folder))
-    if not all(isinstance(text, str) for text in found.values()):
+    texts = bounded_json(_inside(folder, NOTE), str(folder))
+    if not all(isinstance(text, str) for text in texts.values()):
         raise CheckpointProblem(
             f"{folder / NOTE} is damaged: it must hold texts only. Remove it or copy it again.", code="bad-note"
         )
-    return found
+    return texts
 
 
 def write(path: Path, state: State, progress: Progress) -> None:

@@ -15,7 +15,7 @@ from .pickle_values import Global
 
 # Where Python's own pickler finds the functions that people know under another name.
 _KNOWN_AS = {"posix": "os", "nt": "os", "__builtin__": "builtins"}
-_PYTHON_2 = {"__builtin__", "copy_reg", "commands", "exceptions", "distutils", "imp"}  # and what left since 3.10
+_PYTHON_2 = {"__builtin__", "copy_reg", "commands", "exceptions", "distutils", "imp"}  # and those that left since 3.10
 _STANDARD = sys.stdlib_module_names | _PYTHON_2
 _BUILTINS = (
     "bool", "bytearray", "bytes", "complex", "dict", "float", "frozenset", "int", "list", "object", "range", "set", "slice",
@@ -56,36 +56,38 @@ class Names:
         """The names that were met and are not known, in order."""
         return tuple(self._unknown)
 
-    def meet(self, found: Global, where: str) -> None:
+    def meet(self, symbol: Global, where: str) -> None:
         """Note a name. Raises CheckpointProblem for one that runs code when a framework loads the file."""
-        if str(found) in self.known or str(found) in _HOLDS_VALUES:
+        if str(symbol) in self.known or str(symbol) in _HOLDS_VALUES:
             return
-        if _runs_code(found):
-            raise _refused(found, where)
+        if _runs_code(symbol):
+            raise _refused(symbol, where)
         if len(self._unknown) < _MOST_TOLD:
-            self._unknown[_spelled(found)] = None
+            self._unknown[_spelled(symbol)] = None
 
 
-def _runs_code(found: Global) -> bool:
+def _runs_code(symbol: Global) -> bool:
     """Whether a name that is not known may run code: of Python's own library, of _RUNS, or behind a class."""
-    full, (package, *_) = str(found), found.module.split(".")
+    full, (package, *_) = str(symbol), symbol.module.split(".")
     if package in _STANDARD:
         return True
     hidden = any(part.startswith("__") for part in full.split(".")[1:])
     return hidden or not full.isprintable() or any(full == name or full.startswith(f"{name}.") for name in _RUNS)
 
 
-def _spelled(found: Global) -> str:
-    return (str(found) if str(found).isprintable() else ascii(str(found)))[:200]
+def _spelled(symbol: Global) -> str:
+    return (str(symbol) if str(symbol).isprintable() else ascii(str(symbol)))[:200]
 
 
-def _refused(found: Global, where: str) -> CheckpointProblem:
+def _refused(symbol: Global, where: str) -> CheckpointProblem:
     known = (
-        f" ({_KNOWN_AS[found.module]}.{found.name})" if found.module in _KNOWN_AS and found.name.isprintable() else ""
+        f" ({_KNOWN_AS[symbol.module]}.{symbol.name})"
+        if symbol.module in _KNOWN_AS and symbol.name.isprintable()
+        else ""
     )
     return CheckpointProblem(
-        f"{where}: refused to load {_spelled(found)}{known[:200]}. It can run code where a framework loads the file, and weights "
-        "need no such name; nothing in it was run here. Where the file is your own, save the state dict alone "
+        f"{where}: refused to load {_spelled(symbol)}{known[:200]}. It can run code where a framework loads the file, and "
+        "weights need no such name; nothing in it was run here. Where the file is your own, save the state dict alone "
         "(torch.save(model.state_dict(), path)); otherwise ask its author for that, or for a .safetensors file.",
         code="runs-code",
     )

@@ -28,7 +28,7 @@ _I4, _F8 = struct.Struct("<i"), struct.Struct(">d")
 def read_pickle(data: memoryview, names: Names, where: str, references: list[Persistent] | None = None) -> Any:
     """The value in a pickle of protocol 2 to 5. Long byte strings come as views into `data`, not copied.
 
-    names: takes the names in it. references: takes what it refers to outside itself; None forbids that. Raises
+    names: takes the names in it. references: takes its references to objects outside itself; None forbids them. Raises
     CheckpointProblem for anything damaged, and for a name that runs code, saying which.
     """
     reader = Reader(data, 0, names, where, references)
@@ -89,9 +89,9 @@ class Reader:
     def number(self, layout: struct.Struct) -> Any:
         if layout.size > len(self.data) - self.at:
             raise self.damaged("it ends too early", "truncated")
-        (found,) = layout.unpack_from(self.data, self.at)
+        (value,) = layout.unpack_from(self.data, self.at)
         self.at += layout.size
-        return found
+        return value
 
     def integer(self, layout: struct.Struct) -> None:
         self.push(int.from_bytes(self.take(self.number(layout)), "little", signed=True))
@@ -114,10 +114,10 @@ class Reader:
             raise self.damaged("a text in it is not UTF-8") from None
 
     def line(self) -> str:
-        found = bytes(self.data[self.at : self.at + 256]).find(b"\n")
-        if found < 0:
+        end = bytes(self.data[self.at : self.at + 256]).find(b"\n")
+        if end < 0:
             raise self.damaged("a name in it has no end")
-        return self.decoded(self.take(found + 1)[:-1])
+        return self.decoded(self.take(end + 1)[:-1])
 
     def push(self, value: Any) -> None:
         self.stack.append(value)
@@ -179,9 +179,9 @@ class Reader:
     def find(self, module: Any, name: Any) -> None:
         if not isinstance(module, str) or not isinstance(name, str):
             raise self.damaged("a name in it is not text")
-        found = Global(module, name)
-        self.names.meet(found, self.where)
-        self.push(found)
+        function = Global(module, name)
+        self.names.meet(function, self.where)
+        self.push(function)
 
     def call(self) -> None:
         function, args = self.pop_tuple(2)
@@ -196,12 +196,12 @@ class Reader:
     def refer(self) -> None:
         if self.references is None:
             raise self.damaged("it refers to something outside the file")
-        found = Persistent(self.pop())
-        self.references.append(found)
-        self.push(found)
+        reference = Persistent(self.pop())
+        self.references.append(reference)
+        self.push(reference)
 
 
-# What each opcode does to the reader; one that is not here is refused.
+# The action of each opcode on the reader; others are refused.
 _HANDLERS: dict[int, Callable[[Reader], Any]] = {
     0x80: lambda r: r.take(1),  # PROTO: a later one's opcodes are refused one by one
     0x95: lambda r: r.take(8),  # FRAME: a hint for streams

@@ -1,4 +1,4 @@
-"""What torch.save wrote before version 1.6, and still writes when asked: five pickles, then every storage's bytes.
+"""The format of torch.save before version 1.6, which it still writes on request: five pickles, then every storage's bytes.
 
 The pickles: a magic number, the protocol (1001), facts of the machine, the object, the keys of the storages in order.
 Then, for each key, a count of values (8 bytes) and the values, little-endian on every machine.
@@ -28,7 +28,7 @@ NAME, ENDINGS, FOLDER, HAS_ROOM = "PyTorch .pth (before 1.6)", (".pth", ".pt", "
 _MAGIC = 0x1950A86A20F9469CFC6C
 _PICKLED_MAGIC = b"\x8a\x0a" + _MAGIC.to_bytes(10, "little") + b"."
 _PROTOCOL = 1001
-_FEW_OPCODES = 50_000  # what surrounds the object needs: three for each storage
+_FEW_OPCODES = 50_000  # those around the object: three for each storage
 
 
 def matches(head: bytes) -> bool:
@@ -121,7 +121,7 @@ def _places(
 def write(path: Path, state: State, progress: Progress) -> None:
     """Write an OrderedDict of tensors, alone or in a dict, as torch.load reads. `path` is made and must not exist."""
     require_dtypes(state, TYPED, NAME)
-    facts = {"short": 2, "int": 4, "long": 4}  # what torch writes on every machine
+    facts = {"short": 2, "int": 4, "long": 4}  # torch's values on every machine
     sizes = b"".join(pickle.text(name) + pickle.integer(size) for name, size in facts.items())
     machine = pickle.text("protocol_version") + pickle.integer(_PROTOCOL) + pickle.text("little_endian") + pickle.TRUE
     machine += pickle.text("type_sizes") + pickle.EMPTY_DICT + pickle.MARK + sizes + pickle.SETITEMS

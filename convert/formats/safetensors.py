@@ -75,10 +75,10 @@ def read(path: Path) -> State:
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    values = dict(pairs)
+    if len(values) != len(pairs):
         raise ValueError("a name appears twice")
-    return found
+    return values
 
 
 def _place(name: str, entry: Any, where: str, damaged: _Damaged) -> tuple[str, tuple[int, ...], str, int, int]:

@@ -50,7 +50,7 @@ def _read(path: Path) -> State:
                 f"{folder} holds both {WHOLE} and {_INDEX}: name the one that you mean.", code="ambiguous"
             )
         state = safetensors.read(_inside(folder, WHOLE))
-    elif not index.is_file() and (folder / _PICKLED).is_file():  # what older versions of transformers wrote
+    elif not index.is_file() and (folder / _PICKLED).is_file():  # the file of older versions of transformers
         pickled = _inside(folder, _PICKLED)
         with pickled.open("rb") as file:
             state = (pth_legacy if pth_legacy.matches(file.read(64)) else pth).read(pickled)
@@ -74,12 +74,12 @@ def _inside(folder: Path, name: str) -> Path:
     if "\0" in name or Path(name).is_absolute() or ".." in Path(name).parts:
         raise CheckpointProblem(problem, code="incomplete")
     home = Path(os.path.realpath(folder))
-    found = Path(os.path.realpath(home / name))
+    file = Path(os.path.realpath(home / name))
     # Hugging Face's cache holds a snapshot as links to files shared by all snapshots of the same model.
     shared = home.parent.parent / "blobs" if home.parent.name == "snapshots" else home
-    if not (found.is_relative_to(home) or found.is_relative_to(shared)) or not found.is_file():
+    if not (file.is_relative_to(home) or file.is_relative_to(shared)) or not file.is_file():
         raise CheckpointProblem(problem, code="incomplete")
-    return found
+    return file
 
 
 def _text(path: Path) -> str:

@@ -55,15 +55,15 @@ def find_state(
             "for n, t in paddle.load(path).items()}), then convert weights.npz.",
             code="unsupported",
         )
-    found = _state_dicts(outer, to_tensor)
+    state_dicts = _state_dicts(outer, to_tensor)
     extras: list[str] = []
-    if found:
-        taken = {keys[0] for keys in found}
+    if state_dicts:
+        taken = {keys[0] for keys in state_dicts}
         extras = [shown(str(key)) for key in outer if key not in taken]
     tensors: dict[str, Tensor] = {}
-    for keys, mapping in (found or {(): outer}).items():
+    for keys, mapping in (state_dicts or {(): outer}).items():
         bounded_count(len(mapping) + len(tensors), where)
-        start = "".join(f"{key}." for key in keys) if len(found) > 1 else ""
+        start = "".join(f"{key}." for key in keys) if len(state_dicts) > 1 else ""
         for name, stored in mapping.items():
             tensor = to_tensor(shown(str(name)), stored)
             if tensor is None:
@@ -79,7 +79,7 @@ def find_state(
             f"{where} is no honest checkpoint: its tensors share their bytes so that {size():,} bytes would become {needed:,}.",
             code="too-large",
         )
-    wrapper = ".".join(next(iter(found))) if len(found) == 1 else None
+    wrapper = ".".join(next(iter(state_dicts))) if len(state_dicts) == 1 else None
     return State(tensors, tuple(extras), wrapper=wrapper, settings=_settings(outer), unknown=unknown)
 
 
@@ -95,11 +95,11 @@ def _state_dicts(outer: dict[Any, Any], to_tensor: ToTensor) -> dict[tuple[str, 
     level: dict[tuple[str, ...], dict[Any, Any]] = {(): outer}
     for _ in range(_DEEPEST):
         level = dict(islice(_inner(level), _MOST_DICTS))
-        found = {keys: mapping for keys, mapping in level.items() if count(mapping)}
-        if named := {keys: mapping for keys, mapping in found.items() if keys[-1] in WRAPPERS}:
+        state_dicts = {keys: mapping for keys, mapping in level.items() if count(mapping)}
+        if named := {keys: mapping for keys, mapping in state_dicts.items() if keys[-1] in WRAPPERS}:
             return named
-        if found:
-            return found if count(outer) < max(map(count, found.values())) else {}
+        if state_dicts:
+            return state_dicts if count(outer) < max(map(count, state_dicts.values())) else {}
     return {}
 
 
@@ -150,14 +150,14 @@ def _refuse_emptied(tensors: Mapping[str, Tensor], where: str) -> None:
 
 def _settings(outer: dict[Any, Any]) -> dict[str, Any]:
     """The options that a training script saved, if they are plain values."""
-    found: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
     for key in _SETTINGS:
         value = outer.get(key)
         if isinstance(value, Record) and value.of in _NAMESPACES:
             value = value.state
         items = as_mapping(value) or {}
-        found |= {k: v for k, v in items.items() if isinstance(k, str) and isinstance(v, (bool, int, float, str))}
-    return found
+        settings |= {k: v for k, v in items.items() if isinstance(k, str) and isinstance(v, (bool, int, float, str))}
+    return settings
 
 
 def _kind(value: Any) -> str:

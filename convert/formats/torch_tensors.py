@@ -71,7 +71,7 @@ def rebuild(
 ) -> Tensor | None:
     """The tensor that a record stands for, None for another object. `find` raises TypeError for no storage.
 
-    where: the file. Raises CheckpointProblem, for what is damaged the one that `broken` makes of a sentence.
+    where: the file. Raises CheckpointProblem; for damage the one that `broken` makes of a sentence.
     """
 
     def damaged(why: str) -> CheckpointProblem:

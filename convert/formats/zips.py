@@ -36,15 +36,15 @@ class _Bounded(io.FileIO):
 class Archive:
     """An opened zip archive. Raises CheckpointProblem for a damaged one, here and when an entry is read."""
 
-    def __init__(self, path: Path, what: str):
-        self.path, self.what, self.data = path, what, map_file(path)
-        self.sound: set[str] = set()  # entries whose checksum was found right
+    def __init__(self, path: Path, kind: str):
+        self.path, self.kind, self.data = path, kind, map_file(path)
+        self.sound: set[str] = set()  # entries whose checksum is right
         try:
             with _Bounded(path) as file, zipfile.ZipFile(file) as archive:
                 entries = archive.infolist()
         except (zipfile.BadZipFile, OSError, ValueError, OverflowError, NotImplementedError, struct.error) as problem:
             raise CheckpointProblem(
-                f"{path} is a damaged or cut off {what} file ({len(self.data):,} bytes; {problem}). Download or copy it "
+                f"{path} is a damaged or cut off {kind} file ({len(self.data):,} bytes; {problem}). Download or copy it "
                 "again and compare its size.",
                 code="too-large" if isinstance(problem, _TooLong) else "damaged",
             ) from None
@@ -66,9 +66,9 @@ class Archive:
             )
 
     def damaged(self, why: str, code: Code = "damaged") -> CheckpointProblem:
-        """What is raised for this sentence about it."""
+        """The exception with this sentence about the file."""
         return CheckpointProblem(
-            f"{self.path} is a damaged {self.what} file: {why}. Download or copy it again.", code=code
+            f"{self.path} is a damaged {self.kind} file: {why}. Download or copy it again.", code=code
         )
 
     def entry(self, name: str, deflated: bool = False, start: int | None = None) -> memoryview:
@@ -79,7 +79,7 @@ class Archive:
         stored = info.compress_type == zipfile.ZIP_STORED
         if info.flag_bits & 1 or not (stored or (deflated and info.compress_type == zipfile.ZIP_DEFLATED)):
             raise CheckpointProblem(
-                f"{self.path}: its entry {name} is compressed or encrypted, as no {self.what} file is. Save it again.",
+                f"{self.path}: its entry {name} is compressed or encrypted, as no {self.kind} file is. Save it again.",
                 code="unsupported",
             )
         # The header in front of the data repeats the name and has padding of its own length.
@@ -95,7 +95,7 @@ class Archive:
             data = self._inflate(name, data, info.file_size if start is None else min(start, info.file_size), start)
         if start is not None:
             return data[:start]
-        # A checksum of 0 means that torch was told to save none.
+        # A checksum of 0 means that torch saved none.
         if info.CRC and name not in self.sound and zlib.crc32(data) != info.CRC:
             raise self.damaged(f"the checksum of its entry {name} is wrong", "checksum")
         self.sound.add(name)
@@ -104,12 +104,12 @@ class Archive:
     def _inflate(self, name: str, data: memoryview, size: int, start: int | None) -> memoryview:
         try:
             engine = zlib.decompressobj(-zlib.MAX_WBITS)
-            found = engine.decompress(data, size + 1 if start is None else max(size, 1))
+            unpacked = engine.decompress(data, size + 1 if start is None else max(size, 1))
         except zlib.error:
             raise self.damaged(f"its entry {name} cannot be unpacked") from None
-        if start is None and (len(found) != size or not engine.eof):
+        if start is None and (len(unpacked) != size or not engine.eof):
             raise self.damaged(f"its entry {name} does not unpack to the {size:,} bytes it claims")
-        return memoryview(found)
+        return memoryview(unpacked)
 
 
 def add(archive: zipfile.ZipFile, name: str, *parts: bytes | memoryview) -> None:

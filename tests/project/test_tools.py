@@ -85,6 +85,42 @@ def test_pyright_finds_the_whole_package(tmp_path: Path) -> None:
     assert "cannot be assigned to parameter" in errors[0]["message"]
 
 
+CHECKED = """
+import sys
+from mypy.main import process_options
+sources, options = process_options(["--config-file", sys.argv[1]])
+print(*(source.path for source in sources), sep="\\n")
+"""
+
+
+def type_checked(config: Path) -> set[Path]:
+    """The files that mypy checks with a configuration, relative to the repository, links followed."""
+    printed = children.run([sys.executable, "-c", CHECKED, config], check=True, text=True, cwd=ROOT).stdout
+    return {(ROOT / line).resolve().relative_to(ROOT) for line in printed.splitlines()}
+
+
+def test_mypy_checks_the_product_and_the_benchmarks(tmp_path: Path) -> None:
+    folders = [path.name for path in (ROOT / "src" / "polymae").iterdir() if path.is_symlink()]
+    code = set(repository_files(*(f"{folder}/*.py" for folder in ("benchmarks", *folders))))
+    assert code - type_checked(ROOT / "pyproject.toml") == set()
+    narrow = tmp_path / "mypy.ini"
+    narrow.write_text("[mypy]\nfiles = src/polymae\n")
+    assert {path.parts[0] for path in code - type_checked(narrow)} == {"benchmarks"}
+
+
+def test_mypy_sees_a_broken_call_in_a_benchmark(tmp_path: Path) -> None:
+    source = (ROOT / "benchmarks" / "false_alarms.py").read_text()
+    old = 'weights=place / "weights.pth"'
+    assert old in source
+    broken = tmp_path / "false_alarms.py"
+    broken.write_text(source.replace(old, 'place / "weights.pth"'))
+    command = [Path(sys.executable).with_name("mypy"), broken]  # with the cache of `make lint`: seconds
+    done = children.run(command, cwd=ROOT, text=True, env=os.environ | {"MYPYPATH": "benchmarks"})
+    assert done.returncode == 1, done.stdout
+    assert 'Too many positional arguments for "Run"' in done.stdout
+    assert "Found 1 error in 1 file" in done.stdout
+
+
 def test_an_upward_import_fails_the_contract(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "src" / "polymae", tmp_path / "src" / "polymae")
     shutil.copy(ROOT / "pyproject.toml", tmp_path)

@@ -1,6 +1,6 @@
 """What runs under which Python, with the oldest and the newest of what PolyMAE needs: the table of docs/benchmarks/pythons.md.
 
-    .venv/bin/python benchmarks/pythons.py --frameworks torch mindspore --out docs/benchmarks/pythons.md
+    .venv/bin/python benchmarks/python_versions.py --frameworks torch mindspore --out docs/benchmarks/pythons.md
 
 Every Python that this machine has (tests/pythons.py) gets PolyMAE's wheel in two environments of its own. In each run the tests
 that need NumPy alone; in the newest, also those frameworks that have wheels for it, each judged by `polymae compare` at all
@@ -58,9 +58,9 @@ def _row(place: Path, python: str, wheel: Path, oldest: bool, frameworks: list[s
     options = ("-p", "no:cacheprovider", "-W", "ignore")
     done = pythons.run(path, "-m", "pytest", *options, *NUMPY_ALONE, cwd=ROOT, POLYMAE_FRAMEWORKS="numpy")
     tests = [line for line in done.stdout.splitlines() if " passed" in line or " failed" in line]
-    said = f"{'FAIL: ' if done.returncode else ''}{tests[-1].partition(' in ')[0] if tests else done.stdout[-300:]}"
-    found = [_judged(path, wheel, name, place) for name in frameworks]
-    return [version, "oldest" if oldest else "newest", numpy, scipy, said, "; ".join(found) or "-"]
+    counts = f"{'FAIL: ' if done.returncode else ''}{tests[-1].partition(' in ')[0] if tests else done.stdout[-300:]}"
+    verdicts = [_judged(path, wheel, name, place) for name in frameworks]
+    return [version, "oldest" if oldest else "newest", numpy, scipy, counts, "; ".join(verdicts) or "-"]
 
 
 def _judged(python: Path, wheel: Path, framework: str, place: Path) -> str:
@@ -71,12 +71,12 @@ def _judged(python: Path, wheel: Path, framework: str, place: Path) -> str:
     if done.returncode not in (0, 1):
         return f"FAIL: {framework}: {done.stderr[-300:]}"
     (row,) = json.loads(done.stdout)["frameworks"]
-    said = f"{framework} {row['environment']['version']}, NumPy {row['environment']['numpy']}: {row['verdict']}"
+    verdict = f"{framework} {row['environment']['version']}, NumPy {row['environment']['numpy']}: {row['verdict']}"
     if framework == "torch":
         loaded = pythons.run(python, "-c", HUB, ROOT, "mae_vit_tiny_patch16", cwd=place)
         right = loaded.stdout.split()[-1:] == ["polymae.backends.torch.model"]
-        said += ", torch.hub loads" if right else f", FAIL: torch.hub: {loaded.stderr[-300:]}"
-    return said if done.returncode == 0 else f"FAIL: {said}"
+        verdict += ", torch.hub loads" if right else f", FAIL: torch.hub: {loaded.stderr[-300:]}"
+    return verdict if done.returncode == 0 else f"FAIL: {verdict}"
 
 
 def _text(rows: list[list[str]]) -> str:
@@ -92,9 +92,9 @@ def _text(rows: list[list[str]]) -> str:
     table = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
     return f"""# Pythons and NumPys
 
-Written by `benchmarks/pythons.py`: PolyMAE's wheel in an environment of its own of each Python, once with the oldest versions of
-what it needs that have wheels for that Python, once with the newest (`requirements/newest.txt`). {len(NUMPY_ALONE)} files of
-tests, and the small model in each framework that has wheels.
+Written by `benchmarks/python_versions.py`: PolyMAE's wheel in an environment of its own of each Python, once with the oldest
+versions of what it needs that have wheels for that Python, once with the newest (`requirements/newest.txt`). {len(NUMPY_ALONE)}
+files of tests, and the small model in each framework that has wheels.
 
 Machine: {processor()}.
 
