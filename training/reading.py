@@ -11,7 +11,7 @@ from copy import deepcopy
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 from ..files.errors import Problem
 from .classifying import FineTuning, Probe
@@ -29,11 +29,15 @@ def named(kind: type[Common] | None = None) -> list[str]:
     return [name for name in names if kind is None or kind_of(_tree_of(name), name) is kind]
 
 
+@overload
 def read_recipe(
-    name: str | Path | Mapping[str, Any] | None = None,
-    settings: Iterable[str] = (),
-    kind: type[Kind] = Recipe,  # type: ignore[assignment]
-) -> Kind:
+    name: str | Path | Mapping[str, Any] | None = None, settings: Iterable[str] = (), *, kind: type[Recipe] = ...
+) -> Recipe: ...
+@overload
+def read_recipe(name: str | Path | Mapping[str, Any] | None, settings: Iterable[str], kind: type[Kind]) -> Kind: ...
+def read_recipe(
+    name: str | Path | Mapping[str, Any] | None = None, settings: Iterable[str] = (), kind: type[Common] = Recipe
+) -> Common:
     """A recipe by its name or file, or from nested settings, with settings "name=value" changed; None: the defaults.
 
     kind: the task that it is for. Raises Problem, with the nearest names, for an unknown recipe or setting, for a value of
@@ -62,13 +66,13 @@ def kind_of(tree: Mapping[str, Any], where: str) -> type[Common]:
     return KINDS[task]
 
 
-def recipe_of(tree: Mapping[str, Any], where: str, kind: type[Kind] = Recipe) -> Kind:  # type: ignore[assignment]
+def recipe_of(tree: Mapping[str, Any], where: str, kind: type[Kind]) -> Kind:
     """The recipe of nested settings, of the types that YAML knows. where: their origin, for messages. Raises Problem."""
     from jsonargparse import ArgumentError
 
     settings = {name: value for name, value in tree.items() if name != "task"}
     _require_known(settings, where, kind)
-    parser = _parser(kind)
+    parser = _parser(kind.task)
     try:
         made: Kind = parser.instantiate(parser.parse_object({"recipe": settings})).recipe
     except ArgumentError as problem:
@@ -185,11 +189,11 @@ def _require_known(tree: Mapping[str, Any], where: str, kind: type[Common]) -> N
 
 
 @cache
-def _parser(kind: type[Common]) -> Any:
+def _parser(task: str) -> Any:
     from jsonargparse import ArgumentParser
 
     parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(kind, "recipe")
+    parser.add_class_arguments(KINDS[task], "recipe")
     return parser
 
 

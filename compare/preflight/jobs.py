@@ -52,7 +52,7 @@ def write_recipe(path: Path, recipe: Recipe) -> Path:
 
 def read_job_recipe(job: Job) -> Recipe:
     """The recipe of a job."""
-    return recipe_of(json.loads(job.recipe.read_text()), str(job.recipe))
+    return recipe_of(json.loads(job.recipe.read_text()), str(job.recipe), Recipe)
 
 
 def step_tensors(recipe: Recipe) -> tuple[str, ...]:

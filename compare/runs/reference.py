@@ -71,7 +71,7 @@ def read_reference(name: str | Path) -> Reference:
         curves = {key: np.array(tree[key], np.float64) for key in ("oracle", "oracle_norm", "lr", "whole", "epochs")}
         twins, norms = ([np.array(curve, np.float64) for curve in tree[key]] for key in ("twins", "twin_norms"))
         seeds = np.array(tree["seeds"], np.float64).reshape(-1, curves["epochs"].size)
-        recipe = recipe_of(tree["recipe"], str(path))
+        recipe = recipe_of(tree["recipe"], str(path), Recipe)
         if not twins or any(curve.shape != curves["oracle"].shape for curve in (curves["oracle_norm"], *twins, *norms)):
             raise ValueError("its twins are not as long as its oracle")
         return Reference(
@@ -102,6 +102,8 @@ def reference_of(
     for run in (*twins, whole):
         if any(run.data.get(key) != oracle.data.get(key) for key in _DATA):
             raise Problem(f"{run.path} was fed with other data than {oracle.path}; make both again from one data set.")
+    if not isinstance(whole.recipe, Recipe):
+        raise Problem(f"{whole.path} is a run of {whole.recipe.task}; a reference is of a pre-training.")
     count = max(whole.epoch_means) + 1
     for run in seeds:
         if run.steps.size != whole.steps.size:
