@@ -17,7 +17,7 @@ from ..data.dataset import Dataset
 from ..data.datasets import has_split, open_dataset
 from ..files.errors import Problem
 from .classes import labels_to, read_names
-from .measured import Asked, ready
+from .measured import Asked, as_paths, asked_of, ready
 from .parts import Part
 from .scores import Result, Scores, Whole
 
@@ -53,8 +53,8 @@ def evaluate(
     it. options: those of Asked and Evaluation. Raises Problem for anything that a person can mend: data without labels or
     with other classes than the model's, a file of no classifier, images that cannot be decoded (named).
     """
-    of_model = {name: options.pop(name) for name in [*options] if name in Asked.__dataclass_fields__}
-    asked = Asked(framework, Path(weights), **of_model)
+    asked = asked_of(framework, weights, options)
+    as_paths(options, "class_map", "names")
     part = evaluate_part(Evaluation(asked, Path(data), **options))
     return part.result(official_loss)
 

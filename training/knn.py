@@ -21,7 +21,7 @@ from ..data.datasets import has_split, open_dataset
 from ..data.draws import order
 from ..data.subset import Subset
 from ..files.errors import Problem
-from .measured import Asked, Ready, features_of, ready, require_pooling
+from .measured import Asked, Ready, asked_of, features_of, ready, require_pooling
 
 NEIGHBOURS, TEMPERATURE = 20, 0.07
 _AT_ONCE = 64  # images
@@ -70,8 +70,7 @@ def knn(framework: str, data: str | Path, weights: str | Path, **options: Any) -
     weights: a checkpoint of any format and dialect, or a run's folder. options: those of Asked and Neighbouring. Raises
     Problem for anything that a person can mend, among it data without labels and a k of more than the bank's images.
     """
-    of_model = {name: options.pop(name) for name in [*options] if name in Asked.__dataclass_fields__}
-    asked = Asked(framework, Path(weights), **of_model)
+    asked = asked_of(framework, weights, options)
     return measure(Neighbouring(asked, Path(data), **options))
 
 

@@ -48,6 +48,20 @@ class Asked:
     dtype: str = "float32"
 
 
+def asked_of(framework: str, weights: str | Path, options: dict[str, Any]) -> Asked:
+    """The model that a function is asked for; its options are taken out of the function's."""
+    return Asked(
+        framework,
+        Path(weights),
+        **{name: options.pop(name) for name in [*options] if name in Asked.__dataclass_fields__},
+    )
+
+
+def as_paths(options: dict[str, Any], *names: str) -> None:
+    """Make paths of the options of these names that are given as text."""
+    options |= {name: Path(options[name]) for name in names if options.get(name) is not None}
+
+
 @dataclass(frozen=True)
 class Ready:
     """A loaded model. augmentation: the evaluation's. hash: of its weights. names: of its classes, where the file has them."""

@@ -17,7 +17,7 @@ from ..backends.spec import NoTaps
 from ..data.folders import Given, images_below
 from ..files.errors import Problem
 from .classes import read_names
-from .measured import Asked, Ready, ready, require_pooling
+from .measured import Asked, Ready, as_paths, asked_of, ready, require_pooling
 
 TOPK = 5
 
@@ -78,9 +78,9 @@ def predict(
     options: those of Asked and Predicting. Raises Problem for anything that a person can mend; an image that cannot be
     decoded is none of these: its prediction says what is wrong with it.
     """
-    of_model = {name: options.pop(name) for name in [*options] if name in Asked.__dataclass_fields__}
     given = [images] if isinstance(images, (str, Path)) else images
-    asked = Asked(framework, Path(weights), **of_model)
+    asked = asked_of(framework, weights, options)
+    as_paths(options, "names")
     return list(predictions(Predicting(asked, tuple(map(str, given)), **options))[1])
 
 

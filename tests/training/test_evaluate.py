@@ -225,7 +225,7 @@ def test_a_class_map_tells_only_its_classes_apart(there: Path, tmp_path: Path, e
     (tmp_path / "map.json").write_text(json.dumps({"bee": 1, "fox": 5, "dog": 3}))
     (tmp_path / "all.txt").write_text("\n".join(CLASSES))
     results = [
-        evaluate("numpy", data, there / "tuned.pth", class_map=tmp_path / name, **options)
+        evaluate("numpy", data, there / "tuned.pth", class_map=str(tmp_path / name), **options)
         for name in ("map.txt", "map.json", "all.txt")
     ]
     assert results[0].facts() == results[1].facts() == results[2].facts()

@@ -44,7 +44,7 @@ def test_every_framework_predicts_the_same(framework: str, there: Path, exact: l
         model=MODEL,
         features=True,
         batch_size=4,
-        names=there / "names.txt",
+        names=str(there / "names.txt"),
     )
     assert [one.image for one in made] == [one.image for one in exact] == found_images([str(there / "photos")])
     for one, other in zip(made, exact):
