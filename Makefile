@@ -28,7 +28,7 @@ test: setup ## lint, types and tests; all of them run, any failure fails, what w
 test-long: setup ## only the tests that draw their examples, thirty times as many, and every file under every Python (ARGS="...")
 	@$(HERE) .venv/bin/pytest -n auto --maxprocesses 4 --dist worksteal -m "hypothesis or drawn" --hypothesis-profile=long $(ARGS)
 
-power: setup ## plant ninety porting faults in every backend: what would a comparison notice? (ARGS="--frameworks torch")
+power: setup ## plant over a hundred porting faults in every backend: what would a comparison notice? (ARGS="--frameworks torch")
 	@$(HERE) PYTHONPATH=tests .venv/bin/python -m mutants $(ARGS)
 
 lint: setup ## ruff, mypy and the directions of imports only
