@@ -210,10 +210,10 @@ def _checked(config: Config, weights: Arrays) -> WeightSet:
         contents: {p.name: p.shape for p in expected_params(config, contents)} for contents in both
     }
     contents = next((kind for kind, shapes in kinds.items() if shapes == actual), None)
-    found = [] if contents else differences(next(iter(kinds.values())), actual)
-    found += [f"dtype: {n} is {a.dtype}, expected float32" for n, a in weights.items() if a.dtype.kind != "f"]
-    if found or contents is None:
-        raise CheckpointProblem(_not_the_models(found), tuple(found), code="does-not-fit")
+    sentences = [] if contents else differences(next(iter(kinds.values())), actual)
+    sentences += [f"dtype: {n} is {a.dtype}, expected float32" for n, a in weights.items() if a.dtype.kind != "f"]
+    if sentences or contents is None:
+        raise CheckpointProblem(_not_the_models(sentences), tuple(sentences), code="does-not-fit")
     return WeightSet(config, contents, {name: of_array(array) for name, array in weights.items()})
 
 
