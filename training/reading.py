@@ -68,7 +68,7 @@ def recipe_of(tree: Mapping[str, Any], where: str, kind: type[Kind] = Recipe) ->
 
     settings = {name: value for name, value in tree.items() if name != "task"}
     _require_known(settings, where, kind)
-    parser = _parser(kind)
+    parser = _parser(kind.task)
     try:
         made: Kind = parser.instantiate(parser.parse_object({"recipe": settings})).recipe
     except ArgumentError as problem:
@@ -185,11 +185,11 @@ def _require_known(tree: Mapping[str, Any], where: str, kind: type[Common]) -> N
 
 
 @cache
-def _parser(kind: type[Common]) -> Any:
+def _parser(task: str) -> Any:
     from jsonargparse import ArgumentParser
 
     parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(kind, "recipe")
+    parser.add_class_arguments(KINDS[task], "recipe")
     return parser
 
 
