@@ -120,8 +120,10 @@ class Classification(Task):
                 dataset = open_dataset(given, None, "val" if has_split(given, "val") else "train", labelled=True)
         except Problem as problem:
             raise Problem(f"There are no images to measure on: {problem} {advice}") from None
-        if given is None and dataset.path == trained.path and self.request.data.is_file() and dataset.format != "npz":
-            raise Problem(f"{trained.path} holds the images that are trained on, and none to measure on. {advice}")
+        if given is None and self.request.data.is_file():  # of most formats a file has no parts
+            whole = open_dataset(self.request.data, recipe.data.data_format, recipe.data.split)
+            if whole.fingerprint() == dataset.fingerprint():
+                raise Problem(f"{trained.path} holds the images that are trained on, and none to measure on. {advice}")
         require_same_classes(trained, dataset, self.config.num_classes)
         augmentation = recipe.evaluation_of(self.config)
         return Batches(dataset, augmentation, recipe.evaluation.evaluation_batch, 0, drop_last=False, shuffle=False)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from ...files.atomic import replacing
 from ...files.errors import Problem
-from ...training.reading import recipe_of
-from ...training.recipe import Recipe
+from ...training.reading import read_any_recipe
+from ...training.recipe import Common, tree_of
 from .run import Run
 
 FORMAT = 1
@@ -38,7 +38,7 @@ class Reference:
     """
 
     name: str
-    recipe: Recipe
+    recipe: Common
     data: Mapping[str, Any]
     oracle: Curve
     oracle_norm: Curve
@@ -71,7 +71,7 @@ def read_reference(name: str | Path) -> Reference:
         curves = {key: np.array(tree[key], np.float64) for key in ("oracle", "oracle_norm", "lr", "whole", "epochs")}
         twins, norms = ([np.array(curve, np.float64) for curve in tree[key]] for key in ("twins", "twin_norms"))
         seeds = np.array(tree["seeds"], np.float64).reshape(-1, curves["epochs"].size)
-        recipe = recipe_of(tree["recipe"], str(path), Recipe)
+        recipe = read_any_recipe(tree["recipe"])
         if not twins or any(curve.shape != curves["oracle"].shape for curve in (curves["oracle_norm"], *twins, *norms)):
             raise ValueError("its twins are not as long as its oracle")
         return Reference(
@@ -102,8 +102,6 @@ def reference_of(
     for run in (*twins, whole):
         if any(run.data.get(key) != oracle.data.get(key) for key in _DATA):
             raise Problem(f"{run.path} was fed with other data than {oracle.path}; make both again from one data set.")
-    if not isinstance(whole.recipe, Recipe):
-        raise Problem(f"{whole.path} is a run of {whole.recipe.task}; a reference is of a pre-training.")
     count = max(whole.epoch_means) + 1
     for run in seeds:
         if run.steps.size != whole.steps.size:
@@ -124,7 +122,7 @@ def _means(run: Run, count: int) -> Curve:
 def write_reference(path: Path, reference: Reference) -> None:
     """Write a reference's file; every number in it is read again with the same bits."""
     tree = {
-        "format": FORMAT, "name": reference.name, "made": dict(reference.made), "recipe": asdict(reference.recipe),
+        "format": FORMAT, "name": reference.name, "made": dict(reference.made), "recipe": tree_of(reference.recipe),
         "data": dict(reference.data),
         "oracle": reference.oracle.tolist(), "oracle_norm": reference.oracle_norm.tolist(),
         "twins": [curve.tolist() for curve in reference.twins], "twin_norms": [curve.tolist() for curve in reference.twin_norms],

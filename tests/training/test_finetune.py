@@ -208,6 +208,11 @@ def one_class(folder: Path) -> Path:
     return folder / "one.npz"
 
 
+def digits(folder: Path) -> Path:
+    np.savez(folder / "digits.npz", imgs=np.zeros((12, 16, 16, 3), np.uint8), labels=np.arange(12) % 2)
+    return folder / "digits.npz"
+
+
 WRONG: dict[str, tuple[Callable[[Path, Path], object], str]] = {
     "more classes": (
         lambda data, out: finetune("numpy", data, out, recipe=tiny_tuning(FineTuning, "num_classes=1")),
@@ -221,6 +226,10 @@ WRONG: dict[str, tuple[Callable[[Path, Path], object], str]] = {
     "nothing to measure on": (
         lambda data, out: finetune("numpy", data / "train", out, recipe=tiny_tuning(FineTuning)),
         "no images to measure on: .* Give --eval-data",
+    ),
+    "the images that are trained on": (
+        lambda data, out: finetune("numpy", digits(out.parent), out, recipe=tiny_tuning(FineTuning)),
+        "holds the images that are trained on, and none to measure on. Give --eval-data",
     ),
     "other classes in val": (
         lambda data, out: finetune("numpy", data, out, recipe=tiny_tuning(FineTuning), eval_data=renamed(data, out)),

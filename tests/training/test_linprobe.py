@@ -56,7 +56,9 @@ def test_only_the_head_and_its_statistics_change(whole: Path, pretrained: Path) 
     for name in shared:
         np.testing.assert_array_equal(ours[name], theirs[name].load())
     fresh = initial_weights(tiny_tuning(Probe).config_of(2), 0)["head.weight"]
-    assert np.abs(ours["head.weight"] - fresh).max() > 1e-3
+    assert (
+        np.abs(ours["head.weight"] - fresh).max() > 1e-5
+    )  # LARS: a thousandth of the weights' norm at most, times the rate
     statistics = [name for name in ours if name.startswith("head_norm.")]
     assert len(statistics) == 2
     assert all(len(np.unique(ours[name])) > 2 for name in statistics)
