@@ -6,7 +6,8 @@ Source: facebookresearch/mae engine_pretrain.py (accumulation, loss scale); the 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from .averaging import Average
@@ -119,3 +120,18 @@ class Training:
     def add(self, held: list[Any], gradients: list[Any]) -> list[Any]:
         """The sum of packed gradients, tensor by tensor; those that are held may be changed."""
         return [a + b for a, b in zip(held, gradients)]
+
+
+@contextmanager
+def replaced(forwards: Mapping[Any, Callable[..., Any]]) -> Iterator[None]:
+    """Within this context these layers are computed by other functions of the same meaning.
+
+    The layers are as they were afterwards: a model in training can be recorded, copied and pickled.
+    """
+    for layer, forward in forwards.items():
+        vars(layer)["forward"] = forward  # which is looked up before the class's
+    try:
+        yield
+    finally:
+        for layer in forwards:
+            del vars(layer)["forward"]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -12,27 +11,13 @@ from torch import Tensor
 
 from .blocks import Attention
 
-Forwards = Mapping[Attention, Callable[..., Tensor]]
 
+def fused_forwards(model: Any) -> Mapping[Attention, Callable[..., Tensor]]:
+    """For each of a model's attention layers what takes its forward's place; made once, or torch.compile begins anew.
 
-def fused_forwards(model: Any) -> Forwards:
-    """For each of a model's attention layers what takes its forward's place; made once, or torch.compile begins anew."""
-    return {layer: partial(_attend, layer) for layer in model.modules() if isinstance(layer, Attention)}
-
-
-@contextmanager
-def fused_attention(forwards: Forwards) -> Iterator[None]:
-    """Within this context these layers take PyTorch's scaled dot-product attention, which keeps no scores [N, H, T, T].
-
-    The layers are as they were afterwards: a model in training can be recorded, copied and pickled.
+    It is PyTorch's scaled dot-product attention, which keeps no scores [N, H, T, T].
     """
-    for layer, forward in forwards.items():
-        vars(layer)["forward"] = forward  # found before the class's own
-    try:
-        yield
-    finally:
-        for layer in forwards:
-            del vars(layer)["forward"]
+    return {layer: partial(_attend, layer) for layer in model.modules() if isinstance(layer, Attention)}
 
 
 def _attend(layer: Attention, x: Tensor, out: dict[str, Tensor], name: str) -> Tensor:

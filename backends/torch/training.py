@@ -11,9 +11,9 @@ from torch import Tensor
 from ..optimization import Optimizer
 from ..runtime import objective
 from ..spec import NoTaps
-from ..training import PRECISIONS
+from ..training import PRECISIONS, replaced
 from ..training import Training as Shared
-from .fused import fused_attention, fused_forwards
+from .fused import fused_forwards
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -31,13 +31,13 @@ class Training(Shared):
         super().__init__(runtime, model, optimizer, **options)
         self.objective = torch.compile(objective) if self.compiled else objective
         self.names, self.parameters = zip(*runtime.trained(model).items())
-        self.attention = fused_forwards(model)
+        self.fused = fused_forwards(model)
         self.device = self.parameters[0].device.type
 
     def gradients(self, inputs: Mapping[str, Tensor], factor: float) -> tuple[float, list[Tensor]]:
         """The loss of a batch of tensors, and the packed gradients of factor times it, in the parameters' precision."""
         mixed = torch.autocast(self.device, DTYPES[self.precision], enabled=self.precision != "float32")
-        with fused_attention(self.attention), mixed:
+        with replaced(self.fused), mixed:
             loss, statistics = self.objective(self.model, inputs, NoTaps(), self.mask_ratio)
         self.statistics = tuple(each.detach() for each in statistics)
         scaled = loss if factor == 1.0 else loss * factor

@@ -35,13 +35,13 @@ def test_attention_is_fused_only_while_gradients_are_computed(monkeypatch: pytes
         torch.nn.functional, "scaled_dot_product_attention", lambda *a, **k: calls.append(1) or attend(*a, **k)
     )
     training.gradients(inputs, 1.0)
-    assert len(calls) == len(training.attention) == CONFIG.depth + CONFIG.decoder_depth
+    assert len(calls) == len(training.fused) == CONFIG.depth + CONFIG.decoder_depth
     with pytest.raises(KeyError):
         training.gradients({"imgs": inputs["imgs"]}, 1.0)
     out: dict[str, Any] = {}
     model(inputs["imgs"], inputs["noise"], 0.75, out)
     assert "blocks.0.attn.softmax" in out
-    assert len(calls) == len(training.attention)
+    assert len(calls) == len(training.fused)
 
 
 def test_a_wrong_attention_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
