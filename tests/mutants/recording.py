@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -45,7 +46,11 @@ def record_of_many(run: Run) -> None:
 
     The files of its models and the batches of training, which no fault changes.
     """
-    with patch.object(sys.modules[record.__module__], "training_digest", lambda config: _digest(small.STEPS, config)):
+
+    def digest(config: Config, given: Collection[str] = ()) -> str:
+        return _digest(small.STEPS, config, frozenset(given))
+
+    with patch.object(sys.modules[record.__module__], "training_digest", digest):
         record_mutant(run, _source(run.weights, run.model, run.norm_pix_loss, run.seed))
 
 
@@ -55,5 +60,5 @@ def _source(weights: Path | None, model: str | None, norm_pix_loss: bool, seed: 
 
 
 @cache
-def _digest(steps: int, config: Config) -> str:
-    return curve.training_digest(config)
+def _digest(steps: int, config: Config, given: frozenset[str]) -> str:
+    return curve.training_digest(config, given)
