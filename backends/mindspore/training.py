@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from itertools import accumulate, pairwise
-from typing import Any
+from typing import Any, cast
 
 import mindspore as ms
 from mindspore import ParameterTuple, Tensor, ops
@@ -33,18 +33,18 @@ class Training(Shared):
 
     def __init__(self, *given: Any, **options: Any):
         super().__init__(*given, **options)
-        assert isinstance(self.optimizer, HandWritten)
+        optimizer = cast(HandWritten, self.optimizer)
         trained = self.runtime.trained(self.model)
-        groups = [[trained[name] for name in group.names] for group in self.optimizer.groups]
+        groups = [[trained[name] for name in group.names] for group in optimizer.groups]
         differentiated = packed_gradients(self.model, groups, self.mask_ratio, self.precision)
         self._differentiated = ms.jit(differentiated) if self.compiled else differentiated
 
     def gradients(self, inputs: Mapping[str, Tensor], factor: float) -> tuple[float, list[Tensor]]:
         """The loss of a batch of tensors, and the packed gradients of factor times it."""
         target = inputs[next(name for name in ("noise", "targets", "labels") if name in inputs)]
-        factor_ = constant(factor, self.model.cls_token)
-        found, gradients = self._differentiated(factor_, inputs["imgs"], target, inputs.get("drop_path"))
-        loss, *statistics = found
+        number = constant(factor, self.model.cls_token)
+        values, gradients = self._differentiated(number, inputs["imgs"], target, inputs.get("drop_path"))
+        loss, *statistics = values
         self.statistics = tuple(statistics)
         return float(self.runtime.to_numpy(loss)), list(gradients)
 
