@@ -74,7 +74,7 @@ LISTED = (
         "loop a step ahead of the schedule",
         located_at="schedule",
         about="The first step has the rate of the second.",
-        edits=in_all("training.pretrain", ("self.schedule.rate(step)", "self.schedule.rate(step + 1)")),
+        edits=in_all("training.loop", ("self.schedule.rate(step)", "self.schedule.rate(step + 1)")),
     ),
     _fault(
         "schedule a step ahead",
@@ -125,7 +125,7 @@ LISTED = (
         "first batch in every step",
         located_at="batches",
         about="The place in the epoch was left out.",
-        edits=in_all("data.batches", ("in_epoch = position * self.batch_size + place", "in_epoch = place")),
+        edits=in_all("data.batches", ("first, rows = position * self.batch_size,", "first, rows = 0,")),
     ),
     _fault(
         "images drawn with replacement",
@@ -146,7 +146,7 @@ LISTED = (
         located_at="batches",
         about="Threads fill a batch from its end.",
         edits=in_all(
-            "data.loader", ("fill(batch, place - start,", "fill(batch, len(batch['imgs']) - 1 - place + start,")
+            "data.loader", ("fill(batch, start,", "fill({name: array[::-1] for name, array in batch.items()}, start,")
         ),
     ),
     _fault(
@@ -197,13 +197,13 @@ LISTED = (
         "moments forgotten in checkpoints",
         located_at="resume",
         about="A resumed run begins with moments of zero.",
-        edits=in_all("training.pretrain", ("if moments is not None:", "if False:")),
+        edits=in_all("training.loop", ("if moments is not None:", "if False:")),
     ),
     _fault(
         "a resumed run begins its data anew",
         located_at="resume",
         about="The loader begins with the first batch.",
-        edits=in_all("training.pretrain", ("self.step = facts.step\n", "self.step, self.batches.seed = facts.step, 1\n")),
+        edits=in_all("training.loop", ("self.step = facts.step\n", "self.step, self.batches.seed = facts.step, 1\n")),
     ),
 )  # fmt: skip
 FAULTS = {fault.name: fault for fault in LISTED} | {"none": Fault("none", "preflight", "", "no fault")}

@@ -32,7 +32,11 @@ from .task import Task, Weights
 from .watching import Watcher
 
 _LOOKED_AT = 128  # images of the first batch whose digest tells whether the data is the same
-TASKS: Mapping[type[Common], type[Task]] = {Recipe: Autoencoding, FineTuning: Classification, Probe: Classification}
+TASKS: Mapping[str, type[Task]] = {  # by the recipe's
+    Recipe.task: Autoencoding,
+    FineTuning.task: Classification,
+    Probe.task: Classification,
+}
 
 
 class NotFinite(Problem):
@@ -62,7 +66,7 @@ class _Run:
     def __init__(self, request: Request, runtime: Runtime, start: Path | None, show: bool):
         self.request, self.runtime, self.recipe = request, runtime, request.recipe
         recipe = request.recipe
-        self.task = TASKS[type(recipe)](replace(request, resume=start))
+        self.task = TASKS[recipe.task](replace(request, resume=start))
         self.batches = self.task.batches
         dataset = self.batches.dataset
         self.data = {

@@ -72,7 +72,7 @@ def recipe_of(tree: Mapping[str, Any], where: str, kind: type[Kind]) -> Kind:
 
     settings = {name: value for name, value in tree.items() if name != "task"}
     _require_known(settings, where, kind)
-    parser = _parser(kind.task)
+    parser = _parser(kind)  # type: ignore[arg-type]  # that a class is hashable is lost on mypy here
     try:
         made: Kind = parser.instantiate(parser.parse_object({"recipe": settings})).recipe
     except ArgumentError as problem:
@@ -189,11 +189,11 @@ def _require_known(tree: Mapping[str, Any], where: str, kind: type[Common]) -> N
 
 
 @cache
-def _parser(task: str) -> Any:
+def _parser(kind: type[Common]) -> Any:
     from jsonargparse import ArgumentParser
 
     parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(KINDS[task], "recipe")
+    parser.add_class_arguments(kind, "recipe")
     return parser
 
 

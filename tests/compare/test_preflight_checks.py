@@ -26,6 +26,7 @@ from polymae.data import draws
 from polymae.data.images import normalise
 from polymae.files.errors import Problem
 from polymae.training.reading import named, read_recipe
+from polymae.training.recipe import Recipe
 
 RECIPE = read_recipe(None, SETTINGS)
 ENVIRONMENT = {"framework": "torch", "version": "2", "device": "cpu", "threads": 1, "tf32": False, "variables": {}}
@@ -48,7 +49,7 @@ def test_the_law_of_pixels_is_that_of_the_data() -> None:
     assert np.abs(law.standardised(pixels, recipe) - normalise(pixels, "float64")).max() < 1e-15
 
 
-@pytest.mark.parametrize("name", named())
+@pytest.mark.parametrize("name", named(Recipe))
 def test_the_law_of_rates_is_that_of_every_recipe(name: str) -> None:
     recipe = read_recipe(name)
     for per_epoch in (1, 7, 312):

@@ -28,7 +28,7 @@ from polymae.compare.runs.result import Judged
 from polymae.data import draws
 from polymae.data.batches import Batches
 from polymae.files.errors import Problem
-from polymae.training import pretrain
+from polymae.training import autoencoding, pretrain
 from polymae.training.reading import named as recipes
 from polymae.training.reading import read_recipe
 from polymae.training.recipe import differences
@@ -111,8 +111,8 @@ def test_a_run_that_was_killed_is_judged_as_far_as_it_came(data: Path, reference
 
 
 def another_seed(patch: pytest.MonkeyPatch) -> None:
-    right = pretrain.initial_weights
-    patch.setattr(pretrain, "initial_weights", lambda config, seed: right(config, seed + 1))
+    right = autoencoding.initial_weights
+    patch.setattr(autoencoding, "initial_weights", lambda config, seed: right(config, seed + 1))
 
 
 def schedule_off_by_one(patch: pytest.MonkeyPatch) -> None:

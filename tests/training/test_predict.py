@@ -122,7 +122,8 @@ def command(there: Path, *words: str | Path, weights: str = "tuned.pth", model: 
 
 
 def test_the_command(there: Path, tmp_path: Path, exact: list[Prediction], capsys: pytest.CaptureFixture[str]) -> None:
-    parquet = pytest.importorskip("pyarrow.parquet")
+    from pyarrow import parquet
+
     for name in ("f.npy", "f.parquet"):
         status = command(
             there,
