@@ -36,7 +36,7 @@ PROMISED = {
     "polymae probe": "--dialect --format -m -o --check",
     "polymae record": "--framework -m --weights --inputs --level --taps --dtype --twin --out --device",
     "polymae compare": "-m --weights --frameworks --images --inputs --level --traces --out --junit --markdown --json --against "
-    "--atol --rtol --keep --python --device --norm-pix-loss --time-limit",
+    "--atol --rtol --keep --python --device --norm-pix-loss --time-limit --drop-path --soft-targets",
     "polymae pretrain": OF_A_TRAINING,
     "polymae finetune": f"{OF_A_TRAINING} --eval-data",
     "polymae linprobe": f"{OF_A_TRAINING} --eval-data",
@@ -98,10 +98,14 @@ PYTHON = {
     "polymae.data.augment": "Augmentation",
     "polymae.data.batches": "Batches",
     "polymae.data.datasets": "open_dataset",
+    "polymae.data.mixing": "Mixing",
     "polymae.training.evaluate": "evaluate evaluate_model",
     "polymae.training.knn": "knn",
     "polymae.training.predict": "predict",
-    "polymae.training.pretrain": "pretrain",
+    "polymae.training.finetune": "NotFinite Outcome Request finetune linprobe resumed run_request",
+    "polymae.training.pretrain": (
+        "NotFinite Outcome Request open_batches pretrain resumed run_request training_options"
+    ),
     "mindspore_hub_conf": "create_model create_network list_models",
 }
 OF_A_RESULT = "as_json exit_status findings first_wrong ok reason verdict __getitem__ __str__"
