@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from .training import add_training_arguments, train
+from .training import add_classifier_arguments, train
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `polymae linprobe`."""
     weights = "checkpoint of any framework, a pre-training's folder, or a published one by name"
-    add_training_arguments(parser, "linprobe-base", weights)
-    parser.add_argument("--eval-data", type=Path, help="images to measure on (default: the val part of --data)")
+    add_classifier_arguments(parser, "linprobe-base", weights)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -37,6 +37,12 @@ def add_training_arguments(parser: argparse.ArgumentParser, recipe: str, weights
     parser.add_argument("--json", action="store_true", help="print the outcome as JSON")
 
 
+def add_classifier_arguments(parser: argparse.ArgumentParser, recipe: str, weights: str) -> None:
+    """The same of the tasks that train a classifier."""
+    add_training_arguments(parser, recipe, weights)
+    parser.add_argument("--eval-data", type=Path, help="images to measure on (default: the val part of --data)")
+
+
 def train(args: argparse.Namespace, kind: type[Common]) -> int:
     """Train, print the outcome, and return 0; 75 where a signal ended the run after it was saved. kind: the task."""
     import json
