@@ -79,9 +79,9 @@ def test_gone_on_with_in_a_new_folder(whole: Path, data: Path, tmp_path: Path) -
 
 
 def test_parts_of_a_batch_are_the_batch(whole: Path, data: Path, tmp_path: Path) -> None:
-    for accumulate in (2, 3, 4):
-        out = tmp_path / str(accumulate)
-        run_request(request(data, out, f"accumulate={accumulate}", "steps=3"))
+    for setting in ("accumulate=2", "accumulate=3", "accumulate=4", "micro_batch_size=1"):
+        out = tmp_path / setting
+        run_request(request(data, out, setting, "steps=3"))
         for mine, theirs in zip(lines(out), lines(whole)):
             assert mine["loss"] == pytest.approx(theirs["loss"], rel=1e-6)
             assert mine["grad_norm"] == pytest.approx(theirs["grad_norm"], rel=1e-5)
