@@ -20,7 +20,8 @@ from polymae.hub import list_models
 from polymae.hub.entries import entries
 
 OF_A_MODEL = (
-    "--framework --weights -m --image-size --mean --std --batch-size --workers --device --threads --dtype --json"
+    "--framework --weights -m --image-size --mean --std --crop-ratio --batch-size --workers --device --threads --dtype "
+    "--json"
 )
 OF_A_TRAINING = (
     "--framework --data --out --recipe --set --weights --resume --accept-changes --data-format --device --threads "
@@ -41,7 +42,7 @@ PROMISED = {
     "polymae finetune": f"{OF_A_TRAINING} --eval-data",
     "polymae linprobe": f"{OF_A_TRAINING} --eval-data",
     "polymae evaluate": f"{OF_A_MODEL} --data --data-format --split --class-map --names --official-loss --out --confusion --part "
-    "--scores --merge",
+    "--processes --scores --merge",
     "polymae predict": f"{OF_A_MODEL} --topk --names --features --pooling --out",
     "polymae knn": f"{OF_A_MODEL} --data --data-format -k --temperature --images --seed --pooling --out",
     "polymae recipes": "--set",
