@@ -33,8 +33,8 @@ class Asked:
 
     weights: a checkpoint of any format and dialect, or a run's folder (its newest checkpoint). model: as -m takes it; None:
     what the file shows. image_size: (height, width) in pixels, to which position tables are interpolated; None: the
-    model's. mean, std: of each channel, of values in [0, 1]; None: the run's, or ImageNet's. device, threads, dtype: of the
-    framework.
+    model's. mean, std: of each channel, of values in [0, 1]; None: the run's, or ImageNet's. crop_ratio: the share of the
+    resized image's sides that is kept; None: the run's, or the official 224/256. device, threads, dtype: of the framework.
     """
 
     framework: str
@@ -43,6 +43,7 @@ class Asked:
     image_size: tuple[int, int] | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    crop_ratio: float | None = None
     device: str = "cpu"
     threads: int | None = None
     dtype: str = "float32"
@@ -93,6 +94,8 @@ class Ready:
         """What its numbers depend on, for a report."""
         found = self.runtime.environment(self.device)
         kept = {name: found[name] for name in ("framework", "version", "device")}
+        prepared = self.augmentation
+        kept |= {"crop_ratio": prepared.crop_ratio, "mean": list(prepared.mean), "std": list(prepared.std)}
         return {**kept, "model": self.name, "weights_hash": self.hash, "input_size": list(self.config.img_size)}
 
 
@@ -142,6 +145,8 @@ def _augmentation(config: Config, asked: Asked, trained_with: Augmentation | Non
         grey = channels == 1
         mean, std = (((sum(values) / 3,) if grey else values) for values in (MEAN, STD))
         trained_with = Augmentation(input_size=config.img_size, channels=channels, mean=mean, std=std).plain
+    if asked.crop_ratio is not None:
+        trained_with = replace(trained_with, crop="centre", crop_ratio=asked.crop_ratio)
     return replace(
         trained_with,
         input_size=config.img_size,

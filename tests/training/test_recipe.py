@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from polymae.backends.config import ConfigError
+from polymae.data.mixing import Mixing
 from polymae.files.errors import Problem
 from polymae.training.classifying import Classifying, FineTuning, Probe
 from polymae.training.reading import KINDS, as_yaml, named, read_any_recipe, read_recipe, recipe_of
@@ -113,6 +114,37 @@ def test_schedules_counted_from_the_start() -> None:
     assert flyegle.rate(399) > flyegle.rate(361) > 0  # it rises again
     as_written = read_recipe("mindformers-as-written").schedule_of(100)
     assert as_written.rate(999) == pytest.approx(as_written.lr / 4, rel=1e-2)
+
+
+def test_known_mistakes_are_settings_of_the_recipes_that_have_them() -> None:
+    flyegle = read_recipe("flyegle")
+    assert (flyegle.settings.decayed, flyegle.lr, flyegle.batch.batch_size) == ("all", 1.2e-3, 2048)
+    assert flyegle.mixing == Mixing(0, 0.0, cutmix=1.0)
+    assert (flyegle.augmentation.scale, flyegle.augmentation.auto_augment) == ((0.08, 1.0), "rand-m9-mstd0.5-inc1")
+    assert flyegle.config.masking == "raster"  # one mask for a batch
+    assert not flyegle.config.norm_pix_loss
+    for name in named(Recipe):
+        if name != "flyegle":
+            recipe = read_recipe(name)
+            assert (recipe.mixing, recipe.settings.decayed, recipe.augmentation.auto_augment) == (
+                None,
+                "official",
+                None,
+            )
+    for name in named(Probe):
+        crop = read_recipe(name, (), Probe).images.crop
+        assert crop == ("shift" if name.startswith("small") else "first_box")
+    for name in named(FineTuning):
+        tuned = read_recipe(name, (), FineTuning)
+        assert (tuned.head_std, tuned.norm_from_encoder, tuned.settings.decayed) == (2e-5, False, "official")
+    lost = read_recipe("mindformers-finetune", ["decayed=first_groups"], FineTuning).settings
+    assert (lost.decayed, lost.layer_decay) == ("first_groups", 0.65)
+
+
+@pytest.mark.parametrize("wrong", ["decayed=some", "crop=second_box", "cutmix=-1", "auto_augment=rand-m9"])
+def test_a_mistake_that_nobody_made_is_refused(wrong: str) -> None:
+    with pytest.raises(Problem, match=wrong.partition("=")[0] if "auto" not in wrong else "inc1"):
+        read_recipe(None, [wrong]).augmentation  # noqa: B018
 
 
 def test_settings_take_the_last_part_of_a_name_or_all_of_it() -> None:
