@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 from children import run_in
 
-# A process has one MindSpore; a compilation that fails leaves its graph in the folder it is in.
+# A process has one MindSpore; a compilation that fails leaves its graph in the folder it is in. To compile a step takes seconds,
+# and the longer the more blocks it has.
 BEGIN = """
 import os
 os.chdir({folder!r})
+from dataclasses import replace
 import numpy as np
 from mindspore.graph.api import ms_compile_cache
 from polymae.backends.optimization import Settings, State
@@ -21,15 +23,15 @@ from polymae.compare.record.inputs import random_inputs
 from polymae.training.steps import take
 runtime = load_backend("mindspore")
 runtime.setup(threads=1)
+autoencoder = model_config("mae_vit_test_patch8", depth=1, decoder_depth=1)
+classifier = model_config("vit_test_patch8", depth=2)  # whose first block drops no path
 
 def batch(config, seed, size=None, **drawn):
     return {{name: array[:size] for name, array in random_inputs(config, seed=seed, **drawn).items()}}
 """
 
 COMPILED = """
-tuned = dict(drop_path=0.5, soft_targets=True)
-for name, drawn in (("mae_vit_test_patch8", {}), ("vit_test_patch8", {}), ("vit_test_patch8", tuned)):
-    config = model_config(name)
+for name, config, drawn in (("mae", autoencoder, {}), ("tuned", classifier, dict(drop_path=0.5, soft_targets=True))):
     model = runtime.build(config)
     optimizer = runtime.optimizer(model, Settings(clip=1.0))
     training = runtime.training(model, optimizer)
@@ -64,8 +66,7 @@ def test_a_compiled_step_is_the_eager_one(tmp_path: Path) -> None:
 
 
 LOW = """
-for name in ("mae_vit_test_patch8", "vit_test_patch8"):
-    config = model_config(name)
+for config in (autoencoder, replace(classifier, depth=1)):
     model = runtime.build(config)
     optimizer = runtime.optimizer(model, Settings(clip=1.0))
     trainings = {
@@ -101,7 +102,7 @@ def test_float16_is_that_of_matrix_products_alone(tmp_path: Path) -> None:
 
 REFUSED = """
 from polymae.backends.runtime import RuntimeProblem
-model = runtime.build(model_config("mae_vit_test_patch8"))
+model = runtime.build(autoencoder)
 try:
     runtime.training(model, runtime.optimizer(model, Settings()), precision="bfloat16")
 except RuntimeProblem as problem:
@@ -115,10 +116,10 @@ def test_bfloat16_is_refused_on_a_cpu(tmp_path: Path) -> None:
 
 
 FIRST = """
-config = model_config("mae_vit_test_patch8")
+config = autoencoder
 
-def go_on(model, optimizer, steps):
-    training = runtime.training(model, optimizer)
+def go_on(training, steps):
+    model, optimizer = training.model, training.optimizer
     taken = [take(training, batch(config, step), 1e-3 / (1 + step), accumulate=1 + step % 2) for step in steps]
     state = optimizer.state()
     moments = {f"m/{name}": array for name, array in state.m.items()} | {f"v/{name}": array for name, array in state.v.items()}
@@ -129,8 +130,9 @@ def go_on(model, optimizer, steps):
 WHOLE = """
 model = runtime.build(config)
 optimizer = runtime.optimizer(model, Settings(clip=1.0))
-np.savez("half.npz", **go_on(model, optimizer, range(3)))
-np.savez("whole.npz", **go_on(model, optimizer, range(3, 6)))
+training = runtime.training(model, optimizer)
+np.savez("half.npz", **go_on(training, range(3)))
+np.savez("whole.npz", **go_on(training, range(3, 6)))
 """
 RESUMED = """
 with np.load("half.npz") as file:
@@ -139,7 +141,7 @@ part = lambda prefix: {name[len(prefix):]: array for name, array in held.items()
 model = runtime.build(config, part("model/"))
 optimizer = runtime.optimizer(model, Settings(clip=1.0))
 optimizer.load_state(State(int(held["step"]), part("m/"), part("v/")))
-np.savez("resumed.npz", **go_on(model, optimizer, range(3, 6)))
+np.savez("resumed.npz", **go_on(runtime.training(model, optimizer), range(3, 6)))
 """
 
 

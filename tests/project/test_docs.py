@@ -98,7 +98,7 @@ def things(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def folder(things: Path, tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(things: Path, tmp_path: Path, server: Server, warm: None, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of it, the working folder; what is published is on a server of this machine."""
     shutil.copytree(things, tmp_path / "here")
     monkeypatch.chdir(tmp_path / "here")
