@@ -134,7 +134,7 @@ def ready(asked: Asked | Ready) -> Ready:
     runtime.setup(asked.device, asked.threads)
     model = runtime.build(config, weights, asked.device, asked.dtype)
     return Ready(
-        runtime, model, _augmentation(config, asked.mean, asked.std, told.images), prepared.model, loaded.hash,
+        runtime, model, _augmentation(config, told.images, asked.mean, asked.std, asked.crop_ratio), prepared.model, loaded.hash,
         _names(prepared), contents == "headless", asked.device, contents == "encoder", told.mask_ratio, str(asked.weights),
     )  # fmt: skip
 
@@ -151,7 +151,7 @@ def ready_model(
     images: how its images are prepared; None: as in the official evaluation. Raises Problem for what is no model of ours.
     """
     runtime = load_backend(framework_of(model))
-    augmentation = _augmentation(model.config, mean, std, images)
+    augmentation = _augmentation(model.config, images, mean, std)
     return Ready(runtime, model, augmentation, preset_name(model.config), "", mask_ratio=mask_ratio)
 
 
@@ -225,7 +225,11 @@ def _file_of(weights: Path) -> tuple[Path, Common | None, Augmentation | None]:
 
 
 def _augmentation(
-    config: Config, mean: tuple[float, ...] | None, std: tuple[float, ...] | None, trained_with: Augmentation | None
+    config: Config,
+    trained_with: Augmentation | None,
+    mean: tuple[float, ...] | None,
+    std: tuple[float, ...] | None,
+    crop_ratio: float | None = None,
 ) -> Augmentation:
     """The official evaluation's, or that of the run, for the model's size and channels."""
     channels = config.in_chans
@@ -234,8 +238,8 @@ def _augmentation(
             values if channels == len(values) else (sum(values) / len(values),) * channels for values in (MEAN, STD)
         ]
         trained_with = Augmentation(input_size=config.img_size, channels=channels, mean=usual[0], std=usual[1]).plain
-    if asked.crop_ratio is not None:
-        trained_with = replace(trained_with, crop="centre", crop_ratio=asked.crop_ratio)
+    if crop_ratio is not None:
+        trained_with = replace(trained_with, crop="centre", crop_ratio=crop_ratio)
     return replace(
         trained_with, input_size=config.img_size, mean=mean or trained_with.mean, std=std or trained_with.std
     )
