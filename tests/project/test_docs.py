@@ -45,6 +45,10 @@ NOT_RUN = {
         "it takes minutes; test_linprobe.py runs it on a tiny model"
     ),
     "polymae finetune --resume runs/tuned": "the run takes minutes; test_finetune.py goes on with tiny ones",
+    "polymae run run_mae_vit_base_p16_224_800ep.yaml --framework mindspore --train_dataset_dir imagenet/train": (
+        "no file of mindformers' is there; test_run.py runs such files, of a tiny model"
+    ),
+    "polymae run run_vit_base_p16_224_100ep.yaml --run_mode finetune --load_checkpoint mae_pretrain_vit_base": "the same",
     "polymae runs compare runs/digits --reference small-cpu": "the run takes minutes; test_runs.py compares tiny ones",
     "polymae runs compare runs/digits --reference small-cpu --out reports/": "the same",
     "polymae runs compare runs/torch runs/mindspore runs/oneflow": "the same",

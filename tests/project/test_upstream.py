@@ -24,6 +24,7 @@ from repository import ROOT
 from untested import require
 from upstream_flags import OFFICIAL, OTHERS, TASKS
 
+import polymae
 from polymae.backends import FRAMEWORKS
 from polymae.backends.config import Config
 from polymae.backends.initial import initial_weights
@@ -91,6 +92,10 @@ def test_a_line_there_is_a_line_here_or_says_why_not(there: str, here: str) -> N
     assert words_in(there) or there.startswith("the same")
     if here.startswith(PENDING):
         pending(here)
+    elif here == "[the same names](interfaces.md)":
+        names = [word[0] for line in words_in(there) if (word := re.match(r"\w+", line))]
+        assert names
+        assert all(hasattr(polymae, name) for name in names)
     elif here == "Python below":
         assert "hub.load(" in there  # a block of Python, which test_docs.py runs
     else:
