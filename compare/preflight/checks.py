@@ -50,7 +50,7 @@ def check_optimizer(seen: Mapping[str, Any], recipe: Recipe) -> Check:
     settings = recipe.optimizer
     if wrong:
         return Check("optimizer", "failed", "; ".join(wrong[:4]), {"wrong": wrong})
-    decayed = sum(law.decays(p.name, len(p.shape)) for p in _trained(recipe))
+    decayed = sum(law.decays(p.name, len(p.shape), recipe) for p in _trained(recipe))
     return Check(
         "optimizer", "passed",
         f"decay {settings.weight_decay:g} of {decayed} parameters and 0 of {len(_trained(recipe)) - decayed}, betas "
@@ -81,7 +81,11 @@ def _wrong_decay(seen: Mapping[str, Any], recipe: Recipe) -> list[str]:
     groups: dict[tuple[str, float], list[str]] = {}
     for param in params(recipe.config):
         low, high = seen["decay"][param.name]
-        wanted = recipe.optimizer.weight_decay if param.trainable and law.decays(param.name, len(param.shape)) else 0.0
+        wanted = (
+            recipe.optimizer.weight_decay
+            if param.trainable and law.decays(param.name, len(param.shape), recipe)
+            else 0.0
+        )
         if max(abs(low - wanted), abs(high - wanted)) > 1e-6:
             off = high if abs(high - wanted) > abs(low - wanted) else low
             groups.setdefault((f"{wanted:g}", round(off, 6)), []).append(param.name)
@@ -102,7 +106,7 @@ def _wrong_moments(seen: Mapping[str, Any], recipe: Recipe) -> list[str]:
                 wrong.append(f"the {kind} moment after {steps} steps has beta {kept:.4g}, the recipe's is {beta:g}")
                 break
     step = gradient / (gradient + eps)
-    shrink = {p.name: 1 - decay if law.decays(p.name, len(p.shape)) else 1.0 for p in _trained(recipe)}
+    shrink = {p.name: 1 - decay if law.decays(p.name, len(p.shape), recipe) else 1.0 for p in _trained(recipe)}
     for name, wanted in (
         ("first", dict.fromkeys(shrink, -step)),
         ("second", {one: -step * rest - step for one, rest in shrink.items()}),

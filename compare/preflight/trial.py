@@ -23,6 +23,7 @@ def trial_recipe(recipe: Recipe, dataset: Dataset, folder: Path) -> Recipe:
     path = folder / "trial-model.json"
     path.write_text(json.dumps(asdict(_small(recipe.config))))
     size = min(BATCH, recipe.batch.batch_size, len(dataset))
+    size -= size % 2 if recipe.cutmix else 0  # which mixes pairs of images
     steps_per_epoch = len(dataset) // size
     return replace(
         recipe,

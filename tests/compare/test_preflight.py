@@ -70,6 +70,14 @@ def test_parts_of_a_batch_have_the_gradients_of_the_whole(tmp_path: Path) -> Non
     assert found.exit_status == 0, found.checks
 
 
+def test_the_mistakes_of_a_recipe_are_no_faults(tmp_path: Path) -> None:
+    require("numpy")
+    mistakes = ("cutmix=1.0", "decayed=all", "shape=cosine_from_start")
+    checks = ("batches", "normalisation", "optimizer", "schedule", "update", "loop")
+    found = preflight(flight("numpy", tmp_path, *checks, settings=mistakes))
+    assert {check.name: check.verdict for check in found.checks} == dict.fromkeys(checks, "passed"), found.checks
+
+
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_mixed_precision_is_measured(precision: str, tmp_path: Path) -> None:
     require("torch")
