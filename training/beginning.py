@@ -20,11 +20,12 @@ OF_HEAD = ("head.", "head_norm.", "fc_norm.")  # parameters that a classifier ma
 
 
 def weights_file(path: Path) -> Path:
-    """The file of weights that a path means: of a run's folder, or of a checkpoint's in it, the file in it; else the path."""
-    if (path / checkpoints.STATE).is_file():
-        return path / checkpoints.WEIGHTS
-    steps = checkpoints.steps_of(path) if path.is_dir() else []
-    return path / checkpoints.FOLDER / str(steps[-1]) / checkpoints.WEIGHTS if steps else path
+    """The file of weights that a path means: of a run's folder, or of a checkpoint's in it, the file in it; else the path.
+
+    Raises TrainingState for a run that has no checkpoint yet.
+    """
+    folder = checkpoints.meant_by(path)
+    return path if folder is None else folder / checkpoints.WEIGHTS
 
 
 def classifier_weights(

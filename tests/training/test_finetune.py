@@ -173,8 +173,6 @@ def test_stopped_and_gone_on_with(whole: Path, data: Path, pretrained: Path, tmp
 
 def assert_same_tuning(one: Path, other: Path) -> None:
     assert_same_run(one, other)
-    mine, theirs = ((path / "checkpoints/last/ema.safetensors").read_bytes() for path in (one, other))
-    assert mine == theirs
     measured = [
         [{name: value for name, value in line.items() if name.startswith("test")} for line in lines(path, "log.txt")]
         for path in (one, other)
