@@ -50,18 +50,18 @@ def classifier_weights(
         settings = {**settings, "num_classes": head[0]}
     wish = Wish(model, image_size=config.img_size, num_classes=config.num_classes, settings=settings, adapt=True)
     prepared = prepare(weights_file(path), wish)
-    found = prepared.config
-    if not isinstance(found, ViTConfig):
+    of_file = prepared.config
+    if not isinstance(of_file, ViTConfig):
         raise Problem(f"{path} gives no classifier; leave out what is not of {model}, or begin without --weights.")
     loaded = prepared.load().weights
-    names = [param.name for param in params(found)]
+    names = [param.name for param in params(of_file)]
     missing = [name for name in names if name not in loaded]
     if wrong := [name for name in missing if not name.startswith(OF_HEAD)]:
         raise Problem(f"{path} lacks {', '.join(wrong[:3])} of {model}; give the model that it was trained as.")
-    fresh = initial_weights(found, seed, head_std) if missing else {}
+    fresh = initial_weights(of_file, seed, head_std) if missing else {}
     if norm_from_encoder and "fc_norm.weight" in missing:
         there = open_checkpoint(weights_file(path)).tensors
         if "norm.weight" not in there:
             raise Problem(f"{path} has no norm of the encoder to begin with; set norm_from_encoder=false.")
         fresh |= {f"fc_{name}": there[name].load().astype(np.float32) for name in ("norm.weight", "norm.bias")}
-    return found, {name: loaded[name] if name in loaded else fresh[name] for name in names}
+    return of_file, {name: loaded[name] if name in loaded else fresh[name] for name in names}
