@@ -45,19 +45,20 @@ def sinusoid_table(dim: int, positions: int) -> NDArray[np.float32]:
     return table.reshape(1, positions, dim).astype(np.float32)
 
 
-def initial_weights(config: Config, seed: int = 0) -> Weights:
+def initial_weights(config: Config, seed: int = 0, head_std: float | None = None) -> Weights:
     """Every parameter of a freshly initialised model, float32, by spec name.
 
-    Each tensor has a random stream of its own, derived from the seed and its place in the spec.
+    Each tensor has a random stream of its own, derived from the seed and its place in the spec. head_std: standard deviation
+    of a classifier's head; None: the official one.
     """
     streams = np.random.SeedSequence(seed).spawn(len(params(config)))
     return {
-        param.name: _initial(config, param, np.random.Generator(np.random.Philox(stream)))
+        param.name: _initial(config, param, np.random.Generator(np.random.Philox(stream)), head_std)
         for param, stream in zip(params(config), streams)
     }
 
 
-def _initial(config: Config, param: Param, rng: np.random.Generator) -> NDArray[np.float32]:
+def _initial(config: Config, param: Param, rng: np.random.Generator, head_std: float | None) -> NDArray[np.float32]:
     shape, fan_in = param.shape, math.prod(param.shape[1:])
     if param.role == "position":
         two_d = config.positions == "2d"
@@ -67,7 +68,8 @@ def _initial(config: Config, param: Param, rng: np.random.Generator) -> NDArray[
     if param.role in ("norm.weight", "norm.var"):
         return np.ones(shape, np.float32)
     if param.name == "head.weight" and isinstance(config, ViTConfig):
-        return _normal(rng, shape, std=0.01 if config.head_norm else 2e-5)  # as official probe and fine-tuning start it
+        official = 0.01 if config.head_norm else 2e-5  # as official probe and fine-tuning start it
+        return _normal(rng, shape, std=official if head_std is None else head_std)
     if param.role in ("conv.weight", "linear.weight"):
         # Xavier uniform on the matrix view: qkv as one fused matrix, the convolution as [D, C*p*p].
         return _uniform(rng, shape, bound=math.sqrt(6.0 / (shape[0] + fan_in)))

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from .runtime import Runtime
 
 
+Decayed = Literal["official", "all", "first_groups"]
+
+
 @dataclass(frozen=True)
 class Settings:
     """Which optimizer, and its numbers: by default the AdamW of official pre-training.
@@ -29,7 +32,8 @@ class Settings:
     clip: the global norm to which larger gradients are scaled down; None leaves them. spare_tokens: fine-tuning's rule, by
     which the class token and the position table do not decay. layer_decay: fine-tuning's, by which the learning rate falls
     from the head to the patches; None: one rate for all. kind: lars is the linear probe's, of which betas and eps are not.
-    momentum, trust: LARS's.
+    momentum, trust: LARS's. decayed: "official", or one of two mistakes: "all" (FlyEgle's pre-training: vectors and biases as
+    well), "first_groups" (mindformers' fine-tuning, decay_of).
     """
 
     betas: tuple[float, float] = (0.9, 0.95)
@@ -41,6 +45,7 @@ class Settings:
     kind: Literal["adamw", "lars"] = "adamw"
     momentum: float = 0.9
     trust: float = 0.001
+    decayed: Decayed = "official"
 
     @property
     def moments(self) -> tuple[str, ...]:
@@ -222,12 +227,22 @@ def trainable(config: Config) -> tuple[Param, ...]:
 def decay_of(config: Config, settings: Settings) -> dict[str, float]:
     """The weight decay of every parameter that training changes, by spec name.
 
-    The official rule spares vectors and biases; so the class and mask tokens, of three axes, do decay in pre-training.
+    The official rule spares vectors and biases; so the class and mask tokens, of three axes, do decay in pre-training. By
+    mindformers' mistake ("first_groups") a layer's parameters decay only if the first of them that decays comes before the
+    first parameter that does not, because its program sets its one number to 0 there.
     """
+    if settings.decayed == "all":
+        return {p.name: settings.weight_decay for p in trainable(config)}
     spared = {p.name for p in trainable(config) if len(p.shape) == 1 or p.name.endswith(".bias")}
     if settings.spare_tokens:
         spared |= {"pos_embed", "cls_token"}
-    return {p.name: 0.0 if p.name in spared else settings.weight_decay for p in trainable(config)}
+    decay = {p.name: 0.0 if p.name in spared else settings.weight_decay for p in trainable(config)}
+    if settings.decayed == "first_groups":
+        rates, names = rates_of(config, settings), list(decay)
+        before = names[: next((place for place, name in enumerate(names) if name in spared), None)]
+        made = {rates[name] for name in before}  # the groups that are there by then
+        decay = {name: value if rates[name] in made else 0.0 for name, value in decay.items()}
+    return decay
 
 
 def rates_of(config: Config, settings: Settings) -> dict[str, float]:

@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..files.arguments import whole
 from ..files.errors import Problem
 from .measuring import add_model, asked, progress, write_json
 
@@ -37,6 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--out", type=Path, metavar="FILE.json", help="write the result with all classes")
     parser.add_argument("--confusion", type=Path, metavar="FILE.png", help="write the confusion matrix as a picture")
+    parser.add_argument(
+        "--processes", type=whole(1), default=1, metavar="N", help="that share the images, and give one's numbers"
+    )
     parser.add_argument("--part", type=_part, metavar="I/N", help="only this part of the images, as 2/4; with --scores")
     parser.add_argument("--scores", type=Path, metavar="FILE.npz", help="write the scores of every image")
     parser.add_argument("--merge", type=Path, nargs="+", metavar="FILE.npz", help="put parts together, and run nothing")
@@ -88,7 +92,13 @@ def _evaluated(args: argparse.Namespace) -> Part:
         asked(args), args.data, args.data_format, args.split, args.batch_size, args.workers, args.class_map, args.names,
         args.part or (0, 1),
     )  # fmt: skip
+    if args.part is not None and args.processes > 1:
+        raise Problem("--processes makes parts of its own; leave out --part, or give each part a process by itself.")
     with progress("evaluating", quiet=args.json) as (begun, after):
+        if args.processes > 1:
+            from ..training.processes import evaluate_in_processes
+
+            return evaluate_in_processes(evaluation, args.processes, begun, after)
         return evaluate_part(evaluation, lambda total: begun(total // evaluation.part[1]), after)
 
 
@@ -96,6 +106,7 @@ def _merged(args: argparse.Namespace) -> Part:
     from ..training.parts import joined, read_part
 
     given = [f"--{name}" for name in ("framework", "weights", "data", "part") if getattr(args, name) is not None]
+    given += ["--processes"] if args.processes > 1 else []
     if given:
         raise Problem(f"--merge puts together what was evaluated; leave out {', '.join(given)}.")
     return joined([read_part(path) for path in args.merge], [str(path) for path in args.merge])

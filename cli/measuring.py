@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..backends import DEVICES, FRAMEWORKS
-from ..files.arguments import whole
+from ..files.arguments import above_zero, whole
 
 if TYPE_CHECKING:
     from ..training.measured import Asked
@@ -28,6 +28,11 @@ def add_model(parser: argparse.ArgumentParser, required: bool = True) -> None:
     )
     parser.add_argument("--mean", type=float, nargs="+", help="of each channel, in [0, 1] (default: ImageNet's)")
     parser.add_argument("--std", type=float, nargs="+", help="of each channel (default: ImageNet's)")
+    parser.add_argument(
+        "--crop-ratio",
+        type=above_zero,
+        help="of the resized image's sides, what is kept (default: 224/256, as official)",
+    )
     parser.add_argument("--batch-size", type=whole(1), default=64, help="images computed together (default: 64)")
     parser.add_argument("--workers", type=whole(0), default=2, help="threads that read images (default: 2)")
     parser.add_argument("--device", choices=DEVICES, default="cpu", help="where (default: cpu)")
@@ -46,7 +51,7 @@ def asked(args: argparse.Namespace) -> Asked:
         in_fitting_process(args.framework, args.threads)
     return Asked(
         args.framework, Path(local(args.weights)), args.model, _size(args), _numbers(args.mean), _numbers(args.std),
-        args.device, args.threads, args.dtype,
+        args.crop_ratio, args.device, args.threads, args.dtype,
     )  # fmt: skip
 
 

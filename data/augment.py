@@ -23,7 +23,7 @@ from .randaugment import Canvas, augmented, fill_colour, policy
 if TYPE_CHECKING:
     from PIL import Image
 
-CROPS = ("random_resized", "centre", "shift", "none")
+CROPS = ("random_resized", "first_box", "centre", "shift", "none")
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
 _TRIES = 10  # boxes that are drawn before the middle is taken
 
@@ -33,8 +33,9 @@ class Augmentation:
     """From a decoded image to the model's input. The defaults are the official pre-training's.
 
     input_size: a side, or height and width, in pixels.
-    crop: "random_resized" (a box of random area and shape, resized), "centre" (the official evaluation's: the shorter side
-        is resized to 256/224 of the input, or above 224 to the input's, then the middle cropped), "shift" (the whole image,
+    crop: "random_resized" (a box of random area and shape, resized), "first_box" (the official probe's: the same, but of a box
+        that does not fit the sides are cut off, and no other is drawn), "centre" (the official evaluation's: the shorter side is
+        resized to 256/224 of the input, or above 224 to the input's, then the middle cropped), "shift" (the whole image,
         resized where it has another size, moved by up to `shift` pixels each way over black), "none" (images that have the
         input's size).
     scale, ratio: least and largest share of the area, and width by height, of a random box.
@@ -47,7 +48,7 @@ class Augmentation:
     """
 
     input_size: int | tuple[int, int] = 224
-    crop: Literal["random_resized", "centre", "shift", "none"] = "random_resized"
+    crop: Literal["random_resized", "first_box", "centre", "shift", "none"] = "random_resized"
     scale: tuple[float, float] = (0.2, 1.0)
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bicubic"
@@ -117,9 +118,9 @@ class Augmentation:
         return np.asarray(augmented(image, operations, canvas)).reshape(array.shape)
 
     def _cropped(self, image: Image.Image, seed: int, epoch: int, index: int) -> Image.Image:
-        if self.crop == "random_resized":
-            drawn = generator(seed, "crop", epoch, index)
-            top, left, height, width = random_resized_crop_box(drawn, image.height, image.width, self.scale, self.ratio)
+        if self.crop in ("random_resized", "first_box"):
+            drawn, box = generator(seed, "crop", epoch, index), _BOXES[self.crop]
+            top, left, height, width = box(drawn, image.height, image.width, self.scale, self.ratio)
             return self._resized(image.crop((left, top, left + width, top + height)))
         if self.crop == "centre":
             sides = resized_sides((image.height, image.width), self.size, self.crop_ratio)
@@ -152,11 +153,8 @@ def random_resized_crop_box(
     boxes that fits is put anywhere with equal probability. Where none fits: the largest box in the middle whose shape is
     within `ratio`.
     """
-    narrowest, widest = (math.log(side) for side in ratio)
     for share, shape, down, right in drawn.random((_TRIES, 4)).tolist():
-        area = height * width * (scale[0] + share * (scale[1] - scale[0]))
-        aspect = math.exp(narrowest + shape * (widest - narrowest))
-        rows, columns = round(math.sqrt(area / aspect)), round(math.sqrt(area * aspect))
+        rows, columns = _sides(share, shape, height * width, scale, ratio)
         if 0 < rows <= height and 0 < columns <= width:
             return int(down * (height - rows + 1)), int(right * (width - columns + 1)), rows, columns
     rows, columns = height, width
@@ -167,10 +165,34 @@ def random_resized_crop_box(
     return (height - rows) // 2, (width - columns) // 2, rows, columns
 
 
+def first_box(
+    drawn: np.random.Generator, height: int, width: int, scale: Sequence[float], ratio: Sequence[float]
+) -> tuple[int, int, int, int]:
+    """The same by the law of the official probe's util/crop.py, which draws one box and cuts off sides longer than the image's.
+
+    From the same draws it is random_resized_crop_box's first try.
+    """
+    share, shape, down, right = drawn.random(4).tolist()
+    sides = zip(_sides(share, shape, height * width, scale, ratio), (height, width))
+    rows, columns = (max(1, min(side, whole)) for side, whole in sides)  # of 0 pixels upstream's would end in an error
+    return int(down * (height - rows + 1)), int(right * (width - columns + 1)), rows, columns
+
+
+def _sides(share: float, shape: float, area: int, scale: Sequence[float], ratio: Sequence[float]) -> tuple[int, int]:
+    """Height and width of a box in an image of so many pixels, from two doubles in [0, 1)."""
+    narrowest, widest = (math.log(side) for side in ratio)
+    pixels = area * (scale[0] + share * (scale[1] - scale[0]))
+    aspect = math.exp(narrowest + shape * (widest - narrowest))
+    return round(math.sqrt(pixels / aspect)), round(math.sqrt(pixels * aspect))
+
+
 def random_shift(drawn: np.random.Generator, most: int) -> tuple[int, int]:
     """Pixels down and to the right, each uniform from -most to most."""
     down, right = drawn.random(2).tolist()
     return int(down * (2 * most + 1)) - most, int(right * (2 * most + 1)) - most
+
+
+_BOXES = {"random_resized": random_resized_crop_box, "first_box": first_box}
 
 
 def _mistakes(given: Augmentation) -> dict[str, bool]:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .loader import Loader
 
 Batch = dict[str, NDArray[Any]]
+_KEPT_MIXES = 15  # steps, of which the mix is not drawn again for each pair of images
 
 
 class Batches:
@@ -49,8 +50,9 @@ class Batches:
 
         drop_last: leave out what remains of an epoch. skip_broken: put the next image of the data set in the place of one
         that cannot be decoded. shuffle: a new order each epoch; else the data set's.
-        mixing: soft targets in place of labels, and mixup and CutMix. drop_path: depth of the model and highest rate; of a
-        rate of 0 there are no factors. Raises Problem where no batch is full, and for what does not fit the data set.
+        mixing: mixup and CutMix, and soft targets in place of labels where it has classes. drop_path: depth of the model and
+        highest rate; of a rate of 0 there are no factors. Raises Problem where no batch is full, and for what does not fit the
+        data set.
         """
         if batch_size < 1:
             raise Problem(f"The batch size is {batch_size}; it must be 1 at least.")
@@ -65,6 +67,7 @@ class Batches:
         self.broken: dict[str, str] = {}
         self._lock = threading.Lock()
         self._orders: dict[int, NDArray[np.int64]] = {}  # of the last two epochs: workers are ahead of the consumer
+        self._mixes: dict[int, Mix] = {}  # of the last steps, for the same reason
         draws.generator(seed, "order", 0, 0)  # refuses a seed that is none
         if mixing is not None:
             sizes = (self.size(0), self.size(self.steps_per_epoch - 1))
@@ -118,7 +121,7 @@ class Batches:
         made: Batch = {"imgs": np.empty((count, self.augmentation.channels, *self.augmentation.size), np.float32)}
         if self.num_patches is not None:
             made["noise"] = np.empty((count, self.num_patches), np.float32)
-        if self.mixing is not None:
+        if self.mixing is not None and self.mixing.classes:
             made["targets"] = np.empty((count, self.mixing.classes), np.float32)
         elif self.dataset.classes:
             made["labels"] = np.empty(count, np.int64)
@@ -153,7 +156,7 @@ class Batches:
                 arrays["noise"][row] = draws.mask_noise(self.seed, epoch, first + place, self.num_patches)
             if "labels" in arrays:
                 arrays["labels"][row] = label
-            if self.mixing is not None:
+            if "targets" in arrays and self.mixing is not None:
                 arrays["targets"][row] = self.mixing.target(
                     -1 if label is None else label, -1 if partner is None else partner, mix.lam
                 )
@@ -198,8 +201,12 @@ class Batches:
         """How the images of a step are mixed."""
         if self.mixing is None:
             return Mix()
-        drawn = draws.generator(self.seed, "mix", *self.epoch_and_position(step))
-        return self.mixing.drawn(drawn, *self.augmentation.size)
+        with self._lock:
+            if step not in self._mixes:
+                drawn = draws.generator(self.seed, "mix", *self.epoch_and_position(step))
+                mix = self.mixing.drawn(drawn, *self.augmentation.size)
+                self._mixes = dict(list(self._mixes.items())[-_KEPT_MIXES:]) | {step: mix}
+            return self._mixes[step]
 
     def _image_into(self, img: NDArray[np.float32], epoch: int, in_epoch: int) -> int | None:
         """Prepare the image at a place of an epoch; its label."""

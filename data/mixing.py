@@ -59,7 +59,8 @@ class Mixing:
     """What becomes of the labels and the images of a classifier's batch. The defaults are the official fine-tuning's without
     mixup and CutMix.
 
-    classes: of the model. smoothing: the share of a target that is spread over all classes.
+    classes: of the model; 0: the images have no targets, as in pre-training. smoothing: the share of a target that is spread
+    over all classes.
     mixup, cutmix: alpha of the Beta(alpha, alpha) that lambda is drawn from; 0: never. cutmix_minmax: instead of `cutmix`,
     the least and largest share of height and of width that a box has.
     prob: of a step to be mixed at all. switch_prob: of CutMix where there is mixup as well.
@@ -158,11 +159,11 @@ def check_fit(mixing: Mixing, source: str, classes: int, sizes: tuple[int, ...])
 
     classes: of the data set. sizes: those that its batches have.
     """
-    if classes == 0:
+    if mixing.classes and classes == 0:
         raise Problem(f"{source} has no labels, and a classifier learns from labels; give a data set of classes.")
-    if classes == 1:
+    if mixing.classes and classes == 1:
         raise Problem(f"{source} has one class only; a classifier needs images of at least 2.")
-    if classes > mixing.classes:
+    if mixing.classes and classes > mixing.classes:
         raise Problem(
             f"{source} has {classes} classes, and the model {mixing.classes}; give a model of {classes} "
             f"(num_classes={classes}).",
@@ -182,7 +183,7 @@ def _mistakes(given: Mixing) -> dict[str, bool]:
     """What may be wrong with the settings, in words, and whether it is."""
     low, high = given.cutmix_minmax or (0, 1)
     return {
-        f"classes is {given.classes}; a classifier has at least 2": given.classes < 2,
+        f"classes is {given.classes}; a classifier has at least 2": given.classes < 2 and given.classes != 0,
         f"smoothing is {given.smoothing}; it is a share, from 0 to less than 1": not 0 <= given.smoothing < 1,
         f"mixup is {given.mixup}; it is the alpha of a Beta distribution, 0 (never) or more": (
             not 0 <= given.mixup < math.inf

@@ -28,7 +28,7 @@ def open_batches(data: Path, recipe: Recipe) -> Batches:
     """The batches of a run. Raises Problem for a data set that cannot be read, or fills none."""
     return Batches(
         open_dataset(data, recipe.data.data_format, recipe.data.split), recipe.augmentation, recipe.batch.batch_size,
-        recipe.seed, recipe.config.num_patches, skip_broken=recipe.data.skip_broken,
+        recipe.seed, recipe.config.num_patches, skip_broken=recipe.data.skip_broken, mixing=recipe.mixing,
     )  # fmt: skip
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..backends.config import ViTConfig
 from ..backends.initial import initial_weights
 from ..backends.spec import params
@@ -26,13 +28,21 @@ def weights_file(path: Path) -> Path:
 
 
 def classifier_weights(
-    path: Path, model: str, config: ViTConfig, settings: dict[str, Any], seed: int
+    path: Path,
+    model: str,
+    config: ViTConfig,
+    settings: dict[str, Any],
+    seed: int,
+    head_std: float | None = None,
+    norm_from_encoder: bool = False,
 ) -> tuple[ViTConfig, Weights]:
     """The weights of a classifier from a file of any format: an autoencoder's, whose encoder is taken, or a classifier's.
 
     model: as the recipe has it, with these settings; config: what it comes to. Position tables are resized for its images; a
-    head that the file lacks, or has for other classes, is a fresh one from the seed. Returns the configuration as the file's
-    program computes (norms' eps), and the weights by spec name. Raises CheckpointProblem with everything that does not fit.
+    head that the file lacks, or has for other classes, is a fresh one from the seed, of this standard deviation (None: the
+    official one). norm_from_encoder: a norm behind the pooled patches that it lacks is the encoder's, and no fresh one. Returns
+    the configuration as the file's program computes (norms' eps), and the weights by spec name. Raises CheckpointProblem with
+    everything that does not fit.
     """
     head = open_checkpoint(weights_file(path)).identified.spec_shapes.get("head.weight", ())
     if len(head) == 2:  # the file's, of which the requested number may differ
@@ -47,5 +57,10 @@ def classifier_weights(
     missing = [name for name in names if name not in loaded]
     if wrong := [name for name in missing if not name.startswith(OF_HEAD)]:
         raise Problem(f"{path} lacks {', '.join(wrong[:3])} of {model}; give the model that it was trained as.")
-    fresh = initial_weights(found, seed) if missing else {}
+    fresh = initial_weights(found, seed, head_std) if missing else {}
+    if norm_from_encoder and "fc_norm.weight" in missing:
+        there = open_checkpoint(weights_file(path)).tensors
+        if "norm.weight" not in there:
+            raise Problem(f"{path} has no norm of the encoder to begin with; set norm_from_encoder=false.")
+        fresh |= {f"fc_{name}": there[name].load().astype(np.float32) for name in ("norm.weight", "norm.bias")}
     return found, {name: loaded[name] if name in loaded else fresh[name] for name in names}

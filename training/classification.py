@@ -44,8 +44,9 @@ class Classification(Task):
         self.begun: Weights | None = None
         if request.weights is not None and request.resume is None:
             self.config, self.begun = classifier_weights(
-                request.weights, recipe.model, self.config, recipe.model_settings, recipe.seed
-            )
+                request.weights, recipe.model, self.config, recipe.model_settings, recipe.seed, recipe.head_std,
+                recipe.norm_from_encoder,
+            )  # fmt: skip
         elif request.resume is None and isinstance(recipe, Probe):
             raise Problem(
                 "--weights is missing: a probe measures a pre-trained encoder. Give a checkpoint of any framework, or a "
@@ -59,7 +60,7 @@ class Classification(Task):
 
     def weights(self) -> Weights:
         """Those of the file that was given, with a fresh head where it has none that fits; else initial ones."""
-        return initial_weights(self.config, self.recipe.seed) if self.begun is None else self.begun
+        return self.begun or initial_weights(self.config, self.recipe.seed, self.recipe.head_std)
 
     def official(self, path: Path) -> Official:
         """Raises Problem: only pre-training goes on from one."""

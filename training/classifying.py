@@ -17,7 +17,7 @@ from ..backends.presets import model_config
 from ..data.augment import Augmentation
 from ..data.mixing import Mixing
 from ..files.errors import Problem
-from .recipe import AdamW, Batch, Common, Computing, Data, Images, Rate, Saving, above_0, group, mistakes, setting
+from .recipe import AdamW, Batch, Common, Computing, Crop, Data, Images, Rate, Saving, above_0, group, mistakes, setting
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,11 @@ class TrainedImages(Images):
 class ProbedImages(Images):
     """From a decoded image to the model's input, in a probe's training."""
 
+    crop: Crop = setting(
+        "first_box",
+        "first_box (the official probe's: a box that does not fit is cut off), random_resized (it is drawn again), centre, "
+        "shift or none",
+    )
     scale: tuple[float, float] = setting((0.08, 1.0), "least and largest share of the area of a random box")
 
 
@@ -52,8 +57,16 @@ class Mixed:
     smoothing: float = setting(0.1, "share of a target that is spread over all classes")
     mixup: float = setting(0.0, "alpha of the share by which two images are added up; 0: they are not")
     cutmix: float = setting(0.0, "alpha of the area of the box that is put into another image; 0: none is")
+    cutmix_minmax: tuple[float, float] | None = setting(
+        None, "in place of cutmix's alpha, least and largest share of an image's sides that the box has; null: by alpha"
+    )
     mix_prob: float = setting(1.0, "probability that a batch is mixed")
     mix_switch_prob: float = setting(0.5, "probability of cutmix where both are on")
+
+    @property
+    def pairs(self) -> bool:
+        """Whether images are mixed with others of the batch."""
+        return bool(self.mixup or self.cutmix or self.cutmix_minmax)
 
 
 @dataclass(frozen=True)
@@ -107,6 +120,9 @@ class ProbedBatch(Batch):
 
     batch_size: int = setting(16384, "images of a step, over all parts and processes")
     accumulate: int = setting(1, "parts that a step is computed in; the batch norm takes the statistics of each part")
+    micro_batch_size: int | None = setting(
+        None, "images of a part, at most, and so of those statistics; null: no limit"
+    )
 
 
 @dataclass(frozen=True)
@@ -188,6 +204,10 @@ class FineTuning(Classifying):
     drop_path: float = setting(
         0.1, "share of images in which the last block's branches are left out; less in those before"
     )
+    head_std: float = setting(2e-5, "standard deviation of a fresh head; LiBai's with weight_style=oneflow is 0.02")
+    norm_from_encoder: bool = setting(
+        False, "LiBai's with weight_style=oneflow: the norm behind the pooled patches begins as the encoder's norm"
+    )
     ema: float | None = setting(None, "decay of an average of the weights, which is evaluated, too; null: none is kept")
     ema_warmup: bool = setting(False, "let that decay rise from 0, for runs that are short for it")
     seed: int = setting(0, "of the head, order, crops, flips, operations, mixing and drop path")
@@ -213,6 +233,7 @@ class FineTuning(Classifying):
             given.clip_grad,
             spare_tokens=True,
             layer_decay=given.layer_decay,
+            decayed=given.decayed,
         )
 
     @property
@@ -223,16 +244,22 @@ class FineTuning(Classifying):
     def mixing_of(self, classes: int) -> Mixing | None:
         """The targets of a batch for so many classes; None where they are the labels."""
         given = self.mixing
-        if not (given.smoothing or given.mixup or given.cutmix):
+        if not (given.smoothing or given.pairs):
             return None
         return Mixing(
-            classes, given.smoothing, given.mixup, given.cutmix, prob=given.mix_prob, switch_prob=given.mix_switch_prob
+            classes,
+            given.smoothing,
+            given.mixup,
+            given.cutmix,
+            given.cutmix_minmax,
+            given.mix_prob,
+            given.mix_switch_prob,
         )
 
     def _mistakes(self) -> dict[str, bool]:
         given, size = self.mixing, self.batch.batch_size
         shares = {
-            "smoothing": given.smoothing, "drop_path": self.drop_path, "ema": self.ema or 0.0,
+            "smoothing": given.smoothing, "drop_path": self.drop_path, "ema": self.ema or 0.0, "head_std": self.head_std,
         }  # fmt: skip
         chances = {"mix_prob": given.mix_prob, "mix_switch_prob": given.mix_switch_prob, "erase": self.images.erase}
         return {
@@ -243,12 +270,15 @@ class FineTuning(Classifying):
                 for name, value in shares.items()
             },
             **{f"{name} is {value}; it must be from 0 to 1": not 0 <= value <= 1 for name, value in chances.items()},
+            f"norm_from_encoder is true and its pooling {self.pooling}, which has the encoder's norm anyway; leave one out": (
+                self.norm_from_encoder and self.pooling != "gap"
+            ),
             f"mixup is {given.mixup} and its cutmix {given.cutmix}; both must be 0 or more": min(
                 given.mixup, given.cutmix
             )
             < 0,
             f"batch_size is {size}, an odd number, and mixup or cutmix pairs the images of a batch; give an even one": bool(
-                (given.mixup or given.cutmix) and size % 2
+                given.pairs and size % 2
             ),
         }
 
@@ -280,6 +310,8 @@ class Probe(Classifying):
     watching: Board = group(Board, "files to be looked at")
 
     drop_path: ClassVar[float] = 0.0
+    head_std: ClassVar[None] = None
+    norm_from_encoder: ClassVar[bool] = False
 
     @property
     def model_settings(self) -> dict[str, Any]:

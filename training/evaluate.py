@@ -45,18 +45,28 @@ class Evaluation:
 
 
 def evaluate(
-    framework: str, data: str | Path, weights: str | Path, official_loss: bool = False, **options: Any
+    framework: str,
+    data: str | Path,
+    weights: str | Path,
+    official_loss: bool = False,
+    processes: int = 1,
+    **options: Any,
 ) -> Result:
     """Evaluate a classifier's checkpoint on a data set; the command `polymae evaluate` as a function.
 
     weights: a file of any format and dialect, or a run's folder. official_loss: also the loss as the official code averages
-    it. options: those of Asked and Evaluation. Raises Problem for anything that a person can mend: data without labels or
-    with other classes than the model's, a file of no classifier, images that cannot be decoded (named).
+    it. processes: that share the work, and give the numbers of one. options: those of Asked and Evaluation. Raises Problem for
+    anything that a person can mend: data without labels or with other classes than the model's, a file of no classifier, images
+    that cannot be decoded (named).
     """
     asked = asked_of(framework, weights, options)
     as_paths(options, "class_map", "names")
-    part = evaluate_part(Evaluation(asked, Path(data), **options))
-    return part.result(official_loss)
+    evaluation = Evaluation(asked, Path(data), **options)
+    if processes == 1:
+        return evaluate_part(evaluation).result(official_loss)
+    from .processes import evaluate_in_processes
+
+    return evaluate_in_processes(evaluation, processes).result(official_loss)
 
 
 def evaluate_part(
@@ -67,8 +77,7 @@ def evaluate_part(
 
     after: called after each batch with its images. Raises Problem as evaluate.
     """
-    dataset = open_evaluation(evaluation.data, evaluation.data_format, evaluation.split)
-    _require_labels(dataset)
+    dataset = labelled_images(evaluation)
     model = ready(evaluation.asked)
     classes = require_classifier(model.config).num_classes
     if model.headless:
@@ -90,6 +99,13 @@ def evaluate_part(
         model.runtime, model.model, batches, evaluation.part, evaluation.workers, labels_to=mapped, after=after
     )
     return Part(scores, about)
+
+
+def labelled_images(evaluation: Evaluation) -> Dataset:
+    """The images to evaluate on. Raises Problem for a data set that cannot be read, or has no labels."""
+    dataset = open_evaluation(evaluation.data, evaluation.data_format, evaluation.split)
+    _require_labels(dataset)
+    return dataset
 
 
 def open_evaluation(data: Path, data_format: str | None = None, split: str | None = None) -> Dataset:

@@ -36,9 +36,10 @@ class Asked:
 
     weights: a checkpoint of any format and dialect, or a run's folder (its newest checkpoint). model: as -m takes it; None:
     what the file shows. image_size: (height, width) in pixels, to which position tables are interpolated; None: the
-    model's. mean, std: of each channel, of values in [0, 1]; None: the run's, or ImageNet's. device, threads, dtype: of the
-    framework. norm_pix_loss: whether the decoder was trained on normalised patches, where that is known from elsewhere; None:
-    as the file tells.
+    model's. mean, std: of each channel, of values in [0, 1]; None: the run's, or ImageNet's. crop_ratio: the share of the
+    resized image's sides that is kept; None: the run's, or the official 224/256. device, threads, dtype: of the framework.
+    norm_pix_loss: whether the decoder was trained on normalised patches, where that is known from elsewhere; None: as the
+    file tells.
     """
 
     framework: str
@@ -47,6 +48,7 @@ class Asked:
     image_size: tuple[int, int] | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    crop_ratio: float | None = None
     device: str = "cpu"
     threads: int | None = None
     dtype: str = "float32"
@@ -105,6 +107,8 @@ class Ready:
         """What its numbers depend on, for a report."""
         found = self.runtime.environment(self.device)
         kept = {name: found[name] for name in ("framework", "version", "device")}
+        prepared = self.augmentation
+        kept |= {"crop_ratio": prepared.crop_ratio, "mean": list(prepared.mean), "std": list(prepared.std)}
         return {**kept, "model": self.name, "weights_hash": self.hash, "input_size": list(self.config.img_size)}
 
 
@@ -130,7 +134,7 @@ def ready(asked: Asked | Ready) -> Ready:
     runtime.setup(asked.device, asked.threads)
     model = runtime.build(config, weights, asked.device, asked.dtype)
     return Ready(
-        runtime, model, _augmentation(config, asked.mean, asked.std, told.images), prepared.model, loaded.hash,
+        runtime, model, _augmentation(config, told.images, asked.mean, asked.std, asked.crop_ratio), prepared.model, loaded.hash,
         _names(prepared), contents == "headless", asked.device, contents == "encoder", told.mask_ratio, str(asked.weights),
     )  # fmt: skip
 
@@ -147,7 +151,7 @@ def ready_model(
     images: how its images are prepared; None: as in the official evaluation. Raises Problem for what is no model of ours.
     """
     runtime = load_backend(framework_of(model))
-    augmentation = _augmentation(model.config, mean, std, images)
+    augmentation = _augmentation(model.config, images, mean, std)
     return Ready(runtime, model, augmentation, preset_name(model.config), "", mask_ratio=mask_ratio)
 
 
@@ -221,7 +225,11 @@ def _file_of(weights: Path) -> tuple[Path, Common | None, Augmentation | None]:
 
 
 def _augmentation(
-    config: Config, mean: tuple[float, ...] | None, std: tuple[float, ...] | None, trained_with: Augmentation | None
+    config: Config,
+    trained_with: Augmentation | None,
+    mean: tuple[float, ...] | None,
+    std: tuple[float, ...] | None,
+    crop_ratio: float | None = None,
 ) -> Augmentation:
     """The official evaluation's, or that of the run, for the model's size and channels."""
     channels = config.in_chans
@@ -230,6 +238,8 @@ def _augmentation(
             values if channels == len(values) else (sum(values) / len(values),) * channels for values in (MEAN, STD)
         ]
         trained_with = Augmentation(input_size=config.img_size, channels=channels, mean=usual[0], std=usual[1]).plain
+    if crop_ratio is not None:
+        trained_with = replace(trained_with, crop="centre", crop_ratio=crop_ratio)
     return replace(
         trained_with, input_size=config.img_size, mean=mean or trained_with.mean, std=std or trained_with.std
     )

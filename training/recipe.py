@@ -13,13 +13,15 @@ from typing import Any, ClassVar, Literal
 
 from ..backends.averaging import Averaging
 from ..backends.config import Config, MAEConfig
-from ..backends.optimization import Schedule, Settings
+from ..backends.optimization import Decayed, Schedule, Settings
 from ..backends.presets import model_config
 from ..data.augment import Augmentation
 from ..data.images import MEAN, STD
+from ..data.mixing import Mixing
 from ..files.errors import Problem
 
 Precision = Literal["float32", "bfloat16", "float16"]
+Crop = Literal["random_resized", "first_box", "centre", "shift", "none"]
 
 
 def setting(default: Any, about: str, free: bool = False) -> Any:
@@ -47,15 +49,16 @@ class Data:
 class Images:
     """From a decoded image to the model's input; its size and channels are the model's."""
 
-    crop: Literal["random_resized", "centre", "shift", "none"] = setting(
+    crop: Crop = setting(
         "random_resized",
-        "random_resized (torchvision's law), centre (the evaluation's), shift (moved over black) or none",
+        "random_resized (torchvision's law), first_box (the official probe's), centre (the evaluation's), shift or none",
     )
     scale: tuple[float, float] = setting((0.2, 1.0), "least and largest share of the area of a random box")
     ratio: tuple[float, float] = setting((3 / 4, 4 / 3), "narrowest and widest shape of a random box, width by height")
     interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = setting("bicubic", "of the resizing")
     shift: int = setting(2, "pixels that crop shift moves an image by at most, each way")
     flip: float = setting(0.5, "probability that left and right are exchanged")
+    auto_augment: str | None = setting(None, "RandAugment's policy, in timm's words; null: none")
     mean: tuple[float, ...] | None = setting(None, "of each channel, of values in [0, 1]; null: ImageNet's")
     std: tuple[float, ...] | None = setting(None, "of each channel; null: ImageNet's")
     upright: bool = setting(False, "apply EXIF rotations, which the official code does not")
@@ -68,6 +71,11 @@ class AdamW:
     lr: float | None = setting(None, "the highest learning rate; null: blr x batch_size / 256")
     blr: float = setting(1.5e-4, "learning rate for 256 images a step")
     weight_decay: float = setting(0.05, "of matrices and tokens; vectors and biases have none")
+    decayed: Decayed = setting(
+        "official",
+        "official: no vectors and biases. all: FlyEgle's mistake, these too. first_groups: mindformers' mistake, only groups "
+        "of layer decay that come before the first parameter without decay",
+    )
     betas: tuple[float, float] = setting((0.9, 0.95), "of the moments")
     eps: float = setting(1e-8, "added to the root of the second moment")
     clip_grad: float | None = setting(
@@ -96,6 +104,14 @@ class Batch:
 
     batch_size: int = setting(4096, "images of a step, over all parts and processes")
     accumulate: int = setting(1, "parts that a step's images are computed in", free=True)
+    micro_batch_size: int | None = setting(
+        None, "images of a part, at most, which makes more parts where it must; null: no limit", free=True
+    )
+
+    @property
+    def parts(self) -> int:
+        """That a step is computed in."""
+        return max(self.accumulate, -(-self.batch_size // (self.micro_batch_size or self.batch_size)))
 
 
 @dataclass(frozen=True)
@@ -202,6 +218,9 @@ class Recipe(Common):
     input_size: int | None = setting(None, "side of the images in pixels; null: the model's")
     norm_pix_loss: bool = setting(False, "score patches normalised by their mean and variance")
     mask_ratio: float = setting(0.75, "share of the patches that is removed")
+    cutmix: float = setting(
+        0.0, "FlyEgle's mistake: alpha of the area of a box of another image that an image is given; 0: none"
+    )
     seed: int = setting(0, "of initial weights, order, crops, flips and masks")
     data: Data = group(Data, "how images are read")
     images: Images = group(Images, "from a decoded image to the model's input")
@@ -222,6 +241,7 @@ class Recipe(Common):
             **mistakes(self),
             **above_0(positive),
             f"mask_ratio is {self.mask_ratio}; it must be above 0 and below 1": not 0 < self.mask_ratio < 1,
+            f"cutmix is {self.cutmix}; it must be 0 or more": not self.cutmix >= 0,
         }
 
     @property
@@ -244,7 +264,12 @@ class Recipe(Common):
     def settings(self) -> Settings:
         """Of the optimizer."""
         given = self.optimizer
-        return Settings(given.betas, given.eps, given.weight_decay, given.clip_grad)
+        return Settings(given.betas, given.eps, given.weight_decay, given.clip_grad, decayed=given.decayed)
+
+    @property
+    def mixing(self) -> Mixing | None:
+        """Of the images, without targets; None: they are as they are."""
+        return Mixing(0, 0.0, cutmix=self.cutmix) if self.cutmix else None
 
 
 def leaves(recipe: Common | type[Common] = Recipe) -> Iterator[tuple[str, Any]]:
@@ -310,7 +335,8 @@ def mistakes(recipe: Any) -> dict[str, bool]:
     """The mistakes that a recipe of any task may have, in words, and whether it has them."""
     schedule, batch, saving = recipe.schedule, recipe.batch, recipe.checkpoints
     positive = {
-        "epochs": schedule.epochs, "batch_size": batch.batch_size, "accumulate": batch.accumulate, "lr": recipe.optimizer.lr,
+        "epochs": schedule.epochs, "batch_size": batch.batch_size, "accumulate": batch.accumulate,
+        "micro_batch_size": batch.micro_batch_size, "lr": recipe.optimizer.lr,
         "steps": schedule.steps, "save_every_steps": saving.save_every_steps, "keep_last": saving.keep_last,
         "save_every_epochs": saving.save_every_epochs, "keep_every_epochs": saving.keep_every_epochs,
         "input_size": recipe.input_size, "ahead": recipe.data.ahead, "eps": getattr(recipe.optimizer, "eps", None),

@@ -50,7 +50,7 @@ def check_optimizer(seen: Mapping[str, Any], recipe: Recipe) -> Check:
     settings = recipe.optimizer
     if wrong:
         return Check("optimizer", "failed", "; ".join(wrong[:4]), {"wrong": wrong})
-    decayed = sum(law.decays(p.name, len(p.shape)) for p in _trained(recipe))
+    decayed = sum(law.decays(p.name, len(p.shape), recipe) for p in _trained(recipe))
     return Check(
         "optimizer", "passed",
         f"decay {settings.weight_decay:g} of {decayed} parameters and 0 of {len(_trained(recipe)) - decayed}, betas "
@@ -81,7 +81,11 @@ def _wrong_decay(seen: Mapping[str, Any], recipe: Recipe) -> list[str]:
     groups: dict[tuple[str, float], list[str]] = {}
     for param in params(recipe.config):
         low, high = seen["decay"][param.name]
-        wanted = recipe.optimizer.weight_decay if param.trainable and law.decays(param.name, len(param.shape)) else 0.0
+        wanted = (
+            recipe.optimizer.weight_decay
+            if param.trainable and law.decays(param.name, len(param.shape), recipe)
+            else 0.0
+        )
         if max(abs(low - wanted), abs(high - wanted)) > 1e-6:
             off = high if abs(high - wanted) > abs(low - wanted) else low
             groups.setdefault((f"{wanted:g}", round(off, 6)), []).append(param.name)
@@ -102,7 +106,7 @@ def _wrong_moments(seen: Mapping[str, Any], recipe: Recipe) -> list[str]:
                 wrong.append(f"the {kind} moment after {steps} steps has beta {kept:.4g}, the recipe's is {beta:g}")
                 break
     step = gradient / (gradient + eps)
-    shrink = {p.name: 1 - decay if law.decays(p.name, len(p.shape)) else 1.0 for p in _trained(recipe)}
+    shrink = {p.name: 1 - decay if law.decays(p.name, len(p.shape), recipe) else 1.0 for p in _trained(recipe)}
     for name, wanted in (
         ("first", dict.fromkeys(shrink, -step)),
         ("second", {one: -step * rest - step for one, rest in shrink.items()}),
@@ -253,21 +257,19 @@ def check_memory(seen: Mapping[str, Any], limit: int, recipe: Recipe) -> Check:
     measured = last["images"] == whole
     needed = last["memory"] if measured else predicted_memory(rows, whole)
     known = "measured" if measured else f"continued from {int(last['images'])}" if len(rows) > 1 else "not known"
-    parts = f", in {recipe.batch.accumulate} parts" if recipe.batch.accumulate > 1 else ""
+    parts = f", in {recipe.batch.parts} parts" if recipe.batch.parts > 1 else ""
     reason = (
         f"{needed / 1e9:.2f} GB of main memory for {whole} images at a time{parts} ({known}), of {limit / 1e9:.1f} GB"
     )
     figures = {"bytes": needed, "limit": limit, "measured": measured, "steps": rows}
     if problem := seen["problem"]:
-        accumulate = -(-recipe.batch.batch_size // int(last["images"]))
-        advice = f"a step ends in an error with {problem}; --set accumulate={accumulate} takes {int(last['images'])} at a time"
+        advice = f"a step ends in an error with {problem}; --set micro_batch_size={int(last['images'])} takes so many at a time"
         return Check("memory", "failed", advice, figures)
     if needed <= 0.9 * limit:
         return Check("memory", "passed", reason, figures)
     slope = (last["memory"] - seen["before"]) / last["images"]
     images = max(1, int((0.8 * limit - seen["before"]) / slope)) if slope else whole
-    accumulate = min(recipe.batch.batch_size, -(-recipe.batch.batch_size // images))
-    return Check("memory", "failed", f"{reason}; --set accumulate={accumulate} would fit", figures)
+    return Check("memory", "failed", f"{reason}; --set micro_batch_size={images} would fit", figures)
 
 
 def measured_speed(seen: Mapping[str, Any], recipe: Recipe) -> Check:

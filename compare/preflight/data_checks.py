@@ -59,8 +59,16 @@ class Expected:
     def pixels(self) -> NDArray[np.uint8]:
         """uint8 [STEPS, places, height, width, C]. Raises Problem for an image that cannot be prepared."""
         return np.stack([
-            np.stack([self._pixels(step, row) for row in range(self.places)]) for step in range(STEPS)
+            np.stack([self._mixed(step, row) for row in range(self.places)]) for step in range(STEPS)
         ])  # fmt: skip
+
+    def _mixed(self, step: int, row: int) -> NDArray[np.uint8]:
+        pixels = self._pixels(step, row)
+        if self.recipe.cutmix:
+            part = law.cut(self.recipe, *divmod(step, self.per_epoch), *pixels.shape[:2])
+            pixels = pixels.copy()
+            pixels[part] = self._pixels(step, self.recipe.batch.batch_size - 1 - row)[part]
+        return pixels
 
     def _pixels(self, step: int, row: int) -> NDArray[np.uint8]:
         augmentation, count = self.recipe.augmentation, len(self.dataset)

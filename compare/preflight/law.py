@@ -10,11 +10,12 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import betaincinv
 
 from ...training.recipe import Recipe
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and deviation of each channel, of values in [0, 1]
-_ORDER, _MASK = 0, 3  # the purposes' numbers in the key, which never change
+_ORDER, _MASK, _MIX = 0, 3, 6  # the purposes' numbers in the key, which never change
 Floats = NDArray[np.float64]
 
 
@@ -35,6 +36,22 @@ def noise(seed: int, epoch: int, place: int, patches: int) -> NDArray[np.float32
     """The masking noise of the image at a place of an epoch: the ranks of drawn numbers over L, float32 [L]."""
     ranks = np.argsort(np.argsort(uniform(seed, _MASK, epoch, place, patches), kind="stable"), kind="stable")
     return ranks.astype(np.float32) / np.float32(patches)
+
+
+def cut(recipe: Recipe, epoch: int, position: int, height: int, width: int) -> tuple[slice, slice]:
+    """The rows and columns of a step's images that are those of the image as far from the batch's other end (CutMix).
+
+    The share of the area that stays is drawn from Beta(cutmix, cutmix), rounded to 32 bits after the point.
+    """
+    _, _, drawn, *middle = uniform(recipe.seed, _MIX, epoch, position, 5)
+    side = math.sqrt(1 - round(float(betaincinv(recipe.cutmix, recipe.cutmix, drawn)) * 2**32) / 2**32)
+    rows, columns = (
+        slice(
+            max(0, int(at * whole) - int(whole * side) // 2), min(whole, int(at * whole) + (int(whole * side) + 1) // 2)
+        )
+        for at, whole in zip(middle, (height, width))
+    )
+    return rows, columns
 
 
 def mean_and_deviation(recipe: Recipe, channels: int) -> tuple[Floats, Floats]:
@@ -69,9 +86,12 @@ def rate(recipe: Recipe, per_epoch: int, step: int) -> float:
     return schedule.min_lr + (peak - schedule.min_lr) * (1 + math.cos(angle)) / 2
 
 
-def decays(name: str, axes: int) -> bool:
-    """Whether a trained parameter is decayed: vectors and biases are not, so that tokens, of three axes, are."""
-    return axes != 1 and not name.endswith(".bias")
+def decays(name: str, axes: int, recipe: Recipe) -> bool:
+    """Whether a trained parameter is decayed: vectors and biases are not, so that tokens, of three axes, are; or all are.
+
+    Groups of layers, by which mindformers' mistake tells parameters apart, are fine-tuning's.
+    """
+    return recipe.optimizer.decayed == "all" or (axes != 1 and not name.endswith(".bias"))
 
 
 def clipped(norm: float, recipe: Recipe) -> float:

@@ -90,7 +90,7 @@ def first_update(
     optimizer = runtime.optimizer(model, recipe.settings)
     training = runtime.training(model, optimizer, **options)
     lr = law.peak_rate(recipe)
-    norm = take(training, inputs, lr, min(recipe.batch.accumulate, len(inputs["imgs"]))).norm
+    norm = take(training, inputs, lr, min(recipe.batch.parts, len(inputs["imgs"]))).norm
     after, state = runtime.weights(model), optimizer.state()
     exact = math.sqrt(sum(float(np.sum(array.astype(np.float64) ** 2)) for array in gradients.values()))
     scale, rest = law.clipped(exact, recipe), 1 - recipe.optimizer.betas[0]
@@ -105,7 +105,7 @@ def first_update(
         m, expected = state.m[name].astype(np.float64), rest * scale * gradients[name].astype(np.float64)
         off, size = off + float(np.sum((m - expected) ** 2)), size + float(np.sum(expected**2))
         # From the first moment on, so that two runs of kernels that are not deterministic do not matter.
-        decay = recipe.optimizer.weight_decay if law.decays(name, len(param.shape)) else 0.0
+        decay = recipe.optimizer.weight_decay if law.decays(name, len(param.shape), recipe) else 0.0
         _, v, step = law.first_update(m / rest, weight, decay, lr, recipe)
         worst["v"] = max(worst["v"], (_furthest(state.v[name], v, ROUNDINGS * U * v + _SMALLEST), name))
         room = 2 * U * np.abs(weight + step) + ROUNDINGS * U * lr * (1 + decay * np.abs(weight))

@@ -48,6 +48,70 @@ def test_fine_tuning_spares_the_tokens_by_name() -> None:
     assert spared["cls_token"] == spared["pos_embed"] == 0
 
 
+MATRICES = {"cls_token", "pos_embed", "head.weight", "patch_embed.proj.weight"} | {
+    f"blocks.{block}.{name}.weight" for block in (0, 1) for name in ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
+}
+# By hand: the parameters that decay. mindformers' program goes through them in order (class token, table, patches' matrix,
+# patches' bias, ...) and gives every group made from the first one without decay on none.
+MISTAKES = {
+    "official": (Settings(layer_decay=0.5), MATRICES),
+    "all": (Settings(decayed="all"), None),
+    "first_groups": (
+        Settings(layer_decay=0.5, decayed="first_groups"), {"cls_token", "pos_embed", "patch_embed.proj.weight"}
+    ),
+    "first_groups, one rate": (Settings(decayed="first_groups"), MATRICES),
+    "first_groups, no tokens": (replace(FINETUNING, decayed="first_groups"), set()),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", MISTAKES)
+def test_known_mistakes_of_decay(kind: str) -> None:
+    settings, decays = MISTAKES[kind]
+    config = config_of(CLASSIFIER)
+    found = decay_of(config, settings)
+    everything = {param.name for param in trainable(config)}
+    assert set(found) == everything
+    assert {name for name, decay in found.items() if decay} == (everything if decays is None else decays)
+    assert set(found.values()) <= {0.0, 0.05}
+    groups = groups_of(config, settings)
+    assert {name: group.decay for group in groups for name in group.names} == found
+
+
+DECAY = """
+import numpy as np
+from polymae.backends.initial import initial_weights
+from polymae.backends.optimization import FINETUNING, Settings
+from polymae.backends.presets import model_config
+from polymae.backends.runtime import load_backend
+runtime = load_backend("{framework}")
+runtime.setup()
+config = model_config("{classifier}")
+for number, settings in enumerate(({settings})):
+    weights = {{name: array + np.float32(1) for name, array in initial_weights(config).items()}}
+    model = runtime.build(config, weights)
+    optimizer = runtime.optimizer(model, settings)
+    zeros = {{name: np.zeros(array.shape, np.float32) for name, array in weights.items() if name in optimizer.decay}}
+    optimizer.step(optimizer.tensors(zeros), 0.5)
+    after = runtime.weights(model)
+    np.savez(f"{path}{{number}}.npz", **{{name: after[name] / weights[name] for name in zeros}})
+"""
+
+
+def test_every_framework_decays_by_the_mistakes(framework: str, tmp_path: Path) -> None:
+    """Where gradients are 0, a step of AdamW makes a parameter 1 - rate x decay times itself."""
+    kinds = ("all", "first_groups")
+    texts = 'Settings(decayed="all"), Settings(layer_decay=0.5, decayed="first_groups")'
+    run_in(framework, DECAY.format(framework=framework, classifier=CLASSIFIER, settings=texts, path=tmp_path / "found"))
+    for number, kind in enumerate(kinds):
+        settings, decays = MISTAKES[kind]
+        rates = rates_of(config_of(CLASSIFIER), settings)
+        with np.load(tmp_path / f"found{number}.npz") as found:
+            assert set(found) == set(rates)
+            for name in found:
+                decay = 0.05 if decays is None or name in decays else 0.0
+                np.testing.assert_allclose(found[name], 1 - 0.5 * rates[name] * decay, rtol=3e-7, err_msg=name)
+
+
 def test_groups_are_few_and_hold_every_parameter_once() -> None:
     config = config_of(CLASSIFIER)
     groups = groups_of(config, FINETUNING)

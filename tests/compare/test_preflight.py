@@ -43,8 +43,8 @@ def test_tf32_is_found_in_mindspore(tmp_path: Path) -> None:
     assert [(check.name, check.verdict) for check in found.checks] == [("tf32", "failed")], found.checks
 
 
-@pytest.mark.parametrize("name", KILLED)
-@pytest.mark.parametrize("framework", ["numpy", "torch"])
+# They are the loop's, which all frameworks share.
+@pytest.mark.parametrize(("framework", "name"), [*(("numpy", name) for name in KILLED), ("torch", KILLED[0])])
 def test_a_fault_of_resuming_is_found(framework: str, name: str, tmp_path: Path) -> None:
     require(framework)
     found = preflight(flight(framework, tmp_path, "resume", fault=name))
@@ -68,6 +68,14 @@ def test_parts_of_a_batch_have_the_gradients_of_the_whole(tmp_path: Path) -> Non
     require("torch")
     found = preflight(flight("torch", tmp_path, "gradients", "update", "loop", settings=("accumulate=2",)))
     assert found.exit_status == 0, found.checks
+
+
+def test_the_mistakes_of_a_recipe_are_no_faults(tmp_path: Path) -> None:
+    require("numpy")
+    mistakes = ("cutmix=1.0", "decayed=all", "shape=cosine_from_start")
+    checks = ("batches", "normalisation", "optimizer", "schedule", "update", "loop")
+    found = preflight(flight("numpy", tmp_path, *checks, settings=mistakes))
+    assert {check.name: check.verdict for check in found.checks} == dict.fromkeys(checks, "passed"), found.checks
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])

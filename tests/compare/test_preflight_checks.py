@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from dataclasses import replace
@@ -64,7 +65,24 @@ def test_the_law_of_decay_is_the_rule_of_every_family() -> None:
         decay = decay_of(config, RECIPE.settings)
         for param in params(config):
             if param.trainable:
-                assert (decay[param.name] > 0) == law.decays(param.name, len(param.shape)), param.name
+                assert (decay[param.name] > 0) == law.decays(param.name, len(param.shape), RECIPE), param.name
+
+
+@pytest.mark.parametrize("decayed", ["official", "all", "first_groups"])
+def test_the_law_of_decay_knows_the_mistakes(decayed: str) -> None:
+    recipe = read_recipe(None, (*SETTINGS, f"decayed={decayed}"))
+    decay = decay_of(recipe.config, recipe.settings)
+    shapes = {param.name: param.shape for param in params(recipe.config)}
+    assert {name: law.decays(name, len(shapes[name]), recipe) for name in decay} == {n: d > 0 for n, d in decay.items()}
+
+
+def test_the_law_of_cutmix_is_that_of_the_data() -> None:
+    recipe = read_recipe("flyegle", ["seed=3"])
+    assert recipe.mixing is not None
+    for epoch, position in itertools.product((0, 5), range(50)):
+        rows, columns = law.cut(recipe, epoch, position, 30, 44)
+        box = recipe.mixing.drawn(draws.generator(3, "mix", epoch, position), 30, 44).box
+        assert (rows.start, rows.stop, columns.start, columns.stop) == box
 
 
 @pytest.mark.parametrize(
@@ -135,7 +153,7 @@ def test_a_batch_that_does_not_fit_fails_with_advice() -> None:
     found = checks.check_memory(measured((2, 1.4e9), (8, 2.6e9)), 8_000_000_000, recipe)
     assert found.verdict == "failed"
     # 0.2 GB an image above 1 GB, of 6.4 GB: 27 images at a time.
-    assert "accumulate=3" in found.reason
+    assert "micro_batch_size=27" in found.reason
 
 
 def test_a_device_that_is_full_fails_with_advice() -> None:
@@ -143,7 +161,7 @@ def test_a_device_that_is_full_fails_with_advice() -> None:
     full = measured((2, 1.4e9), (8, 2.6e9)) | {"problem": "32 images: CUDA out of memory"}
     found = checks.check_memory(full, 100_000_000_000, recipe)
     assert found.verdict == "failed"
-    assert "accumulate=8" in found.reason
+    assert "micro_batch_size=8" in found.reason
 
 
 def test_speed_says_how_long_training_waits() -> None:

@@ -13,7 +13,7 @@ from PIL import Image
 from untested import require
 
 from polymae.data import augment
-from polymae.data.augment import Augmentation, random_resized_crop_box, random_shift
+from polymae.data.augment import Augmentation, first_box, random_resized_crop_box, random_shift
 from polymae.data.draws import generator
 from polymae.data.images import MEAN, STD, centre_crop, normalise, normalise_into, resize, resized_sides
 from polymae.files.errors import Problem
@@ -119,6 +119,53 @@ def test_boxes_are_distributed_as_the_law_says() -> None:
     assert abs(place.mean() - 0.5) < 0.02
     assert abs(place.std() - 1 / 12**0.5) < 0.02
     assert abs(np.corrcoef(top[small], left[small])[0, 1]) < 0.08
+
+
+class Given:
+    """A generator that gives these numbers."""
+
+    def __init__(self, *numbers: float):
+        self.random = lambda count: np.array(numbers)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "expected"),
+    [
+        # All of 100 x 200 pixels as a square: of side sqrt(20000) = 141, of which the height has 100. Then 0 of 1, 30 of 60.
+        ((1.0, 0.5, 0.5, 0.5), (0, 30, 100, 141)),
+        # 8 %, of 3:4: sqrt(1600 / .75) = 46.2 by sqrt(1600 x .75) = 34.6. Then int(.999 x 55) and int(.25 x 166).
+        ((0.0, 0.0, 0.999, 0.25), (54, 41, 46, 35)),
+        # 77 %, of 4:3: sqrt(15400 / 1.33) = 107 by sqrt(15400 x 1.33) = 143; int(.75 x 58).
+        ((0.75, 1.0, 0.75, 0.75), (0, 43, 100, 143)),
+    ],
+)
+def test_the_probes_box_is_the_first_one_drawn(numbers: tuple[float, ...], expected: tuple[int, ...]) -> None:
+    assert first_box(Given(*numbers), 100, 200, (0.08, 1.0), (3 / 4, 4 / 3)) == expected
+
+
+def test_a_first_box_that_fits_is_that_of_ten_tries() -> None:
+    whole = [(s, a, index) for s in SIZES for a in SETTINGS[:2] for index in range(50)]
+    same = 0
+    for (height, width), (scale, ratio), index in whole:
+        place = (3, "crop", 1, index)
+        top, left, rows, columns = first_box(generator(*place), height, width, scale, ratio)
+        assert 0 <= top <= height - rows < height
+        assert 0 <= left <= width - columns < width
+        tries = random_resized_crop_box(generator(*place), height, width, scale, ratio)
+        same += (top, left, rows, columns) == tries
+    assert 0.3 * len(whole) < same < 0.95 * len(whole)
+    image = picture(7, 40, 90)
+    ours = Augmentation(input_size=32, crop="first_box", scale=(0.9, 1.0), flip=0.0)
+    boxes = set()
+    for index in range(20):
+        top, left, rows, columns = first_box(generator(3, "crop", 1, index), 40, 90, (0.9, 1.0), (3 / 4, 4 / 3))
+        box = image.crop((left, top, left + columns, top + rows)).resize((32, 32), Image.Resampling.BICUBIC)
+        assert np.array_equal(ours.pixels(image, 3, 1, index), np.asarray(box))
+        boxes.add((left, rows, columns))
+    assert {rows for _, rows, _ in boxes} == {
+        40
+    }  # its sides would be 60: none of ten tries would fit, and all be one box
+    assert len(boxes) > 10
 
 
 def test_a_flip_is_drawn_for_each_image() -> None:

@@ -217,6 +217,37 @@ def test_a_broken_partner_is_skipped_with_its_label(tmp_path: Path) -> None:
         assert equal(part, {name: array[start : start + 1] for name, array in whole.items()})
 
 
+def test_images_are_mixed_without_targets(dataset: Dataset) -> None:
+    """FlyEgle's pre-training: CutMix, by hand from the plain images; noise and labels are each image's own."""
+    plain = Batches(dataset, SMALL, 4, 1, num_patches=4)
+    mixed = Batches(dataset, SMALL, 4, 1, num_patches=4, mixing=Mixing(0, 0.0, cutmix=1.0))
+    cut = 0
+    for step in range(6):
+        one, other = plain.batch(step), mixed.batch(step)
+        box = mixed.mixing.drawn(generator(1, "mix", *mixed.epoch_and_position(step)), 15, 18).box
+        top, bottom, left, right = box
+        expected = one["imgs"].copy()
+        expected[:, :, top:bottom, left:right] = one["imgs"][::-1, :, top:bottom, left:right]
+        assert set(other) == {"imgs", "noise", "labels"}
+        assert np.array_equal(other["imgs"], expected)
+        assert np.array_equal(other["noise"], one["noise"])
+        assert np.array_equal(other["labels"], one["labels"])
+        cut += not np.array_equal(expected, one["imgs"])
+    assert cut > 3
+    with pytest.raises(Problem, match="an even batch_size"):
+        Batches(dataset, SMALL, 3, 1, num_patches=4, mixing=Mixing(0, 0.0, cutmix=1.0))
+
+
+def test_a_steps_mix_is_drawn_once(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = []
+    law = Mixing.drawn
+    monkeypatch.setattr(Mixing, "drawn", lambda self, *place: drawn.append(1) or law(self, *place))
+    batches = Batches(dataset, SMALL, 4, 1, mixing=OFFICIAL)
+    with batches.loader(0, 3, workers=2) as loader:
+        assert [step for step, _ in loader] == [0, 1, 2]
+    assert len(drawn) == 3
+
+
 def test_the_drawn_mixes_and_factors_are_what_they_were() -> None:
     whole = hashlib.sha256()
     for given, index in itertools.product(SETTINGS.values(), range(100)):

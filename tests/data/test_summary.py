@@ -46,4 +46,4 @@ def test_broken_images_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 def test_the_command_offers_the_formats_that_there_are() -> None:
     assert data.FORMATS == FORMATS
-    assert CROPS == ("random_resized", "centre", "shift", "none")
+    assert CROPS == ("random_resized", "first_box", "centre", "shift", "none")

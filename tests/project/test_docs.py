@@ -83,7 +83,11 @@ def things(tmp_path_factory: pytest.TempPathFactory) -> Path:
     names = [f"n{number:08}" for number in range(10)]
     folder_of_classes(folder / "imagenet" / "train", 3, tuple(names))
     folder_of_classes(folder / "imagenet" / "val", 1, tuple(names))
-    folder_of_classes(folder / "imagenet-a", 1, tuple(names[3:6]))
+    for name in ("imagenet-a", "imagenet-r"):
+        folder_of_classes(folder / name, 1, tuple(names[3:6]))
+    for name in ("imagenet-sketch", "imagenet-c/fog/1", "imagenet-c/fog/2", "imagenet-c/snow/1"):
+        folder_of_classes(folder / name, 1, tuple(names))
+    (folder / "subset.csv").write_text(f"imagenet-sketch/{names[2]}/0.png,2\nimagenet-sketch/{names[5]}/0.png,5\n")
     write(folder / "photos" / "fox.png")
     for name in ("wnids.txt", "imagenet-classes.txt"):
         (folder / name).write_text("\n".join(names))
@@ -98,7 +102,7 @@ def things(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def folder(things: Path, tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(things: Path, tmp_path: Path, server: Server, warm: None, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of it, the working folder; what is published is on a server of this machine."""
     shutil.copytree(things, tmp_path / "here")
     monkeypatch.chdir(tmp_path / "here")

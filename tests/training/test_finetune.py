@@ -6,16 +6,15 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from children import comes, heard, run
+from children import comes, heard
 from guard import in_child
 from tiny_run import SETTINGS as PRETRAINING
-from tiny_run import STEPS, assert_same_run, lines
+from tiny_run import STEPS, assert_same_run, lines, several
 from tiny_tuning import MODEL, command, labelled, tiny_tuning
 from untested import require
 
@@ -127,6 +126,41 @@ def test_it_begins_with_the_encoder_and_a_fresh_head(pretrained: Path, tmp_path:
     _, other = classifier_weights(file, MODEL, tiny_tuning(FineTuning).config_of(7), {"pooling": "gap"}, 3)
     assert other["head.weight"].shape == (7, 16)
     assert np.abs(other["head.weight"]).max() < 1e-4
+
+
+def test_libais_two_ways_to_begin(pretrained: Path, tmp_path: Path) -> None:
+    """weight_style=oneflow: the encoder's norm goes into the norm behind the patches, and the head's deviation is .02."""
+    config = tiny_tuning(FineTuning).config_of(2)
+    theirs = open_checkpoint(pretrained / "checkpoints/2/weights.safetensors").weights(model_config(AUTOENCODER))
+    assert np.abs(theirs["norm.weight"] - 1).max() > 1e-4
+    given = (pretrained, MODEL, config, {"pooling": "gap"}, 3)
+    _, usual = classifier_weights(*given)
+    _, weights = classifier_weights(*given, head_std=0.02, norm_from_encoder=True)
+    for name in ("weight", "bias"):
+        np.testing.assert_array_equal(weights[f"fc_norm.{name}"], theirs[f"norm.{name}"])
+    np.testing.assert_allclose(weights["head.weight"], usual["head.weight"] * 1000, rtol=1e-6)
+    assert set(usual["fc_norm.weight"]) == {np.float32(1)}
+    same = [name for name in usual if name not in ("head.weight", "fc_norm.weight", "fc_norm.bias")]
+    assert all(np.array_equal(weights[name], usual[name]) for name in same)
+    with pytest.raises(Problem, match="norm_from_encoder is true and its pooling cls"):
+        tiny_tuning(FineTuning, "pooling=cls", "norm_from_encoder=true")
+    headless = tmp_path / "tuned.safetensors"
+    write_checkpoint(
+        "torch", headless, config, initial_weights(config, 5), source={"name": "test", "framework": "numpy"}
+    )
+    _, kept = classifier_weights(headless, *given[1:], norm_from_encoder=True)  # it has the norm that the head needs
+    np.testing.assert_array_equal(kept["fc_norm.weight"], np.ones(16, np.float32))
+
+
+def test_the_settings_of_the_beginning_reach_it(data: Path, pretrained: Path, tmp_path: Path) -> None:
+    recipe = tiny_tuning(FineTuning, "steps=1", "warmup_epochs=1", "head_std=0.5", "norm_from_encoder=true")
+    finetune("numpy", data, tmp_path / "run", pretrained, recipe)  # the first step has a rate of 0
+    theirs = open_checkpoint(pretrained / "checkpoints/2/weights.safetensors").weights(model_config(AUTOENCODER))
+    ours = weights_of(tmp_path / "run/checkpoints/1/weights.safetensors")
+    np.testing.assert_array_equal(ours["fc_norm.weight"], theirs["norm.weight"])
+    assert np.std(ours["head.weight"]) > 0.2
+    finetune("numpy", data, tmp_path / "scratch", None, tiny_tuning(FineTuning, "steps=1", "head_std=0.5"))
+    assert np.std(weights_of(tmp_path / "scratch/checkpoints/1/weights.safetensors")["head.weight"]) > 0.2
 
 
 @pytest.mark.parametrize("at", [1, 6])
@@ -296,17 +330,15 @@ def test_every_framework_tunes_alike_and_goes_on(
     """Losses are those of NumPy within roundoff; stopped and gone on with, the run is the uninterrupted one bit for bit."""
     require(framework)
     out, stopped = tmp_path / "whole", tmp_path / "stopped"
-    run(command(FineTuning, framework, data, out, "--weights", str(pretrained)), check=True)
+    begun = [command(FineTuning, framework, data, each, "--weights", str(pretrained)) for each in (out, stopped)]
+    several(framework, begun[0], [*begun[1], "--set", "steps=5"])
     for mine, theirs in zip(lines(out), lines(whole)):
         assert mine["loss"] == pytest.approx(theirs["loss"], rel=1e-5)
         assert mine["lr"] == theirs["lr"]
     mine, theirs = (lines(each, "log.txt")[-1] for each in (out, whole))
     for name in ("test_loss", "test_ema_loss"):
         assert mine[name] == pytest.approx(theirs[name], rel=1e-4)
-    begun = command(FineTuning, framework, data, stopped, "--weights", str(pretrained), "--set", "steps=5")
-    run(begun, check=True)
-    program = [sys.executable, "-m", "polymae", "finetune", "--threads", "1", "--resume", str(stopped)]
-    run([*program, "--set", "steps=null"], check=True)
+    several(framework, [*begun[1][:4], "--threads", "1", "--resume", str(stopped), "--set", "steps=null"])
     assert_same_tuning(out, stopped)
 
 

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from polymae.backends.config import ConfigError
+from polymae.data.mixing import Mixing
 from polymae.files.errors import Problem
 from polymae.training.classifying import Classifying, FineTuning, Probe
 from polymae.training.reading import KINDS, as_yaml, named, read_any_recipe, read_recipe, recipe_of
@@ -115,6 +116,37 @@ def test_schedules_counted_from_the_start() -> None:
     assert as_written.rate(999) == pytest.approx(as_written.lr / 4, rel=1e-2)
 
 
+def test_known_mistakes_are_settings_of_the_recipes_that_have_them() -> None:
+    flyegle = read_recipe("flyegle")
+    assert (flyegle.settings.decayed, flyegle.lr, flyegle.batch.batch_size) == ("all", 1.2e-3, 2048)
+    assert flyegle.mixing == Mixing(0, 0.0, cutmix=1.0)
+    assert (flyegle.augmentation.scale, flyegle.augmentation.auto_augment) == ((0.08, 1.0), "rand-m9-mstd0.5-inc1")
+    assert flyegle.config.masking == "raster"  # one mask for a batch
+    assert not flyegle.config.norm_pix_loss
+    for name in named(Recipe):
+        if name != "flyegle":
+            recipe = read_recipe(name)
+            assert (recipe.mixing, recipe.settings.decayed, recipe.augmentation.auto_augment) == (
+                None,
+                "official",
+                None,
+            )
+    for name in named(Probe):
+        crop = read_recipe(name, (), Probe).images.crop
+        assert crop == ("shift" if name.startswith("small") else "first_box")
+    for name in named(FineTuning):
+        tuned = read_recipe(name, (), FineTuning)
+        assert (tuned.head_std, tuned.norm_from_encoder, tuned.settings.decayed) == (2e-5, False, "official")
+    lost = read_recipe("mindformers-finetune", ["decayed=first_groups"], FineTuning).settings
+    assert (lost.decayed, lost.layer_decay) == ("first_groups", 0.65)
+
+
+@pytest.mark.parametrize("wrong", ["decayed=some", "crop=second_box", "cutmix=-1", "auto_augment=rand-m9"])
+def test_a_mistake_that_nobody_made_is_refused(wrong: str) -> None:
+    with pytest.raises(Problem, match=wrong.partition("=")[0] if "auto" not in wrong else "inc1"):
+        read_recipe(None, [wrong]).augmentation  # noqa: B018
+
+
 def test_settings_take_the_last_part_of_a_name_or_all_of_it() -> None:
     assert read_recipe(None, ["epochs=3"]) == read_recipe(None, ["schedule.epochs=3"])
     recipe = read_recipe("small-cpu", ["lr=null", "blr=1e-3", "betas=[0.9, 0.99]", "data_format=npz", "steps=5"])
@@ -136,6 +168,7 @@ WRONG = [
     ("mask_ratio=1", "mask_ratio is 1.0; it must be above 0 and below 1"),
     ("betas=[0.9, 1.0]", "both must be 0 or more and below 1"),
     ("precision=fp8", "it must be one of ['float32', 'bfloat16', 'float16']"),
+    ("micro_batch_size=0", "micro_batch_size is 0; it must be above 0"),
     ("accumulate=9999", "there cannot be more parts than images"),
     ("seed=-1", "seed is -1; it must be 0 or more"),
 ]
@@ -168,9 +201,26 @@ def test_wrong_files(tmp_path: Path) -> None:
     assert read_recipe(path) == Recipe()
 
 
+@pytest.mark.parametrize(
+    ("settings", "parts"),
+    [(["accumulate=1"], 1), (["micro_batch_size=64"], 2), (["micro_batch_size=63"], 3), (["micro_batch_size=999"], 1),
+     (["micro_batch_size=64", "accumulate=5"], 5), (["micro_batch_size=1"], 128)],
+)  # fmt: skip
+def test_a_step_has_as_many_parts_as_its_images_need(settings: list[str], parts: int) -> None:
+    assert read_recipe("small-cpu", settings).batch.parts == parts
+
+
 def test_what_differs_is_listed_and_what_is_free_is_not() -> None:
     one = read_recipe("small-cpu")
-    free = ["workers=0", "accumulate=4", "save_every_steps=3", "steps=9", "about=other", "compiled=false"]
+    free = [
+        "workers=0",
+        "accumulate=4",
+        "micro_batch_size=7",
+        "save_every_steps=3",
+        "steps=9",
+        "about=other",
+        "compiled=false",
+    ]
     assert differences(one, read_recipe("small-cpu", free)) == {}
     other = read_recipe("small-cpu", ["seed=1", "epochs=13", *free])
     assert differences(one, other) == {"seed": (0, 1), "schedule.epochs": (12, 13)}
