@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, contextmanager
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast, get_args
 
 from numpy.typing import NDArray
 
@@ -237,6 +237,19 @@ def load_backend(framework: str) -> Runtime:
         return cast(Runtime, importlib.import_module(f"..{framework}.runtime", __name__).Backend())
     except ImportError as problem:
         raise RuntimeProblem(f"{framework} is installed but does not import: {problem}. To mend it: {fix}") from problem
+
+
+def framework_of(model: Any) -> str:
+    """The framework of a loaded model. Raises RuntimeProblem for what is none of ours."""
+    for kind in type(model).__mro__:
+        package, _, rest = kind.__module__.rpartition(f"{__package__}.")
+        framework = rest.partition(".")[0]
+        if not package and framework in FRAMEWORKS and isinstance(getattr(model, "config", None), get_args(Config)):
+            return framework
+    raise RuntimeProblem(
+        f"{type(model).__module__}.{type(model).__qualname__} is no model of PolyMAE's; load one (polymae.load), or give the "
+        "path of its weights, which may be of any framework."
+    )
 
 
 def _elsewhere(framework: str) -> str:

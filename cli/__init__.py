@@ -33,6 +33,7 @@ COMMANDS = {
     "evaluate": "top-1, top-5 and loss of a classifier on a labelled data set, in any framework",
     "predict": "classes, or features, of images by a trained model, in any framework",
     "knn": "nearest neighbours by a frozen encoder's features: how well they tell classes apart",
+    "run": "do what a YAML file in mindformers' layout describes (run_mode), in any framework",
     "runs": "say whether runs of training are the same within roundoff, and from where they part",
     "preflight": "prove in minutes, before a pre-training takes days, that it will be right",
     "recipes": "list the named recipes of training, or show one",

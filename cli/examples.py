@@ -28,6 +28,11 @@ EXAMPLES = {
         "polymae compare --weights mae.pth --frameworks torch,mindspore",
         "polymae compare --traces oracle.npz twin1.npz twin2.npz candidate.npz",
     ),
+    "polymae run": (
+        "polymae run run_mae_vit_base_p16_224_800ep.yaml --framework mindspore --train_dataset_dir imagenet/train",
+        "polymae run run_vit_base_p16_224_100ep.yaml --run_mode finetune --load_checkpoint mae_pretrain_vit_base",
+        "polymae run run_mae_vit_base_p16_224_800ep.yaml --run_mode predict --predict_data photos/ --output_dir painted",
+    ),
     "polymae runs": ("polymae runs compare torch-run mindspore-run",),
     "polymae runs compare": (
         "polymae runs compare RUN --reference small-cpu --out reports/",

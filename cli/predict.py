@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
             if one.features is not None:
                 names.append(one.image)
                 rows.append(one.features)
-            _tell(one, args, file)
+            tell(one, args.json, file)
         if rows:
             write_features(args.features, names, np.stack(rows))
     if broken:
@@ -72,13 +72,14 @@ def _with_progress(made: Iterable[Prediction], total: int, quiet: bool) -> Itera
             after(1)
 
 
-def _tell(one: Prediction, args: argparse.Namespace, file: TextIO | None) -> None:
+def tell(one: Prediction, as_json: bool, file: TextIO | None = None) -> None:
+    """Print a prediction; file: also as a line of JSON to this file."""
     line = json.dumps(one.facts(), ensure_ascii=False)
     if file is not None:
         file.write(line + "\n")
     if one.problem:
         print(f"broken: {one.image}: {one.problem}", file=sys.stderr)
-    if args.json:
+    if as_json:
         print(line)
     elif one.top:
         print(one.image)

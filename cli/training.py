@@ -45,15 +45,19 @@ def add_classifier_arguments(parser: argparse.ArgumentParser, recipe: str, weigh
 
 def train(args: argparse.Namespace, kind: type[Common]) -> int:
     """Train, print the outcome, and return 0; 75 where a signal ended the run after it was saved. kind: the task."""
-    import json
-
     from ..training.loop import run_request
 
     request = requested(args, kind)
     if args.is_program:
         in_fitting_process(request.framework, request.threads)
-    outcome = run_request(request, show=True)
-    if args.json:
+    return tell(run_request(request, show=True), kind.task, args.json)
+
+
+def tell(outcome: Outcome, task: str, as_json: bool) -> int:
+    """Print how a run ended, and return its status."""
+    import json
+
+    if as_json:
         told = {
             "step": outcome.step,
             "loss": outcome.loss,
@@ -62,7 +66,7 @@ def train(args: argparse.Namespace, kind: type[Common]) -> int:
         }
         print(json.dumps(told if outcome.score is None else told | {"top1": outcome.score}))
     else:
-        print(_in_a_line(outcome, kind.task))
+        print(_in_a_line(outcome, task))
     if outcome.stopped == "SIGINT":
         return 130
     return SAVED if outcome.stopped else 0

@@ -15,7 +15,7 @@ from polymae.backends.installing import installed
 from polymae.backends.interpreters import FOLDER
 
 # Helpers with fixtures that several files share.
-pytest_plugins = ["checkpoints", "server", "downloads", "registered"]
+pytest_plugins = ["checkpoints", "server", "downloads", "registered", "warm"]
 drawn.register()
 # Images of Python often set this, with which each of the hundreds of processes that tests start compiles its framework again.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)

@@ -5,6 +5,7 @@ An example that was once found to fail stays as a test of its own, since neither
 
 from __future__ import annotations
 
+from frameworks import frameworks_under_test
 from hypothesis import HealthCheck, settings
 
 USUAL = 100  # what a profile counts for one
@@ -29,3 +30,9 @@ def count(usual: int) -> int:
 def examples(usual: int) -> settings:
     """The same as a decorator of a Hypothesis test."""
     return settings(max_examples=count(usual))
+
+
+def few() -> tuple[str, ...]:
+    """NumPy and PyTorch of the frameworks under test, for what all share; in `make test-long` all (mark the test `drawn`)."""
+    tested = frameworks_under_test()
+    return tested if count(1) > 1 else tuple(name for name in tested if name in ("numpy", "torch")) or tested

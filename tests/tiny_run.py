@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from children import run
 from PIL import Image
 
+from polymae.backends.blas import thread_variables, variables
 from polymae.data.images import demo_photographs
 from polymae.training import checkpoints
 from polymae.training.reading import read_recipe
@@ -50,6 +53,24 @@ def command(framework: str, data: Path, out: Path, *settings: str) -> list[str]:
         sys.executable, "-m", "polymae", "pretrain", "--framework", framework, "--data", str(data), "--out", str(out),
         "--threads", "1", "--recipe", str(written(out.parent)), "--set", *(settings or ["seed=0"]),
     ]  # fmt: skip
+
+
+_SEVERAL = """
+import json, sys
+from polymae.cli import main
+for words in json.loads(sys.argv[1]):
+    if status := main(words):
+        sys.exit(status)
+"""
+
+
+def several(framework: str, *commands: list[str]) -> None:
+    """Run commands of `polymae` one after the other in one process, which imports its framework but once.
+
+    It starts with the variables with which the command itself begins anew (cli/training.py).
+    """
+    env = os.environ | variables(framework) | thread_variables(1)
+    run([sys.executable, "-c", _SEVERAL, json.dumps([words[3:] for words in commands])], check=True, text=True, env=env)
 
 
 def written(folder: Path) -> Path:

@@ -120,6 +120,9 @@ class ProbedBatch(Batch):
 
     batch_size: int = setting(16384, "images of a step, over all parts and processes")
     accumulate: int = setting(1, "parts that a step is computed in; the batch norm takes the statistics of each part")
+    micro_batch_size: int | None = setting(
+        None, "images of a part, at most, and so of those statistics; null: no limit"
+    )
 
 
 @dataclass(frozen=True)

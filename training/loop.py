@@ -142,7 +142,7 @@ class _Run:
                 self.watcher.begin(loader)
                 for step, batch in loader:
                     lr = self.schedule.rate(step)
-                    taken = take(self.training, batch, lr, recipe.batch.accumulate, self.scale.scale)
+                    taken = take(self.training, batch, lr, recipe.batch.parts, self.scale.scale)
                     finite = math.isfinite(taken.norm)
                     if not (math.isfinite(taken.loss) and (finite or self.scale.scaling)):
                         raise self._not_finite(step, batch, taken)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import glob
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +12,9 @@ from numpy.typing import NDArray
 
 from ..backends.config import ViTConfig
 from ..backends.spec import NoTaps
-from ..data.folders import Given, images_below
 from ..files.errors import Problem
 from .classes import read_names
+from .given import Images, images_of, made_of
 from .measured import Asked, Ready, as_paths, asked_of, ready, require_pooling
 
 TOPK = 5
@@ -56,12 +54,13 @@ class Prediction:
 class Predicting:
     """A prediction to be made.
 
-    images: files, folders (every image in them, at any depth) and patterns. topk: likeliest classes. names: a file of the
-    model's class names. features: whether they are wanted. pooling: of an autoencoder's features, gap or cls.
+    asked: the model, to be loaded or loaded. images: files, folders (every image in them, at any depth), patterns, and images
+    in memory (given.py). topk: likeliest classes. names: a file of the model's class names. features: whether they are
+    wanted. pooling: of an autoencoder's features, gap or cls.
     """
 
-    asked: Asked
-    images: tuple[str, ...]
+    asked: Asked | Ready
+    images: Any
     topk: int = TOPK
     names: Path | None = None
     features: bool = False
@@ -70,29 +69,26 @@ class Predicting:
     workers: int = 2
 
 
-def predict(
-    framework: str, images: str | Path | Sequence[str | Path], weights: str | Path, **options: Any
-) -> list[Prediction]:
+def predict(framework: str, images: Any, weights: str | Path, **options: Any) -> list[Prediction]:
     """Predictions of images; the command `polymae predict` as a function.
 
     options: those of Asked and Predicting. Raises Problem for anything that a person can mend; an image that cannot be
     decoded is none of these: its prediction says what is wrong with it.
     """
-    given = [images] if isinstance(images, (str, Path)) else images
     asked = asked_of(framework, weights, options)
     as_paths(options, "names")
-    return list(predictions(Predicting(asked, tuple(map(str, given)), **options))[1])
+    return list(predictions(Predicting(asked, images, **options))[1])
 
 
 def predictions(predicting: Predicting) -> tuple[int, Iterator[Prediction]]:
     """How many images there are, and the prediction of each in order, made as they are asked for. Raises as predict."""
-    paths = found_images(predicting.images)
+    images = images_of(predicting.images)
     model = ready(predicting.asked)
     pooling = require_pooling(predicting.pooling, model.config)
     classifies = isinstance(model.config, ViTConfig) and not model.headless
     if not classifies and not predicting.features:
         raise Problem(
-            f"{predicting.asked.weights} holds no head that names classes (it is {model.name}); ask for features "
+            f"{model.origin} holds no head that names classes (it is {model.name}); ask for features "
             "(--features FILE.npy, features=True), or give a fine-tuned classifier's file."
         )
     names = model.names
@@ -100,56 +96,21 @@ def predictions(predicting: Predicting) -> tuple[int, Iterator[Prediction]]:
         if not isinstance(model.config, ViTConfig):
             raise Problem("An autoencoder has no classes that could have names; leave --names (names=) out.")
         names = read_names(predicting.names, model.config.num_classes)
-    return len(paths), _made(predicting, model, paths, pooling, names, classifies)
-
-
-def found_images(given: Sequence[str]) -> list[str]:
-    """The images that files, folders and patterns name, each once, in their order; those of a folder or a pattern sorted.
-
-    Raises Problem for a name of nothing.
-    """
-    found: list[str] = []
-    for text in given:
-        there = Path(text).exists()
-        matched = [text] if there else sorted(glob.glob(text, recursive=True))  # noqa: PTH207  (of any root)
-        inside = [one for path in matched for one in _files(path)]
-        if not inside:
-            kind = "holds no image" if there else "is not there" if not set("*?[") & set(text) else "matches no file"
-            raise Problem(f"{text} {kind}; give images, folders of them, or patterns such as 'photos/**/*.jpg'.")
-        found += inside
-    return list(dict.fromkeys(found))
-
-
-def _files(path: str) -> list[str]:
-    if not Path(path).is_dir():
-        return [path]
-    return [str(Path(path) / name) for name in images_below(Path(path))]
+    return len(images), _made(predicting, model, images, pooling, names, classifies)
 
 
 def _made(
-    predicting: Predicting, model: Ready, paths: list[str], pooling: str, names: Sequence[str], classifies: bool
+    predicting: Predicting, model: Ready, images: Images, pooling: str, names: Sequence[str], classifies: bool
 ) -> Iterator[Prediction]:
-    dataset, augmentation = Given(paths), model.augmentation
+    def made(imgs: NDArray[np.float32], places: list[int]) -> Iterator[Prediction]:
+        found = _of_batch(predicting, model, imgs, pooling, names, classifies)
+        for place, (top, features) in zip(places, found):
+            yield Prediction(images.name(place), top, features)
 
-    def decode(index: int) -> NDArray[np.float32] | str:
-        try:
-            image = dataset.image(index, augmentation.channels, augmentation.upright)
-            return augmentation(image, 0, 0, index)
-        except Problem as problem:
-            return str(problem)
+    def broken(name: str, problem: str) -> Prediction:
+        return Prediction(name, problem=problem)
 
-    size = predicting.batch_size
-    with ThreadPoolExecutor(max(1, predicting.workers)) as pool:
-        for first in range(0, len(paths), size):
-            inputs = list(pool.map(decode, range(first, min(first + size, len(paths)))))
-            sound = [one for one in inputs if not isinstance(one, str)]
-            made = iter(_of_batch(predicting, model, np.stack(sound), pooling, names, classifies) if sound else ())
-            for path, one in zip(paths[first:], inputs):
-                if isinstance(one, str):
-                    yield Prediction(path, problem=one)
-                else:
-                    top, features = next(made)
-                    yield Prediction(path, top, features)
+    return made_of(images, model.augmentation, predicting.batch_size, predicting.workers, made, broken)
 
 
 def _of_batch(

@@ -58,6 +58,13 @@ def read_any_recipe(name: str | Path | Mapping[str, Any], settings: Iterable[str
     return _changed(tree, settings, kind_of(tree, where), where)
 
 
+def as_settings(given: Mapping[str, Any] | Iterable[str]) -> tuple[str, ...]:
+    """Settings "name=value", of such texts or of values by name."""
+    if isinstance(given, Mapping):
+        return tuple(f"{name}={_in_yaml(value)}" for name, value in given.items())
+    return (given,) if isinstance(given, str) else tuple(given)
+
+
 def kind_of(tree: Mapping[str, Any], where: str) -> type[Common]:
     """The task of nested settings: the one that they name, else pre-training. Raises Problem for an unknown one."""
     task = tree.get("task", Recipe.task)

@@ -104,6 +104,14 @@ class Batch:
 
     batch_size: int = setting(4096, "images of a step, over all parts and processes")
     accumulate: int = setting(1, "parts that a step's images are computed in", free=True)
+    micro_batch_size: int | None = setting(
+        None, "images of a part, at most, which makes more parts where it must; null: no limit", free=True
+    )
+
+    @property
+    def parts(self) -> int:
+        """That a step is computed in."""
+        return max(self.accumulate, -(-self.batch_size // (self.micro_batch_size or self.batch_size)))
 
 
 @dataclass(frozen=True)
@@ -327,7 +335,8 @@ def mistakes(recipe: Any) -> dict[str, bool]:
     """The mistakes that a recipe of any task may have, in words, and whether it has them."""
     schedule, batch, saving = recipe.schedule, recipe.batch, recipe.checkpoints
     positive = {
-        "epochs": schedule.epochs, "batch_size": batch.batch_size, "accumulate": batch.accumulate, "lr": recipe.optimizer.lr,
+        "epochs": schedule.epochs, "batch_size": batch.batch_size, "accumulate": batch.accumulate,
+        "micro_batch_size": batch.micro_batch_size, "lr": recipe.optimizer.lr,
         "steps": schedule.steps, "save_every_steps": saving.save_every_steps, "keep_last": saving.keep_last,
         "save_every_epochs": saving.save_every_epochs, "keep_every_epochs": saving.keep_every_epochs,
         "input_size": recipe.input_size, "ahead": recipe.data.ahead, "eps": getattr(recipe.optimizer, "eps", None),

@@ -257,21 +257,19 @@ def check_memory(seen: Mapping[str, Any], limit: int, recipe: Recipe) -> Check:
     measured = last["images"] == whole
     needed = last["memory"] if measured else predicted_memory(rows, whole)
     known = "measured" if measured else f"continued from {int(last['images'])}" if len(rows) > 1 else "not known"
-    parts = f", in {recipe.batch.accumulate} parts" if recipe.batch.accumulate > 1 else ""
+    parts = f", in {recipe.batch.parts} parts" if recipe.batch.parts > 1 else ""
     reason = (
         f"{needed / 1e9:.2f} GB of main memory for {whole} images at a time{parts} ({known}), of {limit / 1e9:.1f} GB"
     )
     figures = {"bytes": needed, "limit": limit, "measured": measured, "steps": rows}
     if problem := seen["problem"]:
-        accumulate = -(-recipe.batch.batch_size // int(last["images"]))
-        advice = f"a step ends in an error with {problem}; --set accumulate={accumulate} takes {int(last['images'])} at a time"
+        advice = f"a step ends in an error with {problem}; --set micro_batch_size={int(last['images'])} takes so many at a time"
         return Check("memory", "failed", advice, figures)
     if needed <= 0.9 * limit:
         return Check("memory", "passed", reason, figures)
     slope = (last["memory"] - seen["before"]) / last["images"]
     images = max(1, int((0.8 * limit - seen["before"]) / slope)) if slope else whole
-    accumulate = min(recipe.batch.batch_size, -(-recipe.batch.batch_size // images))
-    return Check("memory", "failed", f"{reason}; --set accumulate={accumulate} would fit", figures)
+    return Check("memory", "failed", f"{reason}; --set micro_batch_size={images} would fit", figures)
 
 
 def measured_speed(seen: Mapping[str, Any], recipe: Recipe) -> Check:

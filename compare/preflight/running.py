@@ -215,9 +215,10 @@ class Trying:
         self.resumed_at = checkpoints.steps_of(folder)[-1]
         whole = self.resumed_at + AFTER
         again = self._trial("resumed", stopped_at(self.tried, whole))
-        # In a process of its own: nothing but the folder is handed on.
-        self.run([self._job("train", out=self.folder / "resumed.json", folder=folder, resume=folder, recipe=again)])
-        self.run([self._whole(whole)])
+        resumed = self._job("train", out=self.folder / "resumed.json", folder=folder, resume=folder, recipe=again)
+        self.run(
+            [resumed, self._whole(whole)]
+        )  # in a new process, in which the resumed one comes first: it has but its folder
 
     def _kill(self, job: Job) -> None:
         """Train until two checkpoints are there, then end the process by SIGKILL."""

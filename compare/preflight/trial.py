@@ -9,7 +9,7 @@ from pathlib import Path
 from ...backends.config import MAEConfig
 from ...backends.spec import params
 from ...data.dataset import Dataset
-from ...training.recipe import Recipe, Saving, Watching
+from ...training.recipe import Batch, Recipe, Saving, Watching
 from . import law
 
 MOST = 300_000  # parameters of a model that is tried as it is
@@ -31,7 +31,7 @@ def trial_recipe(recipe: Recipe, dataset: Dataset, folder: Path) -> Recipe:
         input_size=None,
         optimizer=replace(recipe.optimizer, lr=law.peak_rate(recipe)),
         schedule=replace(recipe.schedule, epochs=max(recipe.schedule.epochs, -(-LONG // steps_per_epoch)), steps=None),
-        batch=replace(recipe.batch, batch_size=size, accumulate=min(recipe.batch.accumulate, size)),
+        batch=Batch(size, min(recipe.batch.parts, size)),
         checkpoints=Saving(save_every_steps=EVERY, save_every_epochs=None, keep_last=LONG),
         watching=Watching(tensorboard=False, pictures_every_epochs=None, knn_every_epochs=None),
     )

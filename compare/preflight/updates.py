@@ -90,7 +90,7 @@ def first_update(
     optimizer = runtime.optimizer(model, recipe.settings)
     training = runtime.training(model, optimizer, **options)
     lr = law.peak_rate(recipe)
-    norm = take(training, inputs, lr, min(recipe.batch.accumulate, len(inputs["imgs"]))).norm
+    norm = take(training, inputs, lr, min(recipe.batch.parts, len(inputs["imgs"]))).norm
     after, state = runtime.weights(model), optimizer.state()
     exact = math.sqrt(sum(float(np.sum(array.astype(np.float64) ** 2)) for array in gradients.values()))
     scale, rest = law.clipped(exact, recipe), 1 - recipe.optimizer.betas[0]

@@ -128,7 +128,7 @@ def _gradients(subject: Subject, recipe: Recipe, settings: Any, precision: str) 
     training = runtime.training(
         subject.model, optimizer, **(training_options(recipe, subject.run.device) | {"precision": precision})
     )
-    parts_of = min(recipe.batch.accumulate, len(subject.inputs["imgs"]))
+    parts_of = min(recipe.batch.parts, len(subject.inputs["imgs"]))
     scale = LossScale.of(precision).scale
     while not math.isfinite((taken := take(training, subject.inputs, 0.0, parts_of, scale)).norm) and scale > 1:
         scale /= 2  # as a training would go on
@@ -165,7 +165,7 @@ def measure(job: Job, recipe: Recipe) -> None:
         runtime.optimizer(model, recipe.settings),
         **training_options(recipe, job.device),
     )
-    whole = -(-recipe.batch.batch_size // recipe.batch.accumulate)
+    whole = -(-recipe.batch.batch_size // recipe.batch.parts)
     rows: list[dict[str, float]] = []
     began, images, problem = perf_counter(), min(2, whole), ""
     while True:

@@ -1,7 +1,7 @@
 """Record runs in a process of their own: a framework that crashes, hangs or misbehaves is one row of the report.
 
-One protocol for one run and for many (importing a framework takes longer than a run of a small model): the runs as a JSON list
-on the child's stdin; for each a line of JSON on its stdout, "" or why it could not be recorded.
+One protocol for one run and for many (importing a framework takes longer than a run of a small model): the runs as JSON lists
+on the child's stdin, a line each; for each run a line of JSON on its stdout, "" or why it could not be recorded.
 """
 
 from __future__ import annotations
@@ -111,10 +111,10 @@ def _reason_of(line: bytes) -> str | None:
 
 
 def serve(record: Callable[[Run], None], kind: type[Run] = Run) -> None:
-    """The child: record the runs of the JSON list on stdin, and say of each how it went."""
+    """The child: record the runs of the JSON lists on stdin until it ends, and say of each how it went."""
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # a framework prints to stderr, not among the answers
-    for described in json.load(sys.stdin):
+    for described in (described for line in sys.stdin for described in json.loads(line)):
         try:
             record(kind.from_dict(described))
             reason = ""

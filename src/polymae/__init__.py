@@ -1,7 +1,8 @@
 """Masked autoencoders in PyTorch, MegEngine, MindSpore, OneFlow and NumPy from one spec, proven equal.
 
 `load` builds a model of any framework; `convert`, `compare` and `hub` are the packages that rewrite checkpoints, judge ports and
-name models. They are imported when first asked for, so that this package stays instant.
+name models; `Trainer`, `pipeline`, `ViTMAEForPreTraining` and `ViTForImageClassification` are interfaces that people know. They
+are imported when first asked for, so that this package stays instant.
 """
 
 from __future__ import annotations
@@ -14,8 +15,12 @@ if TYPE_CHECKING:
     from .files.errors import Problem
     from .files.version import __version__
     from .hub import load
+    from .interfaces import Trainer, ViTForImageClassification, ViTMAEForPreTraining, pipeline
 
-__all__ = ["Problem", "__version__", "compare", "convert", "hub", "load"]
+__all__ = [
+    "Problem", "Trainer", "ViTForImageClassification", "ViTMAEForPreTraining", "__version__", "compare", "convert", "hub", "load",
+    "pipeline",
+]  # fmt: skip
 
 # The package's folders lie at the top of the repository. Here are links to them, and in a wheel the folders themselves; a zip of
 # the repository and a checkout on Windows have lost the links.
@@ -28,6 +33,7 @@ __getattr__, __dir__ = lazily(
     __name__,
     {
         "Problem": ".files.errors", "__version__": ".files.version", "compare": ".compare", "convert": ".convert", "hub": ".hub",
-        "load": ".hub",
+        "load": ".hub", "Trainer": ".interfaces", "ViTForImageClassification": ".interfaces",
+        "ViTMAEForPreTraining": ".interfaces", "pipeline": ".interfaces",
     },
 )  # fmt: skip

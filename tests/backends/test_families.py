@@ -156,7 +156,7 @@ def test_the_1d_table_is_that_of_float32_steps() -> None:
 
 
 @pytest.fixture(scope="module")
-def compared(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Report, Path]]:
+def compared(warm: None, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Report, Path]]:
     """A function that compares the frameworks on a model, once, and gives the report and the folder of the traces."""
 
     @cache

@@ -31,11 +31,10 @@ from stepping import BATCH, CONFIGS, PARTS, taken
 
 runtime = load_backend("{framework}")
 runtime.setup(threads=1)
-for model, parts in PARTS.items():
-    for count in parts:
-        np.savez(f"{folder}/{{model}}-{{count}}.npz", **taken("{framework}", model, accumulate=count))
+for model, count in PARTS.items():
+    np.savez(f"{folder}/{{model}}.npz", **taken("{framework}", model, accumulate=count))
 model = "mae_vit_test_patch8"
-np.savez(f"{folder}/scaled.npz", **taken("{framework}", model, scale=1024.0))
+np.savez(f"{folder}/scaled.npz", **taken("{framework}", model, accumulate=3, scale=1024.0))
 
 config = CONFIGS[model]
 def made(weights):
@@ -55,20 +54,19 @@ def assert_same(one, other):
 
 subject, optimizer, training = made(trained_weights(config))
 batches = [random_inputs(config, BATCH, seed) for seed in range(4)]
-[take(training, batch, 1e-3) for batch in batches[:2]]
+[take(training, batch, 1e-3, 2) for batch in batches[:2]]
 
 before = held(subject, optimizer)
 for value in (np.inf, np.nan):
     spoilt = {{name: array.copy() for name, array in batches[2].items()}}
     spoilt["imgs"][5, 0, 3, 3] = value
-    for accumulate in {accumulations}:
-        assert not np.isfinite(take(training, spoilt, 1e-3, accumulate).norm)
-        assert_same(held(subject, optimizer), before)
+    assert not np.isfinite(take(training, spoilt, 1e-3, 2).norm)
+    assert_same(held(subject, optimizer), before)
 
 resumed, its_optimizer, its_training = made(runtime.weights(subject))
 its_optimizer.load_state(optimizer.state())
 for batch in batches[2:]:
-    first, second = take(training, batch, 1e-3), take(its_training, batch, 1e-3)
+    first, second = (take(each, batch, 1e-3, 2) for each in (training, its_training))
     assert first == second and np.isfinite(first.norm)
 assert_same(held(resumed, its_optimizer), held(subject, optimizer))
 assert before["cls_token"].tobytes() != runtime.weights(subject)["cls_token"].tobytes()
@@ -78,11 +76,10 @@ assert before["cls_token"].tobytes() != runtime.weights(subject)["cls_token"].to
 def test_every_framework_steps_within_roundoff(framework: str, tmp_path: Path) -> None:
     """The whole batch and its parts; what is not finite changes nothing; where a state was taken, training goes on."""
     tests = Path(__file__).parents[1]
-    run_in(framework, SCRIPT.format(tests=tests, framework=framework, folder=tmp_path, accumulations=(1, 2)))
-    for model, parts in PARTS.items():
-        for count in parts:
-            with np.load(tmp_path / f"{model}-{count}.npz") as found:
-                assert not wrong(judged(model, dict(found))), count
+    run_in(framework, SCRIPT.format(tests=tests, framework=framework, folder=tmp_path))
+    for model in PARTS:
+        with np.load(tmp_path / f"{model}.npz") as found:
+            assert not wrong(judged(model, dict(found))), model
     with np.load(tmp_path / "scaled.npz") as found:
         assert not wrong(judged("mae_vit_test_patch8", dict(found)))
 
@@ -96,37 +93,41 @@ from polymae.backends.optimization import Settings
 from polymae.backends.runtime import load_backend
 from polymae.compare.record.inputs import random_inputs
 from polymae.training.steps import take
-from stepping import BATCH, CONFIGS, PARTS, batch, taken
+from stepping import CONFIGS, batch
 from polymae.backends.runtime import RuntimeProblem
-from polymae.backends.training import PRECISIONS
 
 runtime = load_backend("{framework}")
 runtime.setup(threads=1)
-for model, config in CONFIGS.items():
-    for precision in PRECISIONS:
+for model in {models}:
+    for precision in ("bfloat16", "float16"):
+        config = CONFIGS[model]
         subject = runtime.build(config, trained_weights(config))
         optimizer = runtime.optimizer(subject, Settings(betas=(0.0, 0.95)))
         try:
             training = runtime.training(subject, optimizer, precision=precision)
         except RuntimeProblem as problem:
-            assert precision != "float32" and "Set precision" in str(problem) and len(type(training).REASON) > 20
+            assert "Set precision" in str(problem)
             continue
         assert precision in type(training).PRECISIONS["cpu"]
-        found = take(training, batch(model), 1e-3, 3, 1024.0 if precision == "float16" else 1.0)
+        found = take(training, batch(model), 1e-3, 2, 1024.0 if precision == "float16" else 1.0)
         m = optimizer.state().m
         assert {{array.dtype for array in (*m.values(), *runtime.weights(subject).values())}} == {{np.dtype("float32")}}
         np.savez(f"{folder}/{{model}}-{{precision}}.npz", loss=np.array(found.loss), norm=np.array(found.norm), **m)
 """
-DISTANCE = {"float32": (0.0, 1e-5), "bfloat16": (1e-4, 3e-2), "float16": (1e-5, 4e-3)}  # of all gradients, relative
+DISTANCE = {"bfloat16": (1e-4, 3e-2), "float16": (1e-5, 4e-3)}  # of all gradients, relative
+LOW = {"torch": {"bfloat16", "float16"}, "megengine": {"float16"}, "mindspore": {"float16"}}  # on a CPU
+MIXED = ("mae_vit_test_patch8", "tuned")
 
 
 def test_mixed_precision(framework: str, tmp_path: Path) -> None:
     """What a framework trains in beside float32 is that precision, and near the oracle; what it does not is refused."""
-    run_in(framework, PRECISIONS.format(tests=Path(__file__).parents[1], framework=framework, folder=tmp_path))
-    files = sorted(tmp_path.glob("*.npz"))
-    assert len(files) >= len(CONFIGS)
-    for path in files:
-        model, _, precision = path.stem.rpartition("-")
+    tests = Path(__file__).parents[1]
+    run_in(framework, PRECISIONS.format(tests=tests, framework=framework, folder=tmp_path, models=MIXED))
+    files = {path: path.stem.rpartition("-") for path in tmp_path.glob("*.npz")}
+    assert {(model, precision) for model, _, precision in files.values()} == {
+        (model, precision) for model in MIXED for precision in LOW.get(framework, ())
+    }
+    for path, (model, _, precision) in files.items():
         oracle, (least, most) = references(model)[0], DISTANCE[precision]
         with np.load(path) as found:
             names = [name for name in oracle if name not in ("loss", "norm")]

@@ -24,10 +24,9 @@ from polymae.compare.judge.traces import judge
 from polymae.compare.limits.findings import Finding, Judgement
 from polymae.compare.limits.metrics import U
 from polymae.compare.options import Run
-from polymae.compare.record.child import record_in_process
 from polymae.compare.record.inputs import random_inputs
 from polymae.compare.record.record import record
-from polymae.compare.trace import Trace
+from polymae.compare.trace import Outcome, Trace
 
 LEVELS = (*OF_ONE_RUN, "gradients")
 SMALL = (
@@ -176,8 +175,10 @@ def test_a_fault_of_the_backward_pass_alone(
 
 
 @pytest.mark.parametrize("framework", frameworks_under_test())
-def test_a_right_framework_introduces_no_more_than_roundoff(framework: str, tmp_path: Path) -> None:
-    outcome = record_in_process(Run(framework, tmp_path / "t.npz", inputs(), model=MODEL, levels=LEVELS))
+def test_a_right_framework_introduces_no_more_than_roundoff(
+    framework: str, tmp_path: Path, recording: Callable[[Run], Outcome]
+) -> None:
+    outcome = recording(Run(framework, tmp_path / "t.npz", inputs(), model=MODEL, levels=LEVELS))
     assert outcome.trace is not None, outcome.reason
     judgement = localised(Trace(outcome.trace))
     assert to_blame(judgement) == []

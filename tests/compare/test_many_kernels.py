@@ -38,30 +38,34 @@ def subject(model: str) -> tuple[Path, Path]:
     return weights, inputs
 
 
-def recorded(model: str, setting: str, *runs: dict[str, Any]) -> list[Path]:
-    """These runs of one framework, recorded in a process that takes the kernels of a setting."""
-    weights, inputs = subject(model)
-    whole = []
-    for fields in runs:
-        name = "-".join(map(str, (len(model), setting, *fields.values()))).replace(" ", "")
-        common = {"model": model, "levels": LEVELS, "weights": weights}
-        whole.append(
-            Run(out=FOLDER / f"kernels-{name}.npz", inputs=inputs, **{"framework": "numpy", **common, **fields})
-        )
-    with SETTINGS["under"](setting):
-        for run, outcome in zip(whole, record_batch(whole)):
-            assert outcome.trace, (run, outcome.reason)
-    return [run.out for run in whole]
-
-
 @cache
+def recorded(setting: str, *runs: tuple[tuple[str, Any], ...]) -> dict[str, list[Path]]:
+    """By model: runs of both models in one framework, recorded in one process that takes the kernels of a setting.
+
+    runs: fields of Run and their values.
+    """
+    whole: dict[str, list[Run]] = {}
+    for model in (MODEL, WIDE):
+        weights, inputs = subject(model)
+        for fields in map(dict, runs):
+            name = "-".join(map(str, (len(model), setting, *fields.values()))).replace(" ", "")
+            common = {"framework": "numpy", "model": model, "levels": LEVELS, "weights": weights, "inputs": inputs}
+            run = Run(out=FOLDER / f"kernels-{name}.npz", **{**common, **fields})
+            whole.setdefault(model, []).append(run)
+    listed = [run for model in whole.values() for run in model]
+    with SETTINGS["under"](setting):
+        for run, outcome in zip(listed, record_batch(listed)):
+            assert outcome.trace, (run, outcome.reason)
+    return {model: [run.out for run in runs] for model, runs in whole.items()}
+
+
 def references(model: str) -> list[Path]:
     """Oracle and twins of the machine that judges."""
-    return recorded(model, JUDGING, {"dtype": "float64"}, *({"twin": seed} for seed in (1, 2, 3)))
+    return recorded(JUDGING, (("dtype", "float64"),), *((("twin", seed),) for seed in (1, 2, 3)))[model]
 
 
 def judged(model: str, framework: str, setting: str) -> Judgement:
-    (candidate,) = recorded(model, setting, {"framework": framework})
+    (candidate,) = recorded(setting, (("framework", framework),))[model]
     comparison = Comparison(levels=LEVELS, reference=None, weights=subject(model)[0])
     (judgement,) = compare_traces([*references(model), candidate], comparison).judgements
     return judgement
@@ -95,7 +99,7 @@ def test_a_right_run_is_right_under_every_kernel(model: str, framework: str) -> 
 def test_limits_from_a_blas_would_call_a_right_run_wrong() -> None:
     """As they were: twins that sum as the judging machine's BLAS does, and a kernel that sums in one chain."""
     oracle, *chains = references(WIDE)
-    blocks = recorded(WIDE, JUDGING, {})[0]
+    (blocks,) = recorded(JUDGING, (("framework", "numpy"),))[WIDE]
     comparison = Comparison(levels=LEVELS, reference=None, weights=subject(WIDE)[0])
 
     def verdict(twins: list[Path], candidate: Path) -> str:

@@ -153,7 +153,7 @@ def test_a_batch_that_does_not_fit_fails_with_advice() -> None:
     found = checks.check_memory(measured((2, 1.4e9), (8, 2.6e9)), 8_000_000_000, recipe)
     assert found.verdict == "failed"
     # 0.2 GB an image above 1 GB, of 6.4 GB: 27 images at a time.
-    assert "accumulate=3" in found.reason
+    assert "micro_batch_size=27" in found.reason
 
 
 def test_a_device_that_is_full_fails_with_advice() -> None:
@@ -161,7 +161,7 @@ def test_a_device_that_is_full_fails_with_advice() -> None:
     full = measured((2, 1.4e9), (8, 2.6e9)) | {"problem": "32 images: CUDA out of memory"}
     found = checks.check_memory(full, 100_000_000_000, recipe)
     assert found.verdict == "failed"
-    assert "accumulate=8" in found.reason
+    assert "micro_batch_size=8" in found.reason
 
 
 def test_speed_says_how_long_training_waits() -> None:

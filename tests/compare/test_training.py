@@ -175,14 +175,24 @@ for model in {models}:
 MODELS = ["mae_vit_test_patch8", "flyegle_mae_vit_test_patch8", "vit_test_patch8"]
 
 
-def test_every_framework_trains_alike(framework: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="module")
+def trained() -> dict[str, tuple[dict[str, np.ndarray], dict[str, np.ndarray]]]:
+    """By model: what the oracle and a twin record of twelve steps."""
+    runtime, found = load_backend("numpy"), {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(small, "STEPS", 12)
+        for model in MODELS:
+            oracle = dict(training_curve(runtime, model_config(model), "cpu", "float64"))
+            with summed_in_chains(1):
+                found[model] = oracle, dict(training_curve(runtime, model_config(model), "cpu", "float32"))
+    return found
+
+
+def test_every_framework_trains_alike(
+    framework: str, tmp_path: Path, trained: dict[str, tuple[dict[str, np.ndarray], dict[str, np.ndarray]]]
+) -> None:
     run_in(framework, SCRIPT.format(framework=framework, models=MODELS, folder=tmp_path))
-    monkeypatch.setattr(small, "STEPS", 12)
-    runtime = load_backend("numpy")
-    for model in MODELS:
-        oracle = dict(training_curve(runtime, model_config(model), "cpu", "float64"))
-        with summed_in_chains(1):
-            twin = dict(training_curve(runtime, model_config(model), "cpu", "float32"))
+    for model, (oracle, twin) in trained.items():
         with np.load(tmp_path / f"{model}.npz") as found:
             assert np.array_equal(found["curve/lr"], oracle["curve/lr"])
             finding = judged(found["curve/loss"], oracle["curve/loss"], [twin["curve/loss"]])

@@ -45,6 +45,10 @@ NOT_RUN = {
         "it takes minutes; test_linprobe.py runs it on a tiny model"
     ),
     "polymae finetune --resume runs/tuned": "the run takes minutes; test_finetune.py goes on with tiny ones",
+    "polymae run run_mae_vit_base_p16_224_800ep.yaml --framework mindspore --train_dataset_dir imagenet/train": (
+        "no file of mindformers' is there; test_run.py runs such files, of a tiny model"
+    ),
+    "polymae run run_vit_base_p16_224_100ep.yaml --run_mode finetune --load_checkpoint mae_pretrain_vit_base": "the same",
     "polymae runs compare runs/digits --reference small-cpu": "the run takes minutes; test_runs.py compares tiny ones",
     "polymae runs compare runs/digits --reference small-cpu --out reports/": "the same",
     "polymae runs compare runs/torch runs/mindspore runs/oneflow": "the same",
@@ -98,7 +102,7 @@ def things(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def folder(things: Path, tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(things: Path, tmp_path: Path, server: Server, warm: None, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of it, the working folder; what is published is on a server of this machine."""
     shutil.copytree(things, tmp_path / "here")
     monkeypatch.chdir(tmp_path / "here")

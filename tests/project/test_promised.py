@@ -46,6 +46,8 @@ PROMISED = {
     "polymae predict": f"{OF_A_MODEL} --topk --names --features --pooling --out",
     "polymae knn": f"{OF_A_MODEL} --data --data-format -k --temperature --images --seed --pooling --out",
     "polymae recipes": "--set",
+    "polymae run": "--framework --run_mode --train_dataset_dir --eval_dataset_dir --predict_data --load_checkpoint --output_dir "
+    "--set --device --threads --json",
     "polymae runs compare": "--reference --out --json",
     "polymae preflight": "--framework --data --recipe --set --only --device --seconds --out --json",
     "polymae profile": "--frameworks --operations --settings",
@@ -81,7 +83,8 @@ OF_OTHERS = {
     "--dist_eval",  # of the official evaluation
 }
 PYTHON = {
-    "polymae": "Problem __version__ compare convert hub load",
+    "polymae": "Problem Trainer ViTForImageClassification ViTMAEForPreTraining __version__ compare convert hub load pipeline",
+    "polymae.interfaces": "Trainer ViTForImageClassification ViTMAEForPreTraining pipeline",
     "polymae.hub": "list_models load",
     "polymae.compare": "Comparison Finding Judgement LEVELS OF_ONE_RUN Parity Problem Run Tap assert_parity chained displaced "
     "parity parity_of_traces rounded save_trace tapped widened",

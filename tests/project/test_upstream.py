@@ -16,6 +16,7 @@ import pytest
 from upstream_flags import OFFICIAL, OTHERS, TASKS
 from upstream_page import FLAGS, PAGE, PAIRS, PENDING, SETTINGS, TABLES, TEXT, known, option, settings_of, words_in
 
+import polymae
 from polymae.cli import COMMANDS
 from polymae.training.reading import KINDS, read_recipe
 from polymae.training.recipe import leaves, values
@@ -37,6 +38,10 @@ def test_a_line_there_is_a_line_here_or_says_why_not(there: str, here: str) -> N
     assert words_in(there) or there.startswith("the same")
     if here.startswith(PENDING):
         pending(here)
+    elif here == "[the same names](interfaces.md)":
+        names = [word[0] for line in words_in(there) if (word := re.match(r"\w+", line))]
+        assert names
+        assert all(hasattr(polymae, name) for name in names)
     elif here == "Python below":
         assert "hub.load(" in there  # a block of Python, which test_docs.py runs
     else:

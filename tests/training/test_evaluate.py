@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from children import run_in
 from made_images import picture
+from plain_evaluation import plain_evaluation
 from tiny_classifier import CLASSES, COUNT, MODEL, SIZES, autoencoder, classifier, images
 from untested import require
 
@@ -58,49 +58,12 @@ def test_every_framework_predicts_the_same(framework: str, there: Path, exact: R
     assert result.per_class == exact.per_class
 
 
-def plain_evaluation(there: Path, batch: int) -> dict[str, float]:
-    """As one would write it with timm: timm's ViT with the file's weights, the official transform, the official averages."""
-    script = f"""
-import json, torch
-from functools import partial
-from pathlib import Path
-from PIL import Image
-from timm.models.vision_transformer import VisionTransformer
-from timm.utils import accuracy, AverageMeter
-model = VisionTransformer(img_size=32, patch_size=8, embed_dim=48, depth=2, num_heads=3, num_classes={len(CLASSES)},
-    global_pool="avg", qkv_bias=True, norm_layer=partial(torch.nn.LayerNorm, eps=1e-6), fc_norm=True)
-model.load_state_dict(torch.load({str(there / "tuned.pth")!r}, weights_only=True)["model"])
-model.eval()
-mean, std = torch.tensor([0.485, 0.456, 0.406])[:, None, None], torch.tensor([0.229, 0.224, 0.225])[:, None, None]
-imgs, labels = [], []
-for label, folder in enumerate(sorted(Path({str(there / "data" / "val")!r}).iterdir())):
-    for path in sorted(folder.iterdir()):
-        image = Image.open(path).convert("RGB")
-        short = int(32 / (224 / 256))
-        width, height = image.size
-        size = (short, int(short * height / width)) if width <= height else (int(short * width / height), short)
-        image = image.resize(size, Image.BICUBIC)
-        left, top = round((image.width - 32) / 2), round((image.height - 32) / 2)
-        pixels = torch.frombuffer(bytearray(image.crop((left, top, left + 32, top + 32)).tobytes()), dtype=torch.uint8)
-        imgs.append((pixels.reshape(32, 32, 3).permute(2, 0, 1).float() / 255 - mean) / std)
-        labels.append(label)
-imgs, labels = torch.stack(imgs), torch.tensor(labels)
-top1, top5, losses, each = AverageMeter(), AverageMeter(), [], []
-with torch.no_grad():
-    for part, truth in zip(imgs.split({batch}), labels.split({batch})):
-        logits = model(part)
-        one, five = accuracy(logits, truth, topk=(1, 5))
-        top1.update(one.item(), len(part)), top5.update(five.item(), len(part))
-        losses.append(torch.nn.functional.cross_entropy(logits, truth).item())
-        each += torch.nn.functional.cross_entropy(logits.double(), truth, reduction="none").tolist()
-print(json.dumps({{"top1": top1.avg, "top5": top5.avg, "official": sum(losses) / len(losses), "loss": sum(each) / len(each)}}))
-"""
-    return dict(json.loads(run_in("torch", script)))
-
-
 def test_the_same_digits_as_torch_and_timm(there: Path) -> None:
     require("torch")
-    plain = plain_evaluation(there, 16)
+    folders = sorted((there / "data" / "val").iterdir())
+    listed = [(path, label) for label, folder in enumerate(folders) for path in sorted(folder.iterdir())]
+    sizes = {name: int(value) for name, value in (setting.split("=") for setting in SIZES.split(","))}
+    plain = plain_evaluation(there / "tuned.pth", listed, 16, num_classes=len(CLASSES), **sizes)
     result = evaluated(there, "torch", batch_size=16, official_loss=True)
     assert (result.top1, result.top5) == pytest.approx((plain["top1"], plain["top5"]), rel=1e-6)
     assert f"{result.top1:.3f} {result.top5:.3f}" == f"{plain['top1']:.3f} {plain['top5']:.3f}"

@@ -6,16 +6,15 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from children import comes, heard, run
+from children import comes, heard
 from guard import in_child
 from tiny_run import SETTINGS as PRETRAINING
-from tiny_run import STEPS, assert_same_run, lines
+from tiny_run import STEPS, assert_same_run, lines, several
 from tiny_tuning import MODEL, command, labelled, tiny_tuning
 from untested import require
 
@@ -331,17 +330,15 @@ def test_every_framework_tunes_alike_and_goes_on(
     """Losses are those of NumPy within roundoff; stopped and gone on with, the run is the uninterrupted one bit for bit."""
     require(framework)
     out, stopped = tmp_path / "whole", tmp_path / "stopped"
-    run(command(FineTuning, framework, data, out, "--weights", str(pretrained)), check=True)
+    begun = [command(FineTuning, framework, data, each, "--weights", str(pretrained)) for each in (out, stopped)]
+    several(framework, begun[0], [*begun[1], "--set", "steps=5"])
     for mine, theirs in zip(lines(out), lines(whole)):
         assert mine["loss"] == pytest.approx(theirs["loss"], rel=1e-5)
         assert mine["lr"] == theirs["lr"]
     mine, theirs = (lines(each, "log.txt")[-1] for each in (out, whole))
     for name in ("test_loss", "test_ema_loss"):
         assert mine[name] == pytest.approx(theirs[name], rel=1e-4)
-    begun = command(FineTuning, framework, data, stopped, "--weights", str(pretrained), "--set", "steps=5")
-    run(begun, check=True)
-    program = [sys.executable, "-m", "polymae", "finetune", "--threads", "1", "--resume", str(stopped)]
-    run([*program, "--set", "steps=null"], check=True)
+    several(framework, [*begun[1][:4], "--threads", "1", "--resume", str(stopped), "--set", "steps=null"])
     assert_same_tuning(out, stopped)
 
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from children import run
 from tiny_run import SETTINGS as PRETRAINING
-from tiny_run import STEPS, assert_same_run, lines
+from tiny_run import STEPS, assert_same_run, lines, several
 from tiny_tuning import MODEL, command, labelled, tiny_tuning
 from untested import require
 
@@ -98,10 +96,9 @@ def test_every_framework_probes_alike_and_goes_on(
     """Losses are those of NumPy within roundoff; stopped and gone on with, the run is the uninterrupted one bit for bit."""
     require(framework)
     out, stopped = tmp_path / "whole", tmp_path / "stopped"
-    run(command(Probe, framework, data, out, "--weights", str(pretrained)), check=True)
+    begun = [command(Probe, framework, data, each, "--weights", str(pretrained)) for each in (out, stopped)]
+    several(framework, begun[0], [*begun[1], "--set", "steps=5"])
     for mine, theirs in zip(lines(out), lines(whole)):
         assert mine["loss"] == pytest.approx(theirs["loss"], rel=1e-5)
-    run(command(Probe, framework, data, stopped, "--weights", str(pretrained), "--set", "steps=5"), check=True)
-    program = [sys.executable, "-m", "polymae", "linprobe", "--threads", "1", "--resume", str(stopped)]
-    run([*program, "--set", "steps=null"], check=True)
+    several(framework, [*begun[1][:4], "--threads", "1", "--resume", str(stopped), "--set", "steps=null"])
     assert_same_run(out, stopped)

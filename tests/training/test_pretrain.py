@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from children import run
-from tiny_run import STEPS, assert_same_run, command, lines, tiny_data, tiny_recipe
+from tiny_run import STEPS, assert_same_run, command, lines, several, tiny_data, tiny_recipe
 
 from polymae.convert.checkpoint import open_checkpoint
 from polymae.files.errors import Problem
@@ -79,9 +78,9 @@ def test_gone_on_with_in_a_new_folder(whole: Path, data: Path, tmp_path: Path) -
 
 
 def test_parts_of_a_batch_are_the_batch(whole: Path, data: Path, tmp_path: Path) -> None:
-    for accumulate in (2, 3, 4):
-        out = tmp_path / str(accumulate)
-        run_request(request(data, out, f"accumulate={accumulate}", "steps=3"))
+    for setting in ("accumulate=2", "accumulate=3", "accumulate=4", "micro_batch_size=1"):
+        out = tmp_path / setting
+        run_request(request(data, out, setting, "steps=3"))
         for mine, theirs in zip(lines(out), lines(whole)):
             assert mine["loss"] == pytest.approx(theirs["loss"], rel=1e-6)
             assert mine["grad_norm"] == pytest.approx(theirs["grad_norm"], rel=1e-5)
@@ -240,36 +239,19 @@ def test_broken_images_and_other_inputs(data: Path, tmp_path: Path) -> None:
 # In a process of each framework's own.
 
 
-@pytest.fixture(scope="module")
-def ended(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """By framework: an uninterrupted run."""
-    return {}
-
-
-def trained(framework: str, data: Path, out: Path, *settings: str) -> Path:
-    run(command(framework, data, out, *settings), check=True, text=True)
-    return out
-
-
 def test_every_framework_trains_alike_and_goes_on(framework: str, data: Path, whole: Path, tmp_path: Path) -> None:
     """Losses are those of NumPy within roundoff; gone on with, the run is the uninterrupted one bit for bit."""
-    out = trained(framework, data, tmp_path / "whole")
+    out, stopped, other = (tmp_path / name for name in ("whole", "stopped", "other"))
+    run_request(request(data, other, "steps=5"))
+    begun = [command(framework, data, out), command(framework, data, stopped, "steps=5")]
+    several(framework, *begun)
     for mine, theirs in zip(lines(out), lines(whole)):
         assert mine["loss"] == pytest.approx(theirs["loss"], rel=3e-6)
         assert mine["lr"] == theirs["lr"]
-    stopped = trained(framework, data, tmp_path / "stopped", "steps=5")
-    run(
-        [*command(framework, data, stopped)[:4], "--resume", str(stopped), "--threads", "1", "--set", "steps=null"],
-        check=True,
-    )
+    goes_on = [[*begun[0][:4], "--resume", str(each), "--set", "steps=null"] for each in (stopped, other)]
+    several(framework, [*goes_on[0], "--threads", "1"], [*goes_on[1], "--framework", framework])
     assert_same_run(out, stopped)
     # Begun in NumPy, gone on with in this framework: no further than two uninterrupted runs.
-    other = tmp_path / "other"
-    run_request(request(data, other, "steps=5"))
-    run(
-        [*command(framework, data, other)[:4], "--resume", str(other), "--framework", framework, "--set", "steps=null"],
-        check=True,
-    )
     for mine, theirs in zip(lines(other), lines(whole)):
         assert mine["loss"] == pytest.approx(theirs["loss"], rel=3e-6)
     assert [line["loss"] for line in lines(other)[:5]] == [line["loss"] for line in lines(whole)[:5]]

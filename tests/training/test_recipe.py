@@ -168,6 +168,7 @@ WRONG = [
     ("mask_ratio=1", "mask_ratio is 1.0; it must be above 0 and below 1"),
     ("betas=[0.9, 1.0]", "both must be 0 or more and below 1"),
     ("precision=fp8", "it must be one of ['float32', 'bfloat16', 'float16']"),
+    ("micro_batch_size=0", "micro_batch_size is 0; it must be above 0"),
     ("accumulate=9999", "there cannot be more parts than images"),
     ("seed=-1", "seed is -1; it must be 0 or more"),
 ]
@@ -200,9 +201,26 @@ def test_wrong_files(tmp_path: Path) -> None:
     assert read_recipe(path) == Recipe()
 
 
+@pytest.mark.parametrize(
+    ("settings", "parts"),
+    [(["accumulate=1"], 1), (["micro_batch_size=64"], 2), (["micro_batch_size=63"], 3), (["micro_batch_size=999"], 1),
+     (["micro_batch_size=64", "accumulate=5"], 5), (["micro_batch_size=1"], 128)],
+)  # fmt: skip
+def test_a_step_has_as_many_parts_as_its_images_need(settings: list[str], parts: int) -> None:
+    assert read_recipe("small-cpu", settings).batch.parts == parts
+
+
 def test_what_differs_is_listed_and_what_is_free_is_not() -> None:
     one = read_recipe("small-cpu")
-    free = ["workers=0", "accumulate=4", "save_every_steps=3", "steps=9", "about=other", "compiled=false"]
+    free = [
+        "workers=0",
+        "accumulate=4",
+        "micro_batch_size=7",
+        "save_every_steps=3",
+        "steps=9",
+        "about=other",
+        "compiled=false",
+    ]
     assert differences(one, read_recipe("small-cpu", free)) == {}
     other = read_recipe("small-cpu", ["seed=1", "epochs=13", *free])
     assert differences(one, other) == {"seed": (0, 1), "schedule.epochs": (12, 13)}
