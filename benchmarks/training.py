@@ -1,4 +1,4 @@
-"""How long a training step takes and how much memory: every framework's, beside transformers' ViTMAE and a matrix product.
+"""How long a training step takes and how much memory: every framework's, beside transformers' and mindcv's, and a matrix product.
 
     .venv/bin/python benchmarks/training.py --models small base --threads 1 2 --out docs/benchmarks/training.md
 
@@ -35,7 +35,8 @@ MODELS = {
     "decoder_embed_dim=96,decoder_depth=2,decoder_num_heads=3",
     "base": "mae_vit_base_patch16",
 }
-PEER, PRODUCT = "transformers", "matrix product"
+PEERS = {"transformers": "torch", "mindcv": "mindspore"}  # other projects' MAE, and the framework of each
+PRODUCT = "matrix product"
 SIDE = 2048  # of the matrix product's square factors
 
 
@@ -86,7 +87,7 @@ def ours(framework: str, model: str, threads: int) -> Callable[[], Any]:
     return lambda: take(training, batch, RATE)
 
 
-def theirs(model: str, threads: int) -> Callable[[], Any]:
+def transformers(model: str, threads: int) -> Callable[[], Any]:
     """The same step of transformers' model, with its default attention, and PyTorch's fused AdamW."""
     import torch
     from transformers import ViTMAEConfig, ViTMAEForPreTraining
@@ -125,6 +126,38 @@ def theirs(model: str, threads: int) -> Callable[[], Any]:
     return step
 
 
+def mindcv(model: str, threads: int) -> Callable[[], Any]:
+    """The same step of mindcv's model, as its training script has it: MindSpore's TrainOneStepCell in graph mode."""
+    import mindspore as ms
+    import numpy as np
+    from mindcv.models.mae import MAEForPretrain
+
+    from polymae.backends.runtime import load_backend
+    from polymae.compare.record.inputs import random_inputs
+
+    load_backend("mindspore").setup(threads=threads)
+    ms.set_context(mode=ms.GRAPH_MODE)
+    config = config_of(model)
+    peer = MAEForPretrain(
+        image_size=config.img_size[0],
+        patch_size=config.patch_size,
+        embed_dim=config.embed_dim,
+        depth=config.depth,
+        num_heads=config.num_heads,
+        decoder_embed_dim=config.decoder_embed_dim,
+        decoder_depth=config.decoder_depth,
+        decoder_num_heads=config.decoder_num_heads,
+        norm_pix_loss=False,
+    ).set_train()
+    decayed = [p for p in peer.trainable_params() if p.ndim > 1]
+    spared = [p for p in peer.trainable_params() if p.ndim <= 1]
+    groups = [{"params": decayed, "weight_decay": 0.05}, {"params": spared, "weight_decay": 0.0}]
+    step = ms.nn.TrainOneStepCell(peer, ms.nn.AdamWeightDecay(groups, learning_rate=RATE, beta1=0.9, beta2=0.95))
+    batch = random_inputs(config, BATCH)
+    removed = np.argsort(np.argsort(batch["noise"], axis=1), axis=1) >= keep_length(config.num_patches, 0.75)
+    return lambda: float(step(ms.Tensor(batch["imgs"]), ms.Tensor(removed)).asnumpy())
+
+
 def product(threads: int) -> Callable[[], Any]:
     """A product of two matrices by PyTorch's library: what this machine can do at best."""
     import torch
@@ -139,7 +172,8 @@ def child(contender: str, model: str, threads: int) -> None:
     if contender == PRODUCT:
         step = product(threads)
     else:
-        step = theirs(model, threads) if contender == PEER else ours(contender, model, threads)
+        others = {"transformers": transformers, "mindcv": mindcv}
+        step = others[contender](model, threads) if contender in PEERS else ours(contender, model, threads)
     for _ in range(2):  # compiles, and allocates the moments
         step()
     print("ready", flush=True)
@@ -157,7 +191,7 @@ class Contender:
     def __init__(self, name: str, model: str, threads: int):
         # MindSpore's import leaves variables with which OneFlow cannot be imported.
         clean = {key: value for key, value in os.environ.items() if not key.startswith("PROTOCOL_BUFFERS_")}
-        framework = "numpy" if name == "numpy" else "torch" if name in (PEER, PRODUCT) else name
+        framework = "torch" if name == PRODUCT else PEERS.get(name, name)
         self.process = subprocess.Popen(
             [sys.executable, __file__, "--child", name, model, str(threads)],
             stdin=subprocess.PIPE,
@@ -220,7 +254,8 @@ def table(model: str, threads: int, steps: dict[str, list[Step]], peaks: dict[st
     fastest = {name: min(one.cost(threads) for one in taken) for name, taken in steps.items()}
     best = 2 * SIDE**3 / fastest[PRODUCT]
     head = (
-        "", "fastest step, s", "median, s", "fastest, CPU s", "to PyTorch's", f"to {PEER}'", "of the product's speed", "peak, MB"
+        "", "fastest step, s", "median, s", "fastest, CPU s", "to PyTorch's", "to its peer's", "of the product's speed",
+        "peak, MB",
     )  # fmt: skip
     lines = [
         f"## {model}, {threads} {'thread' if threads == 1 else 'threads'}",
@@ -231,15 +266,16 @@ def table(model: str, threads: int, steps: dict[str, list[Step]], peaks: dict[st
         f"| {' | '.join(head)} |",
         "|---" * len(head) + "|",
     ]
+    peers = {framework: name for name, framework in PEERS.items()}
     for name, taken in steps.items():
         if name == PRODUCT:
             continue
         cells = [
-            name if name == PEER else f"PolyMAE, {name}",
+            f"{name} ({PEERS[name]})" if name in PEERS else f"PolyMAE, {name}",
             f"{min(one.wall for one in taken):.3f}",
             f"{median(one.wall for one in taken):.3f}",
             f"{min(one.cpu for one in taken):.3f}",
-            *(ratio(taken, steps.get(other), threads) for other in ("torch", PEER)),
+            *(ratio(taken, steps.get(other), threads) for other in ("torch", peers.get(name, ""))),
             f"{count / fastest[name] / best:.2f}",
             f"{peaks[name]:.0f}" if name in peaks else "-",
         ]
@@ -270,7 +306,7 @@ def main() -> None:
         return
     from polymae.compare.record.environment import processor
 
-    packages = ["torch", "transformers", *(name for name in FRAMEWORKS if name != "torch")]
+    packages = ["torch", *PEERS, *(name for name in FRAMEWORKS if name != "torch")]
     versions = {name: version(name) for name in packages if installed(name)}
     lines = [
         "# How long a training step takes",
@@ -282,15 +318,17 @@ def main() -> None:
         "",
         "A step is forward, backward and AdamW in float32 from a batch in NumPy, mask ratio 0.75; ours also computes the norm of "
         "all gradients. Ratios are medians over the rounds, at one thread of CPU seconds, at several of the time passed, as is "
-        "the share of the matrix product's speed. The peak memory is a process's with all that it imports, at one thread.",
+        "the share of the matrix product's speed. The peer is another project's MAE in the same framework. The peak memory is a "
+        "process's with all that it imports, at one thread.",
         "",
     ]
-    absent = [name for name in (*args.frameworks, PEER) if not installed(name)]
+    absent = [name for name in (*args.frameworks, *PEERS) if not installed(name)]
     if absent:
         lines += [f"Not installed here: {', '.join(absent)}.", ""]
     for model in args.models:
         wanted = args.base_frameworks if model == "base" else args.frameworks
-        names = [name for name in (*wanted, PEER) if name not in absent]
+        peers = [name for name, framework in PEERS.items() if framework in wanted]
+        names = [name for name in (*wanted, *peers) if name not in absent]
         peaks = {name: memory(model, name) for name in names}
         for threads in args.threads:
             steps = measured(model, [*names, PRODUCT], threads, args.repetitions)
