@@ -113,8 +113,8 @@ def _merged(args: argparse.Namespace) -> Part:
 
 
 def _part(text: str) -> tuple[int, int]:
-    found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text)
-    number, count = (int(found[1]), int(found[2])) if found else (0, 0)
+    match = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text)
+    number, count = (int(match[1]), int(match[2])) if match else (0, 0)
     if not 1 <= number <= count:
         raise argparse.ArgumentTypeError(f"{text!r} is not a part such as 2/4: from 1/4 to 4/4.")
     return number - 1, count

@@ -83,5 +83,5 @@ def tell(one: Prediction, as_json: bool, file: TextIO | None = None) -> None:
         print(line)
     elif one.top:
         print(one.image)
-        for found in one.top:
-            print(f"  {100 * found.probability:6.2f} %  {found.number:>4}  {found.name}".rstrip())
+        for likely in one.top:
+            print(f"  {100 * likely.probability:6.2f} %  {likely.number:>4}  {likely.name}".rstrip())

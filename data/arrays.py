@@ -33,15 +33,15 @@ class Arrays(Dataset):
 
     def __init__(self, path: Path, split: str = "train"):
         """Raises Problem for a file that cannot be read, or whose arrays are not as above."""
-        found = _arrays(path)
+        arrays = _arrays(path)
         pairs = _NAMES[split]
-        names = next((pair for pair in pairs if pair[0] in found), None)
+        names = next((pair for pair in pairs if pair[0] in arrays), None)
         if names is None:
             raise Problem(
-                f"{path} holds {', '.join(found) or 'nothing'}; it must hold imgs, uint8 [n, height, width] or "
+                f"{path} holds {', '.join(arrays) or 'nothing'}; it must hold imgs, uint8 [n, height, width] or "
                 "[n, height, width, 3], and may hold labels [n]."
             )
-        self.path, self.imgs = path, found[names[0]]
+        self.path, self.imgs = path, arrays[names[0]]
         shape = self.imgs.shape
         if self.imgs.dtype != np.uint8 or not (len(shape) == 3 or (len(shape) == 4 and shape[-1] in (1, 3))):
             raise Problem(
@@ -50,9 +50,9 @@ class Arrays(Dataset):
             )
         if 0 in shape:
             raise Problem(f"{names[0]} of {path} is {list(shape)}: it holds no image.")
-        self.labels = _labels(path, found.get(names[1]), len(self.imgs))
+        self.labels = _labels(path, arrays.get(names[1]), len(self.imgs))
         if self.labels is not None:
-            numbered, given = numbered_classes(self.labels.tolist(), str(path)), found.get("classes")
+            numbered, given = numbered_classes(self.labels.tolist(), str(path)), arrays.get("classes")
             self.classes = numbered if given is None else tuple(map(str, given.tolist()))
             if len(self.classes) < len(numbered):
                 raise Problem(f"{path} names {len(self.classes)} classes, and its labels go up to {numbered[-1]}.")

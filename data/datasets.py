@@ -86,9 +86,9 @@ def _parts(path: Path, split: str) -> list[Path]:
         if (path / name).is_dir():
             return [path / name]
         for folder in (path, path / "data"):  # where Hugging Face keeps its parquet files
-            found = [one for one in _files(folder) if _is_part(one, name)]
-            if found:
-                return found
+            matching = [one for one in _files(folder) if _is_part(one, name)]
+            if matching:
+                return matching
     return []
 
 
@@ -156,10 +156,10 @@ def _opened(files: list[Path], format: str, split: str) -> Dataset:
         if not path.is_file() or len(files) > 1:
             raise Problem(f'{_named(files)}: the format "{format}" reads one file.{_better(path)}')
         return Listed(path) if format == "list" else Arrays(path, split)
-    found = [one for one in _files(path) if _KINDS[one.suffix.lower()] == format] if path.is_dir() else files
-    if not found or any(_KINDS.get(one.suffix.lower()) != format for one in found):
+    matching = [one for one in _files(path) if _KINDS[one.suffix.lower()] == format] if path.is_dir() else files
+    if not matching or any(_KINDS.get(one.suffix.lower()) != format for one in matching):
         raise Problem(f"No .{format} file is in {_named(files)}: it holds {_contents(path)}.{_better(path)}")
-    return Shards(found) if format == "tar" else Tables(found)
+    return Shards(matching) if format == "tar" else Tables(matching)
 
 
 def _refuse_without_classes(path: Path) -> None:
@@ -213,19 +213,19 @@ def _better(path: Path) -> str:
 
 def _counted(path: Path) -> Counter[str]:
     """How many entries of each kind lie in a folder itself."""
-    found: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     with os.scandir(path) as entries:
         for _, entry in zip(range(_LOOKED_AT), entries):
             name = entry.name.lower()
             if entry.is_dir():
-                found["folders"] += 1
+                counts["folders"] += 1
             elif name.endswith(ENDINGS):
-                found["images"] += 1
+                counts["images"] += 1
             elif name.endswith(_PACKED):
-                found["packed"] += 1
+                counts["packed"] += 1
             else:
-                found[_KINDS.get(os.path.splitext(name)[1], "other")] += 1  # noqa: PTH122
-    return found
+                counts[_KINDS.get(os.path.splitext(name)[1], "other")] += 1  # noqa: PTH122
+    return counts
 
 
 def _contents(path: Path) -> str:
@@ -233,11 +233,11 @@ def _contents(path: Path) -> str:
     if path.is_file():
         return f"it is a file of {path.stat().st_size} bytes"
     words = {"packed": "archive", "other": "other file", "list": "text file", "images": "image", "folders": "folder"}
-    found = _counted(path)
+    counts = _counted(path)
     said = []
-    for kind, count in found.most_common():
+    for kind, count in counts.most_common():
         word = words.get(kind, f"{kind} file")
-        said.append(f"{'more than ' if found.total() == _LOOKED_AT else ''}{count} {word}{'s' if count > 1 else ''}")
+        said.append(f"{'more than ' if counts.total() == _LOOKED_AT else ''}{count} {word}{'s' if count > 1 else ''}")
     return ", ".join(said) or "nothing"
 
 

@@ -137,7 +137,7 @@ def images_below(path: Path) -> list[str]:
     Folders are sorted by their whole path, and the files within each by name. Links to folders are followed.
     Raises Problem for a link that leads back to a folder that it is in.
     """
-    found: list[tuple[str, list[str]]] = []
+    folders: list[tuple[str, list[str]]] = []
     waiting: list[tuple[str, tuple[tuple[int, int], ...]]] = [("", (_identity(path),))]
     while waiting:
         inside, above = waiting.pop()
@@ -154,9 +154,9 @@ def images_below(path: Path) -> list[str]:
                 waiting.append((name, (*above, identity)))
             elif entry.name.lower().endswith(ENDINGS):
                 files.append(entry.name)
-        found.append((inside, sorted(files)))
-    found.sort()
-    return [f"{inside}/{name}" if inside else name for inside, files in found for name in files]
+        folders.append((inside, sorted(files)))
+    folders.sort()
+    return [f"{inside}/{name}" if inside else name for inside, files in folders for name in files]
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:

@@ -37,10 +37,10 @@ class BrokenImage(Problem):
 def demo_photographs() -> list[Path]:
     """The photographs that come with the package (demo/photos). Raises Problem where they are missing."""
     folder = Path(__file__).resolve().parents[1] / "demo" / "photos"
-    found = sorted(folder.glob("*.jpg"))
-    if not found:
+    photographs = sorted(folder.glob("*.jpg"))
+    if not photographs:
         raise Problem(f"This installation holds no photographs ({folder}); give your own with --images.")
-    return found
+    return photographs
 
 
 def evaluation_pixels(path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:

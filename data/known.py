@@ -191,10 +191,10 @@ def _verified(known: Known, path: Path) -> bytes:
         data = path.read_bytes()
     except OSError as problem:
         raise Problem(f"Cannot read {path}: {problem.strerror}; give the file that `{known.command}` writes.") from None
-    found = hashlib.sha256(data).hexdigest()
-    if found != known.sha256:
+    actual = hashlib.sha256(data).hexdigest()
+    if actual != known.sha256:
         raise Problem(
-            f"{path.name} is not {known.package} {known.version}: its SHA-256 is {found}, and must be {known.sha256}. Nothing "
+            f"{path.name} is not {known.package} {known.version}: its SHA-256 is {actual}, and must be {known.sha256}. Nothing "
             f"of it was used; fetch it again ({known.command}), from another mirror if that gives the same."
         )
     return data

@@ -80,8 +80,8 @@ def _samples(path: Path, others: Counter[str]) -> Iterator[tuple[str, int, int, 
         if member.name.lower().endswith(ENDINGS):
             images.append((member.name.removeprefix("./"), member.offset_data, member.size))
         elif ending.lower() in ("cls", "json"):
-            found = _label(path, member, ending.lower())
-            label = label if found is None else found
+            number = _label(path, member, ending.lower())
+            label = label if number is None else number
         else:
             others[base.rpartition(".")[2]] += 1
     yield from _sample(path, images, label)

@@ -49,7 +49,7 @@ def broken_images(
     dataset: Dataset, workers: int = 2, looked_at: Callable[[int], object] = lambda count: None
 ) -> dict[str, str]:
     """By name, why an image cannot be decoded, of all images. looked_at: called with how many were looked at so far."""
-    found: dict[str, str] = {}
+    broken: dict[str, str] = {}
 
     def look(index: int) -> str | None:
         try:
@@ -62,9 +62,9 @@ def broken_images(
         for part in _parts(range(len(dataset))):
             for index, problem in zip(part, pool.map(look, part)):
                 if problem is not None:
-                    found[dataset.name(index)] = problem
+                    broken[dataset.name(index)] = problem
             looked_at(part[-1] + 1)
-    return found
+    return broken
 
 
 def _parts(whole: Sequence[int]) -> Iterator[Sequence[int]]:

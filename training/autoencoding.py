@@ -57,8 +57,8 @@ class Autoencoding(Task):
 
     def official(self, path: Path) -> Official:
         """A training checkpoint in the official layout, which is saved at an epoch's end."""
-        found = read_training_checkpoint(path, self.config)
-        return Official(found.weights, found.moments, found.epoch, found.scaler)
+        saved = read_training_checkpoint(path, self.config)
+        return Official(saved.weights, saved.moments, saved.epoch, saved.scaler)
 
     def options(self) -> dict[str, Any]:
         """The options of backends' Training."""

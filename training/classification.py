@@ -95,8 +95,8 @@ class Classification(Task):
 
     def _measured(self, runtime: Runtime, model: Any, name: str) -> dict[str, float]:
         assert self.evaluated is not None
-        found = evaluate_model(runtime, model, self.evaluated, self.recipe.data.workers)
-        return {f"{name}_acc1": found.top1, f"{name}_acc5": found.top5, f"{name}_loss": found.loss}
+        result = evaluate_model(runtime, model, self.evaluated, self.recipe.data.workers)
+        return {f"{name}_acc1": result.top1, f"{name}_acc5": result.top5, f"{name}_loss": result.loss}
 
     def rank(self, facts: Facts) -> float | None:
         """Top-1, of the weights or their average, whichever is higher."""

@@ -166,13 +166,13 @@ def score(
     steps, (number, count) = batches.steps_per_epoch, part
     first, last = (steps * place // count for place in (number, number + 1))
     columns = None if labels_to is None else np.unique(labels_to)
-    found = [Scores.of(*_nothing(model.config.num_classes), columns)]
+    scores = [Scores.of(*_nothing(model.config.num_classes), columns)]
     with batches.loader(first, last, workers) as loader:
         for step, batch in loader:
             labels = batch["labels"] if labels_to is None else labels_to[batch["labels"]]
-            found.append(Scores.of(batches.indices(step), labels, logits_of(runtime, model, batch["imgs"]), columns))
+            scores.append(Scores.of(batches.indices(step), labels, logits_of(runtime, model, batch["imgs"]), columns))
             after(len(labels))
-    return Scores.joined(found)
+    return Scores.joined(scores)
 
 
 def logits_of(runtime: Runtime, model: Any, imgs: NDArray[np.float32]) -> NDArray[Any]:

@@ -63,7 +63,7 @@ def found_images(given: Sequence[str]) -> list[str]:
 
     Raises Problem for a name of nothing.
     """
-    found: list[str] = []
+    names: list[str] = []
     for text in given:
         there = Path(text).exists()
         matched = [text] if there else sorted(glob.glob(text, recursive=True))  # noqa: PTH207  (of any root)
@@ -71,8 +71,8 @@ def found_images(given: Sequence[str]) -> list[str]:
         if not inside:
             kind = "holds no image" if there else "is not there" if not set("*?[") & set(text) else "matches no file"
             raise Problem(f"{text} {kind}; give images, folders of them, or patterns such as 'photos/**/*.jpg'.")
-        found += inside
-    return list(dict.fromkeys(found))
+        names += inside
+    return list(dict.fromkeys(names))
 
 
 def made_of(

@@ -206,8 +206,8 @@ def _nearest(similar: NDArray[Any], k: int) -> NDArray[np.int64]:
     if k >= count:
         return np.argsort(-similar, axis=1, kind="stable").astype(np.int64)
     least = np.partition(similar, count - k, axis=1)[:, count - k]
-    found = np.empty((len(similar), k), np.int64)
+    nearest = np.empty((len(similar), k), np.int64)
     for row, (values, limit) in enumerate(zip(similar, least)):
         candidates = np.flatnonzero(values >= limit)
-        found[row] = candidates[np.argsort(-values[candidates], kind="stable")[:k]]
-    return found
+        nearest[row] = candidates[np.argsort(-values[candidates], kind="stable")[:k]]
+    return nearest

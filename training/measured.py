@@ -105,8 +105,8 @@ class Ready:
 
     def facts(self) -> dict[str, Any]:
         """What its numbers depend on, for a report."""
-        found = self.runtime.environment(self.device)
-        kept = {name: found[name] for name in ("framework", "version", "device")}
+        environment = self.runtime.environment(self.device)
+        kept = {name: environment[name] for name in ("framework", "version", "device")}
         prepared = self.augmentation
         kept |= {"crop_ratio": prepared.crop_ratio, "mean": list(prepared.mean), "std": list(prepared.std)}
         return {**kept, "model": self.name, "weights_hash": self.hash, "input_size": list(self.config.img_size)}
@@ -208,8 +208,8 @@ def features_of(runtime: Runtime, model: Any, imgs: NDArray[np.float32], pooling
     """As Ready.features, of a model of a framework."""
     with runtime.no_grad():
         tensor = runtime.tensors(model, {"imgs": imgs})["imgs"]
-        found = model.encode(tensor, pooling) if isinstance(model.config, MAEConfig) else model.encode(tensor)
-        return runtime.to_numpy(found).astype(np.float32)
+        features = model.encode(tensor, pooling) if isinstance(model.config, MAEConfig) else model.encode(tensor)
+        return runtime.to_numpy(features).astype(np.float32)
 
 
 def _file_of(weights: Path) -> tuple[Path, Common | None, Augmentation | None]:

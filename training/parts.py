@@ -55,9 +55,9 @@ class Part:
 def read_part(path: Path) -> Part:
     """A part that was saved. Raises Problem for a file that is none."""
     try:
-        with np.load(path, allow_pickle=False) as found:
-            scores = Scores(*(found[name] for name in Scores.__dataclass_fields__))
-            about = json.loads(found["about"].tobytes())
+        with np.load(path, allow_pickle=False) as file:
+            scores = Scores(*(file[name] for name in Scores.__dataclass_fields__))
+            about = json.loads(file["about"].tobytes())
         return Part(scores, about)
     except FileNotFoundError:
         raise Problem(f"There is no file {path} of scores.", code="no-such-file") from None

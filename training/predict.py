@@ -31,7 +31,7 @@ class Class:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What was found of an image. image: its path as it was given, or below the folder that was.
+    """The likeliest classes, or the features, of an image. image: its path as it was given, or below the folder that was.
 
     top: its likeliest classes, first the likeliest; empty for an autoencoder. features: float32 [D], where they were asked
     for. problem: why it could not be decoded, and then it has nothing else; "" else.
@@ -103,8 +103,8 @@ def _made(
     predicting: Predicting, model: Ready, images: Images, pooling: str, names: Sequence[str], classifies: bool
 ) -> Iterator[Prediction]:
     def made(imgs: NDArray[np.float32], places: list[int]) -> Iterator[Prediction]:
-        found = _of_batch(predicting, model, imgs, pooling, names, classifies)
-        for place, (top, features) in zip(places, found):
+        results = _of_batch(predicting, model, imgs, pooling, names, classifies)
+        for place, (top, features) in zip(places, results):
             yield Prediction(images.name(place), top, features)
 
     def broken(name: str, problem: str) -> Prediction:

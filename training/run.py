@@ -67,7 +67,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     """The lines of such a file; one that a killed process left incomplete, at its end, is left out. Raises Problem."""
     if not path.is_file():
         return []
-    found = []
+    values = []
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
     for number, line in enumerate(lines, 1):
         try:
@@ -80,8 +80,8 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
             raise Problem(
                 f"Line {number} of {path} is not of a run ({problem}); remove it, or give another run."
             ) from None
-        found.append(value)
-    return found
+        values.append(value)
+    return values
 
 
 def cut_lines(path: Path, source: Path, name: str, below: int) -> None:
