@@ -89,7 +89,7 @@ def test_killed_at_any_moment(framework: str, data: Path, tmp_path: Path) -> Non
     run(command(framework, data, whole, *SETTINGS), check=True)
     seconds = time.perf_counter() - began
     rng = random.Random(framework)
-    for number in range(drawn.count(2)):
+    for number in range(drawn.count(2 if framework == "numpy" else 1)):
         out = tmp_path / str(number)
         process = subprocess.Popen(
             command(framework, data, out, *SETTINGS), stderr=subprocess.DEVNULL, start_new_session=True
