@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import pickle
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from polymae.backends.config import Config
 from polymae.backends.initial import initial_weights
 from polymae.backends.presets import model_config
 from polymae.backends.runtime import framework_of, load_backend
+from polymae.cli.convert_weights import main as convert
 from polymae.convert.checkpoint import content_hash
 from polymae.convert.writing import official_checkpoint, write_checkpoint
 from polymae.files.errors import Problem
@@ -182,6 +184,20 @@ def test_what_a_run_knows_goes_with_its_weights(tmp_path: Path) -> None:
     official_checkpoint(tmp_path / "plain.pth", config, initial_weights(config, 1))
     told = told_of(tmp_path / "plain.pth")
     assert (told.mask_ratio, told.images) == (0.75, None)
+
+
+def test_the_mask_ratio_that_other_programs_files_say(tmp_path: Path) -> None:
+    config = model_config(MODEL)
+    official_checkpoint(tmp_path / "mae.pth", config, initial_weights(config, 1))
+    assert convert(["huggingface", "-c", str(tmp_path / "mae.pth"), "-o", str(tmp_path / "hf")]) == 0
+    said = json.loads((tmp_path / "hf" / "config.json").read_text())
+    (tmp_path / "hf" / "config.json").write_text(json.dumps({**said, "mask_ratio": 0.6}))
+    assert ViTMAEForPreTraining.from_pretrained(tmp_path / "hf", "numpy").mask_ratio == 0.6
+    for ratio, expected in ((0.4, 0.4), (7.0, 0.75), ("most", 0.75)):
+        note = {"name": "x", "mask_ratio": ratio}
+        path = tmp_path / f"{ratio}.npz"
+        write_checkpoint("numpy", path, config, initial_weights(config, 1), source=note)
+        assert ViTMAEForPreTraining.from_pretrained(path, "numpy").mask_ratio == expected
 
 
 def test_a_note_of_images_that_is_not_understood(tmp_path: Path) -> None:

@@ -16,8 +16,9 @@ from polymae.cli.convert_weights import main as convert
 from polymae.data.datasets import open_dataset
 from polymae.files.errors import Problem
 from polymae.training.evaluate import Evaluation, evaluate_part
+from polymae.training.given import found_images
 from polymae.training.measured import Asked
-from polymae.training.predict import Prediction, found_images, likeliest, predict
+from polymae.training.predict import Prediction, likeliest, predict
 
 
 @pytest.fixture(scope="module")
