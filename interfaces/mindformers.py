@@ -313,7 +313,9 @@ def _settled(keys: Keys, settings: Mapping[str, Any]) -> tuple[str, ...]:
             "recipe mindformers is what the file's name says"
         )
     if settings.get("layer_decay", 1.0) != 1.0:
-        notices.append("layer_decay: mindformers leaves weight decay out of most groups then, which is not repeated")
+        notices.append(
+            "layer_decay: mindformers leaves weight decay out of most groups then; --set decayed=first_groups repeats that"
+        )
     if needless:
         notices.append(f"nothing here depends on {', '.join(dict.fromkeys(needless))}")
     return tuple(notices)

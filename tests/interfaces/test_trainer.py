@@ -123,6 +123,17 @@ def test_finetune_evaluate_predict(framework: str, data: Path, pretrained: Path,
     assert predictions == pipeline(CLASSES, tmp_path / "one", framework, topk=1)(data / "val" / "class0")
 
 
+def test_eval_dataset_is_what_a_training_measures_on(data: Path, pretrained: Path, tmp_path: Path) -> None:
+    recipe = tiny_tuning(FineTuning, "steps=4")
+    for eval_dataset, scored in ((None, False), (data / "val", True)):
+        trainer = Trainer(
+            CLASSES, train_dataset=data / "train", eval_dataset=eval_dataset, framework="numpy", recipe=recipe,
+            output_dir=tmp_path / str(scored),
+        )  # fmt: skip
+        assert (trainer.finetune(pretrained).score is not None) is scored
+    assert trainer.evaluate().n == 5
+
+
 def test_finetune_of_pixels_goes_on_with_the_weights(data: Path, pretrained: Path, tmp_path: Path) -> None:
     settings = [*PRETRAINING[1:], "lr=1e-30", "steps=1", "precision=float32"]
     trainer = Trainer(MIM, AUTOENCODER, data, framework="numpy", settings=settings, output_dir=tmp_path / "run")
