@@ -205,8 +205,8 @@ class Runtime(ABC):
                 loss(model, tensors, out)
             return Recorded(self._emptied(out), {}, {})
         watched = Watched(out, [tap.name for tap in gradient_taps(model.config)], dy)
-        _, found = self.differentiate(loss, model, tensors, self.named_parameters(model), watched)
-        spec = to_spec(self.framework, model.config, self._emptied(found))
+        _, derivatives = self.differentiate(loss, model, tensors, self.named_parameters(model), watched)
+        spec = to_spec(self.framework, model.config, self._emptied(derivatives))
         return Recorded(self._emptied(out), spec, self._emptied(dy, watched.names))
 
     def trained(self, model: Any) -> dict[str, Any]:

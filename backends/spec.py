@@ -85,19 +85,19 @@ def taps(config: Config) -> tuple[Tap, ...]:
 
 def differences(expected: Mapping[str, Shape], actual: Mapping[str, Shape]) -> list[str]:
     """What separates two sets of named shapes: a sentence for each missing, unexpected or mis-shaped tensor."""
-    found = [f"missing: {name} {shape}" for name, shape in expected.items() if name not in actual]
-    found += [f"unexpected: {name} {shape}" for name, shape in actual.items() if name not in expected]
+    problems = [f"missing: {name} {shape}" for name, shape in expected.items() if name not in actual]
+    problems += [f"unexpected: {name} {shape}" for name, shape in actual.items() if name not in expected]
     for name, shape in expected.items():
         if name in actual and tuple(actual[name]) != tuple(shape):
-            found.append(f"shape: {name} is {tuple(actual[name])}, expected {tuple(shape)}")
-    return found
+            problems.append(f"shape: {name} is {tuple(actual[name])}, expected {tuple(shape)}")
+    return problems
 
 
 def verify(expected: Mapping[str, Shape], actual: Mapping[str, Shape], what: str) -> None:
     """Raise SpecError, listing all of them, where the named shapes in `actual` are not exactly the expected ones."""
-    found = differences(expected, actual)
-    if found:
-        raise SpecError(f"{what} does not match the spec ({len(found)} differences):\n  " + "\n  ".join(found))
+    problems = differences(expected, actual)
+    if problems:
+        raise SpecError(f"{what} does not match the spec ({len(problems)} differences):\n  " + "\n  ".join(problems))
 
 
 def _linear(name: str, out_dim: int, in_dim: int) -> list[Param]:

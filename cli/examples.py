@@ -56,6 +56,7 @@ EXAMPLES = {
     "polymae evaluate": (
         "polymae evaluate --framework torch --data imagenet/ --weights mae_finetuned_vit_base --device cuda",
         "polymae evaluate --framework mindspore --data imagenet-a/ --weights tuned.pth --class-map wnids.txt --json",
+        "polymae evaluate --framework oneflow --data imagenet/ --weights tuned.pth --processes 4 --threads 2 --crop-ratio 0.9",
         "polymae evaluate --framework torch --data imagenet/ --weights tuned.pth --part 1/2 --scores 1.npz",
         "polymae evaluate --merge 1.npz 2.npz --out result.json --confusion confusion.png",
     ),

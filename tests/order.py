@@ -6,15 +6,18 @@ from pathlib import Path
 
 import pytest
 
-# Those of more than half a minute, the longest first (`make test` prints the slowest tests).
+# Those of more than half a minute of processor time, the longest first (`make test` prints the slowest tests).
 LONGEST = (
     "project/test_pythons.py",
     "compare/test_faults.py",
+    "compare/test_preflight.py",
     "compare/test_parity.py",
-    "backends/test_compiled.py",
-    "backends/test_compiled_torch.py",
-    "compare/test_operations.py",
-    "project/test_ci.py",
+    "project/test_docs.py",
+    "backends/test_training.py",
+    "training/test_killed_runs.py",
+    "training/test_finetune.py",
+    "training/test_pretrain.py",
+    "backends/test_training_mindspore.py",
 )
 TESTS = Path(__file__).parent
 

@@ -87,8 +87,12 @@ def lines(run: Path, name: str = "steps.jsonl") -> list[dict[str, Any]]:
 
 
 def assert_same_run(one: Path, other: Path) -> None:
-    """Every step's line, the weights and the moments, bit for bit."""
+    """Every step's line, the weights, the moments and the average of the weights, if there is one, bit for bit."""
     assert (one / "steps.jsonl").read_text() == (other / "steps.jsonl").read_text()
-    for name in (checkpoints.WEIGHTS, checkpoints.MOMENTS):
-        mine, theirs = (run / checkpoints.FOLDER / checkpoints.LAST / name for run in (one, other))
-        assert mine.read_bytes() == theirs.read_bytes(), name
+    mine, theirs = (
+        {path.name: path.read_bytes() for path in (run / checkpoints.FOLDER / checkpoints.LAST).glob("*.safetensors")}
+        for run in (one, other)
+    )
+    assert {checkpoints.WEIGHTS, checkpoints.MOMENTS} <= mine.keys()
+    assert mine.keys() == theirs.keys()
+    assert not [name for name in mine if mine[name] != theirs[name]]

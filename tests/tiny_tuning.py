@@ -6,12 +6,15 @@ import shutil
 import sys
 from pathlib import Path
 
+from tiny_run import SETTINGS as PRETRAINING
 from tiny_run import tiny_data
 
 from polymae.training.classifying import FineTuning, Probe
+from polymae.training.pretrain import pretrain
 from polymae.training.reading import Kind, as_yaml, read_recipe
 
 MODEL = "img_size=16,patch_size=4,embed_dim=16,depth=2,num_heads=2"
+AUTOENCODER = f"{MODEL},decoder_embed_dim=16,decoder_depth=1,decoder_num_heads=2"
 _BOTH = (
     f"model={MODEL}", "batch_size=10", "epochs=3", "warmup_epochs=1", "workers=0", "tensorboard=false",
     "save_every_epochs=null", "keep_best=false", "scale=[0.5, 1.0]",
@@ -35,6 +38,12 @@ def labelled(folder: Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(folder / "train" / name, path)
     return folder
+
+
+def pretrained_for_two_steps(data: Path, out: Path) -> Path:
+    """The folder `out` of such a run in NumPy, of the autoencoder on that classifier's encoder."""
+    pretrain("numpy", data, out, read_recipe(None, (*PRETRAINING, f"model={AUTOENCODER}", "lr=0.01", "steps=2")))
+    return out
 
 
 def command(kind: type[Kind], framework: str, data: Path, out: Path, *options: str) -> list[str]:

@@ -34,10 +34,7 @@ def open_batches(data: Path, recipe: Recipe) -> Batches:
 
 def training_options(recipe: Recipe, device: str) -> dict[str, Any]:
     """The options of backends' Training that a recipe asks for."""
-    computing = recipe.computing
-    return {
-        "mask_ratio": recipe.mask_ratio, "precision": computing.precision, "device": device, "compiled": computing.compiled,
-    }  # fmt: skip
+    return {"mask_ratio": recipe.mask_ratio, **recipe.computing.options(device)}
 
 
 class Autoencoding(Task):

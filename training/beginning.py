@@ -20,11 +20,12 @@ OF_HEAD = ("head.", "head_norm.", "fc_norm.")  # parameters that a classifier ma
 
 
 def weights_file(path: Path) -> Path:
-    """The file of weights that a path means: of a run's folder, or of a checkpoint's in it, the file in it; else the path."""
-    if (path / checkpoints.STATE).is_file():
-        return path / checkpoints.WEIGHTS
-    steps = checkpoints.steps_of(path) if path.is_dir() else []
-    return path / checkpoints.FOLDER / str(steps[-1]) / checkpoints.WEIGHTS if steps else path
+    """The file of weights that a path means: of a run's folder, or of a checkpoint's in it, the file in it; else the path.
+
+    Raises TrainingState for a run that has no checkpoint yet.
+    """
+    folder = checkpoints.meant_by(path)
+    return path if folder is None else folder / checkpoints.WEIGHTS
 
 
 def classifier_weights(
@@ -49,18 +50,18 @@ def classifier_weights(
         settings = {**settings, "num_classes": head[0]}
     wish = Wish(model, image_size=config.img_size, num_classes=config.num_classes, settings=settings, adapt=True)
     prepared = prepare(weights_file(path), wish)
-    found = prepared.config
-    if not isinstance(found, ViTConfig):
+    of_file = prepared.config
+    if not isinstance(of_file, ViTConfig):
         raise Problem(f"{path} gives no classifier; leave out what is not of {model}, or begin without --weights.")
     loaded = prepared.load().weights
-    names = [param.name for param in params(found)]
+    names = [param.name for param in params(of_file)]
     missing = [name for name in names if name not in loaded]
     if wrong := [name for name in missing if not name.startswith(OF_HEAD)]:
         raise Problem(f"{path} lacks {', '.join(wrong[:3])} of {model}; give the model that it was trained as.")
-    fresh = initial_weights(found, seed, head_std) if missing else {}
+    fresh = initial_weights(of_file, seed, head_std) if missing else {}
     if norm_from_encoder and "fc_norm.weight" in missing:
         there = open_checkpoint(weights_file(path)).tensors
         if "norm.weight" not in there:
             raise Problem(f"{path} has no norm of the encoder to begin with; set norm_from_encoder=false.")
         fresh |= {f"fc_{name}": there[name].load().astype(np.float32) for name in ("norm.weight", "norm.bias")}
-    return found, {name: loaded[name] if name in loaded else fresh[name] for name in names}
+    return of_file, {name: loaded[name] if name in loaded else fresh[name] for name in names}

@@ -165,6 +165,14 @@ def find(path: Path) -> Path:
     )
 
 
+def meant_by(path: Path) -> Path | None:
+    """The checkpoint's folder that the path of a run, or its own, means; None for another path, as a file of weights.
+
+    Raises TrainingState for a run that has none yet.
+    """
+    return find(path) if (path / FOLDER).is_dir() or (path / STATE).is_file() else None
+
+
 def steps_of(run: Path) -> list[int]:
     """The steps of a run's complete checkpoints, ascending."""
     folder = run / FOLDER

@@ -22,8 +22,8 @@ def read_names(path: Path, classes: int) -> tuple[str, ...]:
     Raises Problem for a file that cannot be read, or holds another number of names than the model has classes.
     """
     if path.suffix.lower() == ".json":
-        found = _json(path)
-        names = tuple(map(str, found)) if isinstance(found, list) else names_in(found)
+        content = _json(path)
+        names = tuple(map(str, content)) if isinstance(content, list) else names_in(content)
     else:
         names = tuple(line.strip() for line in _text(path).splitlines() if line.strip())
     if len(names) != classes:
@@ -89,10 +89,10 @@ def _lines(path: Path, classes: int) -> dict[str, Any]:
     parted = [row.replace(",", " ").rsplit(None, 1) for row in rows]
     pairs = [(row[0], whole_number(row[1])) for row in parted if len(row) == 2]
     if len(pairs) == len(rows) and all(number is not None for _, number in pairs):
-        found = dict(pairs)
+        numbers = dict(pairs)
     elif len(rows) == classes:  # the names of the model's classes, in order
         pairs = [(row, number) for number, row in enumerate(rows)]
-        found = dict(pairs)
+        numbers = dict(pairs)
     else:
         line = next((row for row, words in zip(rows, parted) if len(words) != 2 or whole_number(words[1]) is None), "")
         raise Problem(
@@ -100,7 +100,7 @@ def _lines(path: Path, classes: int) -> dict[str, Any]:
             "of the model's classes in their order."
         )
     _require_distinct(path, [name for name, _ in pairs])
-    return dict(found)
+    return dict(numbers)
 
 
 def _require_distinct(path: Path, names: Sequence[str]) -> None:

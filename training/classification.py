@@ -68,8 +68,7 @@ class Classification(Task):
 
     def options(self) -> dict[str, Any]:
         """The options of backends' Training."""
-        computing = self.recipe.computing
-        return {"precision": computing.precision, "device": self.request.device, "compiled": computing.compiled}
+        return self.recipe.computing.options(self.request.device)
 
     def resumed(self, facts: Facts) -> ViTConfig:
         """The model as it was, norms' eps included, which are those of the file that the run began with."""

@@ -98,12 +98,12 @@ class _Run:
         if start is None:
             return self.task.weights(), None, None
         if start.is_file():
-            found = self.task.official(start)
-            self.step = (found.epoch + 1) * self.per_epoch
-            if found.scaler and self.scale.scaling:
-                growth = int(found.scaler["_growth_tracker"])
-                self.scale.load_state_dict({"scale": found.scaler["scale"], "finite": growth})
-            return found.weights, found.moments, None
+            official = self.task.official(start)
+            self.step = (official.epoch + 1) * self.per_epoch
+            if official.scaler and self.scale.scaling:
+                growth = int(official.scaler["_growth_tracker"])
+                self.scale.load_state_dict({"scale": official.scaler["scale"], "finite": growth})
+            return official.weights, official.moments, None
         facts = checkpoints.facts_of(start)
         if not self.request.changed:
             _require_same(start, facts, self.recipe, self.data)

@@ -214,9 +214,9 @@ def features_of(runtime: Runtime, model: Any, imgs: NDArray[np.float32], pooling
 
 def _file_of(weights: Path) -> tuple[Path, Common | None, Augmentation | None]:
     """The file; of a run also its recipe, and how its images were prepared, without what was random."""
-    if not ((weights / checkpoints.FOLDER).is_dir() or (weights / checkpoints.STATE).is_file()):
+    folder = checkpoints.meant_by(weights)
+    if folder is None:
         return weights, None, None
-    folder = checkpoints.find(weights)
     facts = checkpoints.facts_of(folder)
     recipe = read_any_recipe(facts.recipe)
     if isinstance(recipe, Classifying) and facts.config is not None:

@@ -121,6 +121,10 @@ class Computing:
     precision: Precision = setting("float32", "of products in the step; weights, moments and updates are float32")
     compiled: bool | None = setting(None, "compile the step; null: where that pays in the framework", free=True)
 
+    def options(self, device: str) -> dict[str, Any]:
+        """Those of backends' Training."""
+        return {"precision": self.precision, "compiled": self.compiled, "device": device}
+
 
 @dataclass(frozen=True)
 class Saving:

@@ -95,11 +95,11 @@ class Backend(Runtime):
         with manager:
             value = loss(model, inputs, ShownTaps(watched, lambda name, tensor: manager.attach(tensor)))
             manager.backward(value)
-        found = {name: parameter.grad for name, parameter in parameters.items()}
+        gradients = {name: parameter.grad for name, parameter in parameters.items()}
         for parameter in parameters.values():
             parameter.grad = None  # another backward would add to it
         watched.dy.update((name, watched.out[name].grad) for name in watched.names)
-        return value, found
+        return value, gradients
 
     def optimizer(self, model: Any, settings: Settings) -> Optimizer:
         return LARS(self, model, settings) if settings.kind == "lars" else AdamW(self, model, settings)

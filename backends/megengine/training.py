@@ -51,15 +51,15 @@ class Training(Shared):
             losses: list[tuple[Tensor, tuple[Tensor, ...]]] = []
             given, trained = dict(zip(inputs, tensors)), self.runtime.trained(self.model)
             with amp.autocast(enabled=self.precision == "float16"):
-                _, found = self.runtime.differentiate(scaled, self.model, given, trained, Watched(NoTaps(), (), {}))
+                _, gradients = self.runtime.differentiate(scaled, self.model, given, trained, Watched(NoTaps(), (), {}))
             loss, statistics = losses[0]
-            return loss, *statistics, *self.optimizer.packed(found)
+            return loss, *statistics, *self.optimizer.packed(gradients)
 
         shapes = tuple((name, tuple(tensor.shape)) for name, tensor in inputs.items())
-        loss, *found = self._called(shapes, differentiated, *self._numbers(factor), *inputs.values())
+        loss, *results = self._called(shapes, differentiated, *self._numbers(factor), *inputs.values())
         normed = 2 if getattr(self.model.config, "head_norm", False) else 0
-        self.statistics = tuple(found[:normed])
-        return float(loss.item()), found[normed:]
+        self.statistics = tuple(results[:normed])
+        return float(loss.item()), results[normed:]
 
     def _move(self, optimizer: HandWritten, gradients: list[Tensor], *numbers: float) -> None:
         """The optimizer's own move, compiled."""
@@ -74,9 +74,9 @@ class Training(Shared):
             move(optimizer, list(gradients), *given)
             return *optimizer.m, *optimizer.v, *trained
 
-        found = self._called(optimizer, moved, *self._numbers(*numbers), *gradients, *moments)
-        optimizer.m, optimizer.v = list(found[:count]), list(found[count : len(moments)])
-        optimizer.assign(trained, found[len(moments) :])
+        results = self._called(optimizer, moved, *self._numbers(*numbers), *gradients, *moments)
+        optimizer.m, optimizer.v = list(results[:count]), list(results[count : len(moments)])
+        optimizer.assign(trained, results[len(moments) :])
 
     def _numbers(self, *numbers: float) -> list[Tensor]:
         return [self.runtime.from_numpy(np.array(number, "<f4"), self.model) for number in numbers]

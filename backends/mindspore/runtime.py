@@ -99,8 +99,8 @@ class Backend(Runtime):
             differentiated = ms.value_and_grad(
                 lambda: loss(model, inputs, out), None, ParameterTuple(parameters.values())
             )
-            value, found = differentiated()
-        return value, dict(zip(parameters, found))
+            value, gradients = differentiated()
+        return value, dict(zip(parameters, gradients))
 
     def optimizer(self, model: Any, settings: Settings) -> Optimizer:
         return LARS(self, model, settings) if settings.kind == "lars" else AdamW(self, model, settings)

@@ -85,13 +85,13 @@ def packed_gradients(model: Any, groups: list[list[Any]], mask_ratio: float, pre
     def packed(
         factor: Tensor, imgs: Tensor, target: Tensor, drop_path: Tensor | None
     ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-        found, gradients = differentiated(factor, imgs, target, drop_path)
+        values, gradients = differentiated(factor, imgs, target, drop_path)
         vectors: Any = ()
         for first, end in spans:
             vector: Any = ()
             for gradient in gradients[first:end]:
                 vector += (gradient.reshape(-1),)
             vectors += (ops.cat(vector),)
-        return found[1:], vectors
+        return values[1:], vectors
 
     return packed

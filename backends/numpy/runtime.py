@@ -76,8 +76,8 @@ class Backend(Runtime):
         """NumPy has no autograd: the backward pass is written by hand, and starts from the taps."""
         out = {} if isinstance(watched.out, NoTaps) else watched.out
         value = loss(model, inputs, out)
-        found = gradients(model, inputs, out, watched.dy, None if watched.names else parameters)
-        return value, {name: found[name] for name in parameters}
+        derived = gradients(model, inputs, out, watched.dy, None if watched.names else parameters)
+        return value, {name: derived[name] for name in parameters}
 
     def optimizer(self, model: Any, settings: Settings) -> Optimizer:
         return LARS(self, model, settings) if settings.kind == "lars" else AdamW(self, model, settings)

@@ -90,9 +90,9 @@ class Backend(Runtime):
         with unfrozen(parameters.values()):
             value = loss(model, inputs, watched.out)
             wanted = [*parameters.values(), *(watched.out[name] for name in watched.names)]
-            found = torch.autograd.grad(value, wanted, allow_unused=True, materialize_grads=True)
-        watched.dy.update(zip(watched.names, found[len(parameters) :]))
-        return value, dict(zip(parameters, found))
+            gradients = torch.autograd.grad(value, wanted, allow_unused=True, materialize_grads=True)
+        watched.dy.update(zip(watched.names, gradients[len(parameters) :]))
+        return value, dict(zip(parameters, gradients))
 
     def optimizer(self, model: Any, settings: Settings) -> Optimizer:
         return LARS(self, model, settings) if settings.kind == "lars" else AdamW(self, model, settings)

@@ -41,8 +41,8 @@ class Training(Shared):
             loss, statistics = self.objective(self.model, inputs, NoTaps(), self.mask_ratio)
         self.statistics = tuple(each.detach() for each in statistics)
         scaled = loss if factor == 1.0 else loss * factor
-        found = torch.autograd.grad(scaled, self.parameters, allow_unused=True, materialize_grads=True)
-        return loss.item(), self.optimizer.packed(dict(zip(self.names, found)))
+        gradients = torch.autograd.grad(scaled, self.parameters, allow_unused=True, materialize_grads=True)
+        return loss.item(), self.optimizer.packed(dict(zip(self.names, gradients)))
 
     def add(self, held: list[Tensor], gradients: list[Tensor]) -> list[Tensor]:
         """The sum of packed gradients, in the memory of those that are held."""

@@ -1,6 +1,6 @@
 """What a classifier is given in fine-tuning beside images: soft targets and the factors of drop path, drawn in NumPy.
 
-Not by data/: a fault there is found there, and not here again.
+Not by data/: a fault there is seen there, and not here again.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ def in_training(
     rng: np.random.Generator, labels: NDArray[np.int64], config: ViTConfig, drop_path: float, soft: bool
 ) -> Inputs:
     """labels [N] int64, or soft targets of them [N, classes] float32, and drop_path [N, depth, 2] float32 for a rate above 0."""
-    found: Inputs = {"labels": labels}
+    inputs: Inputs = {"labels": labels}
     if soft:
-        found = {"targets": soft_targets(rng, labels, config.num_classes)}
+        inputs = {"targets": soft_targets(rng, labels, config.num_classes)}
     if drop_path:
-        found["drop_path"] = drop_path_factors(rng, len(labels), config.depth, drop_path)
-    return found
+        inputs["drop_path"] = drop_path_factors(rng, len(labels), config.depth, drop_path)
+    return inputs
 
 
 def soft_targets(rng: np.random.Generator, labels: NDArray[np.int64], classes: int) -> NDArray[np.float32]:

@@ -10,7 +10,7 @@ import pytest
 from checkpoints import refuses
 from tiny_run import SETTINGS as PRETRAINING
 from tiny_run import STEPS, assert_same_run, tiny_recipe
-from tiny_tuning import MODEL, labelled, tiny_tuning
+from tiny_tuning import AUTOENCODER, MODEL, labelled, tiny_tuning
 
 from polymae.backends.initial import initial_weights
 from polymae.backends.presets import model_config
@@ -27,7 +27,6 @@ from polymae.training.pretrain import pretrain
 from polymae.training.reading import as_settings, as_yaml, read_recipe
 
 MIM, CLASSES = "masked_image_modeling", "image_classification"
-AUTOENCODER = f"{MODEL},decoder_embed_dim=16,decoder_depth=1,decoder_num_heads=2"
 # The tiny runs, as a person gives their settings.
 SMALL = {name: value for name, _, value in (text.partition("=") for text in PRETRAINING) if name != "model"}
 

@@ -33,11 +33,13 @@ def markdown(found: Power) -> str:
     """The same as a page of documentation."""
     frameworks = _frameworks(found)
     columns = ("fault", "what the porter did", *frameworks, *COLUMNS[1:])
+    models = {model for _, model, _ in found.correct}
+    recorded = f"`{models.pop()}`" if len(models) == 1 else "a small model"
     lines = [
         "# What a comparison would notice",
         "",
         'Written by `make power ARGS="--markdown docs/power.md"`. Every fault is planted in every framework\'s own',
-        "code, recorded on a small model, and judged as anybody's run is. The number is its margin: its error over the",
+        f"code, recorded on {recorded}, and judged as anybody's run is. The number is its margin: its error over the",
         "limit, at the level where that is largest, end to end or of its operation alone. *exact*: what has to be equal and",
         f"is not, or a margin above {EXACT:.0e}. *notice*: no number of the run is wrong, the exit status is 0, and the report",
         "tells of it in a notice under the verdict, because it may spoil other runs. The last column is the smallest part of",

@@ -81,6 +81,7 @@ OF_OTHERS = {
     "-ffast-math",
     "--remember",
     "--dist_eval",  # of the official evaluation
+    "--config",  # of run_mindformer.py
 }
 PYTHON = {
     "polymae": "Problem Trainer ViTForImageClassification ViTMAEForPreTraining __version__ compare convert hub load pipeline",

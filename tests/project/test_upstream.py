@@ -1,79 +1,25 @@
-"""docs/upstream.md: every line of its right columns runs on the small model and leaves its product, and every upstream flag has a
-row, whose setting exists; what a line of the official scripts computes is what the line beside it computes."""
+"""docs/upstream.md: every upstream flag has a row, whose setting exists, and what a line of upstream's computes is what the line
+beside it computes. test_upstream_runs.py runs them."""
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import io
-import json
 import re
 import shlex
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import cache
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import pages
 import pytest
-from frameworks import frameworks_under_test
-from made_images import folder_of_classes, write
-from repository import ROOT
-from untested import require
 from upstream_flags import OFFICIAL, OTHERS, TASKS
+from upstream_page import FLAGS, PAGE, PAIRS, PENDING, SETTINGS, TABLES, TEXT, known, option, settings_of, words_in
 
 import polymae
-from polymae.backends import FRAMEWORKS
-from polymae.backends.config import Config
-from polymae.backends.initial import initial_weights
-from polymae.backends.presets import model_config
-from polymae.backends.runtime import load_backend
-from polymae.backends.spec import encoder_params
 from polymae.cli import COMMANDS
-from polymae.cli.convert_weights import main as convert
-from polymae.convert.writing import official_checkpoint
-from polymae.training.reading import KINDS, read_any_recipe, read_recipe
+from polymae.training.reading import KINDS, read_recipe
 from polymae.training.recipe import leaves, values
-
-PAGE = "docs/upstream.md"
-TEXT = (ROOT / PAGE).read_text()
-PENDING = "not built yet"
-CLASSES = tuple(f"n{number:08}" for number in range(10))
-
-
-class Table(NamedTuple):
-    """A table of the page: the number of its first line, its head, and its rows, each a list of cells."""
-
-    line: int
-    head: list[str]
-    rows: list[list[str]]
-
-
-def tables(text: str) -> Iterator[Table]:
-    table: Table | None = None
-    for number, line in enumerate(text.splitlines(), 1):
-        cells = [cell.strip() for cell in line.strip().strip("|").split("|")] if line.startswith("|") else None
-        if cells is None:
-            table = None
-        elif table is None:
-            table = Table(number, cells, [])
-            yield table
-        elif not set(cells[0]) <= {"-"} or not cells[0]:
-            table.rows.append(cells)
-
-
-def words_in(cell: str) -> list[str]:
-    """What stands between backticks."""
-    return re.findall(r"`([^`]+)`", cell)
-
-
-TABLES = list(tables(TEXT))
-PAIRS = [(row[0], row[1]) for table in TABLES if table.head == ["there", "here"] for row in table.rows]
-LINES = [line for _, here in PAIRS if re.match("`(polymae|convert_weights) ", here) for line in words_in(here)]
-FLAGS = {table.head[1]: table for table in TABLES if table.head[0] == "flag"}
-SETTINGS = [row for table in TABLES if table.head[0].startswith("setting of") for row in table.rows]
 
 
 def test_the_page_is_read_whole() -> None:
@@ -122,10 +68,6 @@ def test_every_flag_of_the_official_scripts_has_its_row() -> None:
 def test_every_flag_of_the_other_scripts_has_its_row(script: str) -> None:
     there = [flag for row in FLAGS[script].rows for flag in words_in(row[0])]
     assert sorted(there) == sorted(OTHERS[script].split())
-
-
-def known(task: str) -> set[str]:
-    return {name.rpartition(".")[2] for name, _ in leaves(KINDS[task])}
 
 
 # By script, or other table, the tasks whose settings its rows may name.
@@ -200,9 +142,6 @@ def test_a_row_of_a_setting_that_is_gone_would_be_seen() -> None:
     assert refused("`polymae measure`", ()) == ["polymae measure"]
 
 
-# --- what the official scripts' lines compute
-
-
 def flags_of(line: str) -> tuple[str, dict[str, str], int]:
     """The task of an official line's script, its flags over the script's defaults, and the number of processes."""
     words = [word for word in shlex.split(line) if not re.match("[A-Z_]+=", word)]
@@ -266,17 +205,57 @@ def test_a_line_computes_what_the_official_line_computes(there: str, here: str) 
     if ours["optimizer.lr"] is not None:  # then blr is not read
         expected["optimizer.blr"] = ours["optimizer.blr"]
     assert {name: ours[name] for name in expected} == expected
-    assert ("--weights" in words) == bool(given.get("--finetune", "''") != "''")
+    # Of what the scripts have no flag for, a recipe changes the precision alone, which is theirs.
+    bound = {name for name, leaf in leaves(KINDS[task]) if not leaf.metadata["free"]}
+    usual = values(KINDS[task]()) | {"computing.precision": "float16"}
+    assert {name: ours[name] for name in bound - set(expected)} == {name: usual[name] for name in bound - set(expected)}
+    assert (option(words, "--weights") or "''") == given.get("--finetune", "''")
 
 
-def settings_of(words: list[str]) -> list[str]:
-    """What follows --set."""
-    found: list[str] = []
-    for word in words[words.index("--set") + 1 :] if "--set" in words else ():
-        if word.startswith("--"):
-            break
-        found.append(word)
-    return found
+def test_an_evaluation_takes_the_file_and_the_batches_of_the_official_line() -> None:
+    pairs = [(there, words_in(here)[0]) for there, here in PAIRS if "--eval " in there]
+    assert len(pairs) == 5
+    for there, here in pairs:
+        _, given, _ = flags_of(words_in(there)[0])
+        words = shlex.split(here)
+        assert (option(words, "--weights"), option(words, "--batch-size")) == (given["--resume"], given["--batch_size"])
+        assert ("--processes" in words) == (given["--dist_eval"] == "on")
+
+
+# Of the other projects' lines, by a part of them, what they mean for a step; worked out by hand.
+BY_HAND = {
+    "train.num_accumulation_steps=2": {
+        "batch.batch_size": 64, "batch.accumulate": 2, "optimizer.lr": 1e-3, "schedule.epochs": 100, "seed": 1234,
+    },
+    "--lr_schedule.learning_rate 1e-3": {"batch.batch_size": 128, "optimizer.lr": 1e-3, "schedule.epochs": 100},
+    "as the file is written": {"batch.batch_size": 64, "schedule.epochs": 10, "schedule.warmup_epochs": 40},
+    "configs/mae_pretraining.py 8`": {
+        "batch.batch_size": 8 * 64 * 8, "batch.accumulate": 8, "optimizer.blr": 1.5e-4, "schedule.warmup_epochs": 40,
+        "schedule.epochs": 800, "schedule.shape": "cosine_from_start", "norm_pix_loss": True,
+    },
+    "weight_style=pytorch": {
+        "batch.batch_size": 8 * 32 * 4, "optimizer.blr": 5e-4, "optimizer.layer_decay": 0.65, "schedule.epochs": 100,
+        "mixing.mixup": 0.8, "mixing.cutmix": 1.0, "drop_path": 0.1, "head_std": 2e-5, "norm_from_encoder": False,
+    },
+    "weight_style=oneflow": {"head_std": 0.02, "norm_from_encoder": True},
+    "--layer_scale True": {"optimizer.layer_decay": 0.65, "optimizer.decayed": "first_groups"},
+    "--batch_size 256 --num_workers 32 --lr 1.2e-3": {
+        "batch.batch_size": 8 * 256, "optimizer.lr": 1.2e-3, "schedule.epochs": 400, "schedule.warmup_epochs": 40,
+        "optimizer.weight_decay": 0.05, "schedule.shape": "cosine_from_start", "cutmix": 1.0, "norm_pix_loss": False,
+    },
+    "`--lr 1.5e-4 --max_epochs 300`": {
+        "batch.batch_size": 8 * 256, "optimizer.lr": 1.5e-4, "schedule.epochs": 300, "schedule.warmup_epochs": 40,
+    },
+    "train_mae.py --finetune 1": {"optimizer.lr": 0.1, "schedule.epochs": 90, "schedule.warmup_epochs": 5, "drop_path": 0.0},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("part", BY_HAND)
+def test_a_line_computes_what_another_projects_line_computes(part: str) -> None:
+    ((_, here),) = [pair for pair in PAIRS if part in pair[0]]
+    words = shlex.split(words_in(here)[0])
+    ours = values(read_recipe(option(words, "--recipe"), settings_of(words), KINDS[words[1]]))
+    assert {name: ours[name] for name in BY_HAND[part]} == BY_HAND[part]
 
 
 def test_a_line_that_computes_something_else_would_be_seen() -> None:
@@ -284,190 +263,3 @@ def test_a_line_that_computes_something_else_would_be_seen() -> None:
     for wrong in ("--recipe official-base", "--recipe official-large --set mask_ratio=0.7"):
         with pytest.raises(AssertionError):
             test_a_line_computes_what_the_official_line_computes(there, here.replace("--recipe official-large", wrong))
-
-
-# --- the lines, run on the small model
-
-SMALLER = {  # settings behind those of a line
-    "batch_size": "4", "accumulate": "1", "steps": "1", "workers": "0", "precision": "float32", "compiled": "false",
-    "tensorboard": "false", "pictures_every_epochs": "null", "evaluation_batch": "8",
-}  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def things(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with everything that the lines take from elsewhere, of the small model."""
-    folder = tmp_path_factory.mktemp("upstream")
-    folder_of_classes(folder / "IMAGENET" / "train", 2, CLASSES)
-    folder_of_classes(folder / "IMAGENET" / "val", 1, CLASSES)
-    for part in ("train", "val"):
-        paths = sorted((folder / "IMAGENET" / part).rglob("*.png"))
-        rows = [f"{path.relative_to(folder)}, {CLASSES.index(path.parent.name)}" for path in paths]
-        (folder / f"{part}.txt").write_text("\n".join(rows) + "\n")
-    write(folder / "photos" / "fox.png")
-    mae, vit = model_config("mae_vit_test_patch8"), model_config("vit_test_patch8")
-    probe = model_config("vit_test_patch8", pooling="cls", head_norm=True)
-    official_checkpoint(folder / "mae_visualize_vit_base.pth", mae, initial_weights(mae, 1))
-    weights = initial_weights(mae, 2)
-    encoder = {param.name: weights[param.name] for param in encoder_params(mae)}
-    for size in ("base", "large", "huge"):
-        official_checkpoint(folder / f"mae_pretrain_vit_{size}.pth", mae, encoder)
-        official_checkpoint(folder / f"mae_finetuned_vit_{size}.pth", vit, initial_weights(vit, 3))
-    official_checkpoint(folder / "probe.pth", probe, initial_weights(probe, 4))
-    for name, model, target, dialect in (
-        ("mae_vit_base_p16.ckpt", "mae_visualize_vit_base.pth", "mindspore", "mindformers-0.8"),
-        ("vit_base_p16.ckpt", "mae_finetuned_vit_base.pth", "mindspore", "mindformers-0.8"),
-        ("libai_model", "mae_visualize_vit_base.pth", "oneflow", "libai"),
-        ("libai_classifier", "mae_finetuned_vit_base.pth", "oneflow", "libai"),
-    ):
-        assert convert([target, "-c", str(folder / model), "-o", str(folder / name), "--to", dialect]) == 0
-    for name, preset in (
-        ("flyegle_mae.pth", "flyegle_mae_vit_test_patch8"),
-        ("weights.pth", "flyegle_vit_test_patch8"),
-    ):
-        config = model_config(preset)
-        weights = initial_weights(config, 5)
-        if "mask_token" in weights:  # FlyEgle's has one value for every 16 entries
-            weights["mask_token"] = np.repeat(weights["mask_token"][..., ::16], 16, axis=-1)
-        official_checkpoint(folder / f"plain-{name}", config, weights)
-        line = ["torch", "-c", str(folder / f"plain-{name}"), "-o", str(folder / name), "-m", preset, "--to", "flyegle"]
-        assert convert(line) == 0
-    return folder
-
-
-@pytest.fixture
-def folder(things: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of it, the working folder."""
-    shutil.copytree(things, tmp_path / "here")
-    monkeypatch.chdir(tmp_path / "here")
-    return tmp_path / "here"
-
-
-def option(words: list[str], name: str) -> str | None:
-    return words[words.index(name) + 1] if name in words else None
-
-
-def smaller(words: list[str], framework: str) -> list[str]:
-    """A line of ours on the small model, in a framework, on the CPU."""
-    words = [pages.small(word) for word in words]
-    if "--framework" in words:
-        words[words.index("--framework") + 1] = framework
-    if "--device" in words:
-        place = words.index("--device")
-        del words[place : place + 2]
-    if words[0] != "polymae" or words[1] not in KINDS:
-        return words + pages.cheaper(words)
-    recipe = option(words, "--recipe")
-    settings = dict(SMALLER)
-    if recipe is None:  # it goes on, with what it was
-        settings = {"steps": "2" if "--out" not in words else "11", "workers": "0", "compiled": "false"}
-        words += ["--framework", framework] if "--framework" not in words else []
-    else:
-        model = read_any_recipe(recipe, settings_of(words)).model  # type: ignore[attr-defined]
-        settings["model"] = re.sub(r"(tiny|small|base|large|huge)_patch\d+", "test_patch8", model)
-    there = known(words[1])
-    return [*words, "--set", *(f"{name}={value}" for name, value in settings.items() if name in there)]
-
-
-def prepared(words: list[str], framework: str, folder: Path) -> None:
-    """Make what a line goes on from: a run of ours, or a file that a script's training would have left."""
-    source = option(words, "--resume") or ""
-    if source.endswith(".pth"):
-        require("torch")
-        training_checkpoint(folder / source)
-    elif source:
-        line = f"polymae {words[1]} --framework {framework} --data IMAGENET --out {source} --recipe official-base"
-        assert pages.called(smaller(shlex.split(line), framework)) == 0
-    elif (option(words, "--weights") or "").startswith("OUT/"):
-        (folder / "OUT").mkdir()
-        shutil.copy(folder / "probe.pth", folder / (option(words, "--weights") or ""))
-
-
-def training_checkpoint(path: Path) -> None:
-    """As the official script saves it after an epoch, of the small model, whose moments are zeros."""
-    import torch
-
-    config: Config = model_config("mae_vit_test_patch8")
-    model = load_backend("torch").build(config, initial_weights(config, 1))
-    trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    spared = [p for name, p in trained if p.ndim == 1 or name.endswith(".bias")]
-    decayed = [p for name, p in trained if not (p.ndim == 1 or name.endswith(".bias"))]
-    optimizer = torch.optim.AdamW([{"params": spared, "weight_decay": 0.0}, {"params": decayed}], lr=1e-3)
-    for _, parameter in trained:
-        parameter.grad = torch.zeros_like(parameter)
-    optimizer.step()
-    args = argparse.Namespace(model="mae_vit_test_patch8", epochs=4, batch_size=2, accum_iter=1, blr=1e-3, lr=1e-3)
-    path.parent.mkdir()
-    torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "epoch": 0, "args": args}, path)
-
-
-def trained(words: list[str], printed: str) -> None:
-    run = Path(option(words, "--out") or option(words, "--resume") or "")
-    assert (run / "checkpoints/last/weights.safetensors").is_file()
-    assert all(json.loads(line)["loss"] > 0 for line in (run / "steps.jsonl").read_text().splitlines())
-
-
-def measured(words: list[str], printed: str) -> None:
-    part = option(words, "--part")
-    if part:
-        assert Path(option(words, "--scores") or "").is_file()
-    else:
-        assert re.search(r"top-1 +\d+\.\d+ .*\(\d+ images", printed)
-
-
-def predicted(words: list[str], printed: str) -> None:
-    assert "photos/fox.png" in printed
-    assert printed.count("%") == 5
-
-
-def compared(words: list[str], printed: str) -> None:
-    assert "roundoff" in printed or "explained" in printed
-
-
-def converted(words: list[str], printed: str) -> None:
-    (path,) = re.findall(r"^wrote +(.*?): \d+ tensors", printed, re.MULTILINE)
-    assert Path(path).exists()
-    assert path == (option(words, "-o") or option(words, "--mindspore_path") or f"pretrained/{option(words, '-m')}.pkl")
-
-
-PRODUCTS: dict[str, Callable[[list[str], str], None]] = {
-    "pretrain": trained, "finetune": trained, "linprobe": trained, "evaluate": measured, "knn": measured,
-    "predict": predicted, "compare": compared, "convert_weights": converted,
-}  # fmt: skip
-
-
-def runs() -> list[tuple[str, tuple[str, ...]]]:
-    """The lines of each cell, once, with the frameworks that they are run in: their own, and NumPy."""
-    cells = [tuple(words_in(here)) for _, here in PAIRS if re.match("`(polymae|convert_weights) ", here)]
-    there = frameworks_under_test()
-    return [
-        (framework, cell)
-        for cell in dict.fromkeys(cells)
-        for framework in dict.fromkeys(("numpy", own_framework(shlex.split(cell[0]))))
-        if framework in there
-    ]
-
-
-def own_framework(words: list[str]) -> str:
-    """The one that a line names; a run is gone on with in PyTorch."""
-    return option(words, "--framework") or ("torch" if "--resume" in words else "numpy")
-
-
-@pytest.mark.parametrize(("framework", "cell"), runs(), ids=[f"{run[0]}-{number}" for number, run in enumerate(runs())])
-def test_a_line_runs_and_leaves_its_product(
-    framework: str, cell: tuple[str, ...], folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for line in cell:
-        words = shlex.split(line)
-        prepared(words, framework, folder)
-        small = smaller(words, framework)
-        capsys.readouterr()
-        status = pages.called(small)
-        told = capsys.readouterr()
-        assert status == 0, f"{shlex.join(small)}\n{told.err[-2000:]}"
-        PRODUCTS[words[1] if words[0] == "polymae" else words[0]](small, told.out)
-
-
-def test_every_framework_has_a_line() -> None:
-    there = {option(shlex.split(line), "--framework") for line in LINES}
-    assert there >= set(FRAMEWORKS) - {"numpy"}

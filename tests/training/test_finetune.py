@@ -15,7 +15,7 @@ from children import comes, heard
 from guard import in_child
 from tiny_run import SETTINGS as PRETRAINING
 from tiny_run import STEPS, assert_same_run, lines, several
-from tiny_tuning import MODEL, command, labelled, tiny_tuning
+from tiny_tuning import AUTOENCODER, MODEL, command, labelled, pretrained_for_two_steps, tiny_tuning
 from untested import require
 
 from polymae.backends.initial import initial_weights
@@ -31,8 +31,6 @@ from polymae.training.finetune import finetune, resumed, run_request
 from polymae.training.pretrain import pretrain
 from polymae.training.reading import read_recipe
 
-AUTOENCODER = f"{MODEL},decoder_embed_dim=16,decoder_depth=1,decoder_num_heads=2"
-
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -42,9 +40,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def pretrained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A pre-training's folder, two steps long."""
-    out = tmp_path_factory.mktemp("pretrained") / "run"
-    pretrain("numpy", data, out, read_recipe(None, (*PRETRAINING, f"model={AUTOENCODER}", "lr=0.01", "steps=2")))
-    return out
+    return pretrained_for_two_steps(data, tmp_path_factory.mktemp("pretrained") / "run")
 
 
 @pytest.fixture(scope="module")
@@ -173,8 +169,6 @@ def test_stopped_and_gone_on_with(whole: Path, data: Path, pretrained: Path, tmp
 
 def assert_same_tuning(one: Path, other: Path) -> None:
     assert_same_run(one, other)
-    mine, theirs = ((path / "checkpoints/last/ema.safetensors").read_bytes() for path in (one, other))
-    assert mine == theirs
     measured = [
         [{name: value for name, value in line.items() if name.startswith("test")} for line in lines(path, "log.txt")]
         for path in (one, other)

@@ -18,10 +18,13 @@ import pytest
 from children import comes, heard, run
 from guard import in_child
 from tiny_run import assert_same_run, command, lines, tiny_data, tiny_recipe
+from tiny_tuning import command as tuning
+from tiny_tuning import labelled
 from untested import require
 
 from polymae import files, training
 from polymae.training import checkpoints
+from polymae.training.classifying import FineTuning
 from polymae.training.pretrain import Request, resumed, run_request
 
 SETTINGS = ("save_every_steps=3", "keep_last=1")
@@ -81,23 +84,33 @@ def test_killed_at_any_line(data: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.drawn
+@pytest.mark.parametrize("task", ["pretrain", "finetune"])
 @pytest.mark.parametrize("framework", drawn.few())
-def test_killed_at_any_moment(framework: str, data: Path, tmp_path: Path) -> None:
-    """The same at points in time of a framework's process; test_preflight.py kills one of every framework."""
+def test_killed_at_any_moment(framework: str, task: str, data: Path, tmp_path: Path) -> None:
+    """The same at points in time of a framework's process, a fine-tuning's with all that is drawn and an average, too.
+
+    test_preflight.py kills one of every framework.
+    """
+    if task == "finetune":
+        data = labelled(tmp_path / "labelled")
+
+    def begun(out: Path) -> list[str]:
+        if task == "finetune":
+            return tuning(FineTuning, framework, data, out, "--set", *SETTINGS)
+        return command(framework, data, out, *SETTINGS)
+
     whole = tmp_path / "whole"
     began = time.perf_counter()
-    run(command(framework, data, whole, *SETTINGS), check=True)
+    run(begun(whole), check=True)
     seconds = time.perf_counter() - began
     rng = random.Random(framework)
-    for number in range(drawn.count(2)):
+    for number in range(drawn.count(1)):
         out = tmp_path / str(number)
-        process = subprocess.Popen(
-            command(framework, data, out, *SETTINGS), stderr=subprocess.DEVNULL, start_new_session=True
-        )
+        process = subprocess.Popen(begun(out), stderr=subprocess.DEVNULL, start_new_session=True)
         time.sleep(rng.uniform(0.3, 1.0) * seconds)  # most of it is the framework's import
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        again = command(framework, data, out, *SETTINGS)
+        again = begun(out)
         if checkpoints.steps_of(out):
             again = [*again[:4], "--resume", str(out), "--threads", "1"]
         run(again, check=True)

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_run import SETTINGS as PRETRAINING
 from tiny_run import STEPS, assert_same_run, lines, several
-from tiny_tuning import MODEL, command, labelled, tiny_tuning
+from tiny_tuning import command, labelled, pretrained_for_two_steps, tiny_tuning
 from untested import require
 
 from polymae.backends.initial import initial_weights
@@ -17,10 +16,6 @@ from polymae.convert.formats import safetensors
 from polymae.files.errors import Problem
 from polymae.training.classifying import Probe
 from polymae.training.finetune import linprobe, resumed, run_request
-from polymae.training.pretrain import pretrain
-from polymae.training.reading import read_recipe
-
-AUTOENCODER = f"{MODEL},decoder_embed_dim=16,decoder_depth=1,decoder_num_heads=2"
 
 
 @pytest.fixture(scope="module")
@@ -30,9 +25,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def pretrained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("pretrained") / "run"
-    pretrain("numpy", data, out, read_recipe(None, (*PRETRAINING, f"model={AUTOENCODER}", "lr=0.01", "steps=2")))
-    return out
+    return pretrained_for_two_steps(data, tmp_path_factory.mktemp("pretrained") / "run")
 
 
 @pytest.fixture(scope="module")
