@@ -124,14 +124,22 @@ def test_finetune_evaluate_predict(framework: str, data: Path, pretrained: Path,
 
 
 def test_eval_dataset_is_what_a_training_measures_on(data: Path, pretrained: Path, tmp_path: Path) -> None:
-    recipe = tiny_tuning(FineTuning, "steps=4")
-    for eval_dataset, scored in ((None, False), (data / "val", True)):
-        trainer = Trainer(
-            CLASSES, train_dataset=data / "train", eval_dataset=eval_dataset, framework="numpy", recipe=recipe,
-            output_dir=tmp_path / str(scored),
-        )  # fmt: skip
-        assert (trainer.finetune(pretrained).score is not None) is scored
-    assert trainer.evaluate().n == 5
+    def trainer(**options: Any) -> Trainer:
+        recipe = tiny_tuning(FineTuning, "steps=4")
+        return Trainer(
+            CLASSES,
+            train_dataset=data / "train",
+            framework="numpy",
+            recipe=recipe,
+            output_dir=tmp_path / "run",
+            **options,
+        )
+
+    with pytest.raises(Problem, match="no images to measure on"):
+        trainer().finetune(pretrained)
+    measured = trainer(eval_dataset=data / "val")
+    assert measured.finetune(pretrained).score is not None
+    assert measured.evaluate().n == 5
 
 
 def test_finetune_of_pixels_goes_on_with_the_weights(data: Path, pretrained: Path, tmp_path: Path) -> None:
