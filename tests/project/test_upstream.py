@@ -39,7 +39,7 @@ def test_a_line_there_is_a_line_here_or_says_why_not(there: str, here: str) -> N
     if here.startswith(PENDING):
         pending(here)
     elif here == "[the same names](interfaces.md)":
-        names = [word[0] for line in words_in(there) if (word := re.match(r"\w+", line))]
+        names = [call[1] for line in words_in(there) if (call := re.match(r"(\w+)[.(]", line))]
         assert names
         assert all(hasattr(polymae, name) for name in names)
     elif here == "Python below":
