@@ -92,7 +92,7 @@ class _Work:
     def top1(self, one: Measured) -> float:
         """Top-1 in percent on the 2,000 digits that nothing was trained on."""
         out = self.folder / "-".join(str(part).replace(", ", "-") for part in one)
-        done = out.with_suffix(".json")
+        done = out.with_name(f"{out.name}.json")  # a name may hold a point
         if not done.exists():
             shutil.rmtree(out, ignore_errors=True)  # of a run that was not finished
             framework = one.runner.split(",")[0]
