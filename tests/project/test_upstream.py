@@ -172,6 +172,8 @@ def meant(task: str, given: dict[str, str], processes: int) -> dict[str, Any]:
                 found[dotted[name]] = read(value)
     found["batch.batch_size"] = int(given["--batch_size"]) * int(given["--accum_iter"]) * processes
     found["input_size"] = None  # the model's, which is 224
+    if task == "linprobe":  # a batch norm's statistics are those of one process
+        found["batch.micro_batch_size"] = int(given["--batch_size"])
     if task != "pretrain":
         found |= {"pooling": "gap" if given["--global_pool"] == "on" else "cls", "num_classes": None}  # the data's
     return found
@@ -202,6 +204,8 @@ def test_a_line_computes_what_the_official_line_computes(there: str, here: str) 
     assert words[1] == task
     recipe = read_recipe(words[words.index("--recipe") + 1], settings_of(words), KINDS[task])
     ours, expected = values(recipe), meant(task, given, processes)
+    if task == "linprobe":  # a part is no larger than the batch
+        ours["batch.micro_batch_size"] = min(ours["batch.micro_batch_size"], ours["batch.batch_size"])
     if ours["optimizer.lr"] is not None:  # then blr is not read
         expected["optimizer.blr"] = ours["optimizer.blr"]
     assert {name: ours[name] for name in expected} == expected
