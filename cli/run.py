@@ -64,27 +64,27 @@ def run(args: argparse.Namespace) -> int:
     return _told(trainer.run(), trainer, args.json)
 
 
-def _told(found: Any, trainer: Any, as_json: bool) -> int:
+def _told(outcome: Any, trainer: Any, as_json: bool) -> int:
     from ..interfaces.pipelines import Reconstructions
     from ..training.request import Outcome
     from ..training.scores import Result
     from .predict import tell as tell_prediction
     from .training import tell as tell_outcome
 
-    if isinstance(found, Outcome):
-        return tell_outcome(found, trainer.recipe.task, as_json)
-    if isinstance(found, Result):
-        facts = {"top1": found.top1, "top5": found.top5, "loss": found.loss, "n": found.n}
-        line = f"top-1 {found.top1:.3f}  top-5 {found.top5:.3f}  loss {found.loss:.4f}  ({found.n} images)"
+    if isinstance(outcome, Outcome):
+        return tell_outcome(outcome, trainer.recipe.task, as_json)
+    if isinstance(outcome, Result):
+        facts = {"top1": outcome.top1, "top5": outcome.top5, "loss": outcome.loss, "n": outcome.n}
+        line = f"top-1 {outcome.top1:.3f}  top-5 {outcome.top5:.3f}  loss {outcome.loss:.4f}  ({outcome.n} images)"
         print(json.dumps(facts) if as_json else line)
         return 0
-    if isinstance(found, Reconstructions):
-        for path in found.save(trainer.output_dir or Path()):
+    if isinstance(outcome, Reconstructions):
+        for path in outcome.save(trainer.output_dir or Path()):
             print(json.dumps({"picture": str(path)}) if as_json else path)
-        for one in found:
+        for one in outcome:
             if one.problem:
                 print(f"broken: {one.image}: {one.problem}", file=sys.stderr)
     else:
-        for one in found:
+        for one in outcome:
             tell_prediction(one, as_json)
-    return 1 if any(one.problem for one in found) else 0
+    return 1 if any(one.problem for one in outcome) else 0

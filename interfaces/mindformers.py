@@ -197,7 +197,7 @@ def _common(keys: Keys, classifies: bool) -> dict[str, Any]:
     ]  # fmt: skip
     clipped = keys.take("runner_wrapper.use_clip_grad", default=False)
     norm = keys.number("runner_wrapper.max_grad_norm", default=1.0)
-    found = {
+    settings = {
         "seed": keys.take("seed", default=0),
         "epochs": keys.take("runner_config.epochs", "runner_config.epoch", default=1),
         "batch_size": batch,
@@ -210,11 +210,11 @@ def _common(keys: Keys, classifies: bool) -> dict[str, Any]:
         **of_training(keys, _transforms(keys, "train"), classifies),
     }
     if rate is not None:
-        found |= {"blr": rate * 256 / factor} if scaled else {"lr": rate}
+        settings |= {"blr": rate * 256 / factor} if scaled else {"lr": rate}
     for callback in keys.values.get("callbacks") or ():
         if isinstance(callback, dict) and callback.get("save_checkpoint_steps"):
-            found["save_every_steps"] = callback["save_checkpoint_steps"]
-    return found
+            settings["save_every_steps"] = callback["save_checkpoint_steps"]
+    return settings
 
 
 def _of_pretraining(keys: Keys) -> dict[str, Any]:
@@ -234,8 +234,6 @@ def _of_pretraining(keys: Keys) -> dict[str, Any]:
 def _of_finetuning(keys: Keys, common: dict[str, Any]) -> dict[str, Any]:
     model, mix = "model.model_config", "train_dataset.mixup_op"
     decayed, decay = keys.take("layer_scale", default=False), keys.number("layer_decay", default=0.75)
-    if keys.take(f"{mix}.cutmix_minmax") is not None:
-        keys.problems.append(f"{mix}.cutmix_minmax: a box is drawn by cutmix_alpha")
     mean = keys.take(f"{model}.use_mean_pooling", default=True)
     return {
         "num_classes": keys.take(f"{model}.num_labels", "runner_config.num_classes"),
@@ -244,6 +242,7 @@ def _of_finetuning(keys: Keys, common: dict[str, Any]) -> dict[str, Any]:
         "layer_decay": decay if decayed else 1.0,
         "mixup": keys.number(f"{mix}.mixup_alpha", default=0.0),
         "cutmix": keys.number(f"{mix}.cutmix_alpha", default=0.0),
+        "cutmix_minmax": keys.take(f"{mix}.cutmix_minmax"),
         "mix_prob": keys.number(f"{mix}.prob", default=1.0),
         "mix_switch_prob": keys.number(f"{mix}.switch_prob", default=0.5),
         "smoothing": keys.number(f"{mix}.label_smoothing", default=0.0),
@@ -322,14 +321,14 @@ def _settled(keys: Keys, settings: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    found: list[tuple[str, Any]] = []
+    values: list[tuple[str, Any]] = []
     for name, value in tree.items():
         dotted = f"{prefix}{name}"
         if isinstance(value, dict) and not dotted.endswith("_dataset_task.dataset_config"):  # the data set once more
-            found += _flat(value, f"{dotted}.")
+            values += _flat(value, f"{dotted}.")
         else:
-            found.append((dotted, value))
-    return found
+            values.append((dotted, value))
+    return values
 
 
 def _read(path: Path) -> dict[str, Any]:

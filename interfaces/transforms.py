@@ -34,22 +34,24 @@ def of_training(keys: Keys, transforms: list[Transform], classifies: bool) -> di
     }  # fmt: skip
     if classifies:
         readers |= {"rand_augment_transform": _augmented, "RandomErasing": _erased}
-    found: dict[str, Any] = {"flip": 0.0, **({"auto_augment": None, "erase": 0.0} if classifies else {})}
-    found |= _read(keys, "train_dataset", transforms, readers)
-    side, known = found.pop("size", None), keys.values.get("model.model_config.image_size")
+    settings: dict[str, Any] = {"flip": 0.0, **({"auto_augment": None, "erase": 0.0} if classifies else {})}
+    settings |= _read(keys, "train_dataset", transforms, readers)
+    side, known = settings.pop("size", None), keys.values.get("model.model_config.image_size")
     if None not in (side, known) and side != known:
         keys.problems.append(f"train_dataset.transforms: size is {side}, and the model's image_size {known}")
-    if found.pop("hparams", None):
+    if settings.pop("hparams", None):
         keys.notices.append("hparams of RandAugment: as timm has them for the model's size")
     slip = {
-        name: found.get(name) for name, values in (("mean", MEAN), ("std", STD)) if _nearly(found.get(name), values)
+        name: settings.get(name)
+        for name, values in (("mean", MEAN), ("std", STD))
+        if _nearly(settings.get(name), values)
     }
     if slip:
         keys.notices.append(
             f"{', '.join(f'{name} {value}' for name, value in slip.items())}: nearly ImageNet's, a slip in mindformers' file, "
             "taken as it is written; ImageNet's by --set mean=null std=null"
         )
-    return found
+    return settings
 
 
 def of_evaluation(keys: Keys, transforms: list[Transform], trained: dict[str, Any]) -> dict[str, Any]:
@@ -59,13 +61,13 @@ def of_evaluation(keys: Keys, transforms: list[Transform], trained: dict[str, An
     }  # fmt: skip
     if not transforms:
         return {}
-    found = _read(keys, "eval_dataset", transforms, readers)
+    settings = _read(keys, "eval_dataset", transforms, readers)
     for name in ("mean", "std", "interpolation"):
-        if found.get(name) != trained.get(name, found.get(name)):
+        if settings.get(name) != trained.get(name, settings.get(name)):
             keys.problems.append(
-                f"eval_dataset.transforms: {name} is {found.get(name)}, and in training {trained[name]}"
+                f"eval_dataset.transforms: {name} is {settings.get(name)}, and in training {trained[name]}"
             )
-    resized, kept = found.get("resized"), found.get("kept")
+    resized, kept = settings.get("resized"), settings.get("kept")
     if not isinstance(resized, int) or not isinstance(kept, int) or kept > resized:
         keys.problems.append(
             "eval_dataset.transforms: the shorter side is resized (Resize, one number) and the middle cropped (CenterCrop)"
@@ -75,23 +77,23 @@ def of_evaluation(keys: Keys, transforms: list[Transform], trained: dict[str, An
 
 
 def _read(keys: Keys, part: str, transforms: list[Transform], readers: Readers) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
     for one in transforms:
         rest = dict(one)
         name = str(rest.pop("type", None))
         if name in readers:
-            found |= readers[name](rest)
+            settings |= readers[name](rest)
         elif name not in _CONVERSIONS:
             keys.problems.append(f"{part}.transforms: {name} is not known here; there are {', '.join(readers)}")
             continue
         keys.problems += [
             f"{part}.transforms: {name} has {key} {value!r}, which is not known here" for key, value in rest.items()
         ]
-    if found.get("interpolation") not in (None, *_FILTERS.values()):
+    if settings.get("interpolation") not in (None, *_FILTERS.values()):
         keys.problems.append(
-            f"{part}.transforms: interpolation is {found['interpolation']!r}, not one of {', '.join(_FILTERS)}"
+            f"{part}.transforms: interpolation is {settings['interpolation']!r}, not one of {', '.join(_FILTERS)}"
         )
-    return found
+    return settings
 
 
 # A reader takes what it knows out of a transform; what is left is a problem.

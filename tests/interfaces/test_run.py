@@ -162,6 +162,7 @@ def test_settings(changes: dict[str, Any], setting: str, value: Any, tmp_path: P
         ({"layer_decay": 0.75}, "optimizer.layer_decay", 0.75),
         ({"train_dataset__mixup_op": ...}, "mixing.smoothing", 0.0),
         ({"train_dataset__mixup_op__cutmix_alpha": 0.5}, "mixing.cutmix", 0.5),
+        ({"train_dataset__mixup_op__cutmix_minmax": [0.2, 0.8]}, "mixing.cutmix_minmax", (0.2, 0.8)),
         ({"model__model_config__use_mean_pooling": False}, "pooling", "cls"),
         ({"model__model_config__drop_path_rate": 0.2}, "drop_path", 0.2),
         ({"do_eval": True}, "evaluation.evaluate_every_epochs", 1),
