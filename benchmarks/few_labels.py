@@ -4,7 +4,7 @@
 
 For each seed an encoder is pre-trained once (recipe small-cpu, PyTorch), and another is drawn. Each framework begins with the
 same weights and takes the same batches, so that its accuracies should differ by no more than those of PyTorch under the kernels
-of another CPU ("twins"). Exit status 1 where pre-training does not win, or where a framework is further off than that.
+of another CPU ("twins"), or by one digit. Exit status 1 where pre-training does not win, or where a framework is further off.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from polymae.convert.writing import write_checkpoint
 from polymae.training.reading import read_recipe
 
 TWINS = ("Prescott, SSE4.1", "SkylakeX, AVX-512")  # those that this CPU has, beside its usual kernels
+DIGIT = 100 / 2000  # one of those that are measured on, in percent
 BEGINNINGS = ("drawn", "pre-trained")
 MEASURES = {
     "fine-tuned": "150 steps of `small-cpu-finetune`, 10 labels of each digit",
@@ -170,7 +171,9 @@ def _distances(top1: dict[Measured, float], measure: str) -> list[str]:
     if not all(away.values()):
         return []
     others, twins = (max(away[twin]) for twin in (False, True))
-    fits = "no further than its twins" if others <= twins else "NO: further than its twins"
+    fits = (
+        "no further than its twins, or one digit" if others < max(twins, DIGIT) + 1e-9 else "NO: further than its twins"
+    )
     return [
         f"From PyTorch, at most: the other frameworks {others:.2f}, its twins {twins:.2f} ({fits}); means {mean(away[False]):.2f}"
         f" and {mean(away[True]):.2f}."
