@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from einops import EinopsError
@@ -54,6 +54,7 @@ class Checkpoint:
     provenance: Provenance | None = None  # the note of the conversion that wrote the file
     unknown: tuple[str, ...] = ()  # names of classes in the file, beside the weights, that PolyMAE does not know
     taken_for: tuple[str, Config] | None = None  # the model that a user names; None: the one that the file shows
+    settings: Mapping[str, Any] = field(default_factory=dict)  # the options that a training saved in the file
 
     @property
     def identified(self) -> Identified:
@@ -271,4 +272,4 @@ def open_checkpoint(path: str | Path, dialect: str | None = None, prefix: str | 
     identified = identify(shapes, str(path), dialect, provenance.dialect if provenance else None, prefix)
     evidence = read_evidence(path, state, identified, provenance)
     extras = (*state.extras, *identified.unused, *identified.outside)
-    return Checkpoint(path, kind, evidence, state.tensors, extras, provenance, state.unknown)
+    return Checkpoint(path, kind, evidence, state.tensors, extras, provenance, state.unknown, settings=state.settings)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,8 @@ from .randaugment import Canvas, augmented, fill_colour, policy
 if TYPE_CHECKING:
     from PIL import Image
 
-CROPS = ("random_resized", "first_box", "centre", "shift", "none")
+Crop = Literal["random_resized", "first_box", "centre", "shift", "none"]
+CROPS = get_args(Crop)
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
 _TRIES = 10  # boxes that are drawn before the middle is taken
 
@@ -48,7 +49,7 @@ class Augmentation:
     """
 
     input_size: int | tuple[int, int] = 224
-    crop: Literal["random_resized", "first_box", "centre", "shift", "none"] = "random_resized"
+    crop: Crop = "random_resized"
     scale: tuple[float, float] = (0.2, 1.0)
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bicubic"

@@ -45,6 +45,13 @@ def autoencoder(path: Path) -> Path:
     return path
 
 
+def evaluated(folder: Path) -> Path:
+    """A folder with data/val, images of these classes, and tuned.pth, the classifier."""
+    images(folder / "data" / "val")
+    classifier(folder / "tuned.pth")
+    return folder
+
+
 def images(folder: Path, classes: tuple[str, ...] = CLASSES, count: int = COUNT, first: int = 0) -> Path:
     """A folder for each class, of images in several sizes."""
     for label, name in enumerate(classes):

@@ -45,11 +45,12 @@ def classifier_weights(
     the configuration as the file's program computes (norms' eps), and the weights by spec name. Raises CheckpointProblem with
     everything that does not fit.
     """
-    head = open_checkpoint(weights_file(path)).identified.spec_shapes.get("head.weight", ())
+    file = weights_file(path)
+    head = open_checkpoint(file).identified.spec_shapes.get("head.weight", ())
     if len(head) == 2:  # the file's, of which the requested number may differ
         settings = {**settings, "num_classes": head[0]}
     wish = Wish(model, image_size=config.img_size, num_classes=config.num_classes, settings=settings, adapt=True)
-    prepared = prepare(weights_file(path), wish)
+    prepared = prepare(file, wish)
     of_file = prepared.config
     if not isinstance(of_file, ViTConfig):
         raise Problem(f"{path} gives no classifier; leave out what is not of {model}, or begin without --weights.")
@@ -60,7 +61,7 @@ def classifier_weights(
         raise Problem(f"{path} lacks {', '.join(wrong[:3])} of {model}; give the model that it was trained as.")
     fresh = initial_weights(of_file, seed, head_std) if missing else {}
     if norm_from_encoder and "fc_norm.weight" in missing:
-        there = open_checkpoint(weights_file(path)).tensors
+        there = prepared.checkpoint.tensors
         if "norm.weight" not in there:
             raise Problem(f"{path} has no norm of the encoder to begin with; set norm_from_encoder=false.")
         fresh |= {f"fc_{name}": there[name].load().astype(np.float32) for name in ("norm.weight", "norm.bias")}

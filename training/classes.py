@@ -89,10 +89,9 @@ def _lines(path: Path, classes: int) -> dict[str, Any]:
     parted = [row.replace(",", " ").rsplit(None, 1) for row in rows]
     pairs = [(row[0], whole_number(row[1])) for row in parted if len(row) == 2]
     if len(pairs) == len(rows) and all(number is not None for _, number in pairs):
-        numbers = dict(pairs)
+        pass  # lines of a class and its number
     elif len(rows) == classes:  # the names of the model's classes, in order
         pairs = [(row, number) for number, row in enumerate(rows)]
-        numbers = dict(pairs)
     else:
         line = next((row for row, words in zip(rows, parted) if len(words) != 2 or whole_number(words[1]) is None), "")
         raise Problem(
@@ -100,7 +99,7 @@ def _lines(path: Path, classes: int) -> dict[str, Any]:
             "of the model's classes in their order."
         )
     _require_distinct(path, [name for name, _ in pairs])
-    return dict(numbers)
+    return dict(pairs)
 
 
 def _require_distinct(path: Path, names: Sequence[str]) -> None:

@@ -14,10 +14,10 @@ from ..backends.averaging import Averaging
 from ..backends.config import MAEConfig, ViTConfig
 from ..backends.optimization import Settings
 from ..backends.presets import model_config
-from ..data.augment import Augmentation
+from ..data.augment import Augmentation, Crop
 from ..data.mixing import Mixing
 from ..files.errors import Problem
-from .recipe import AdamW, Batch, Common, Computing, Crop, Data, Images, Rate, Saving, above_0, group, mistakes, setting
+from .recipe import AdamW, Batch, Common, Computing, Data, Images, Rate, Saving, above_0, group, mistakes, setting
 
 
 @dataclass(frozen=True)

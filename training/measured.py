@@ -17,7 +17,6 @@ from ..backends.presets import preset_name
 from ..backends.runtime import Runtime, framework_of, load_backend, require_device, require_dtype
 from ..convert.checkpoint import Checkpoint, open_checkpoint
 from ..convert.conversion import Prepared, Wish, prepare
-from ..convert.formats import find_format
 from ..data.augment import Augmentation
 from ..data.images import MEAN, STD
 from ..files.errors import Problem
@@ -183,8 +182,10 @@ def told_of(weights: Path, dialect: str | None = None, prefix: str | None = None
     checkpoint = open_checkpoint(file, dialect, prefix)
     source = checkpoint.provenance.source if checkpoint.provenance is not None else {}
     config_json = json.loads(checkpoint.evidence.config_text or "{}")
-    options = find_format(file)[1].read(file).settings
-    ratios = [getattr(recipe, "mask_ratio", None), *(one.get("mask_ratio") for one in (source, config_json, options))]
+    ratios = [
+        getattr(recipe, "mask_ratio", None),
+        *(one.get("mask_ratio") for one in (source, config_json, checkpoint.settings)),
+    ]
     sound = (one for one in ratios if isinstance(one, float) and 0 < one < 1)
     if images is None and isinstance(source.get("images"), dict):
         images = _augmentation_in(source["images"], file)

@@ -15,13 +15,12 @@ from ..backends.averaging import Averaging
 from ..backends.config import Config, MAEConfig
 from ..backends.optimization import Decayed, Schedule, Settings
 from ..backends.presets import model_config
-from ..data.augment import Augmentation
+from ..data.augment import Augmentation, Crop
 from ..data.images import MEAN, STD
 from ..data.mixing import Mixing
 from ..files.errors import Problem
 
 Precision = Literal["float32", "bfloat16", "float16"]
-Crop = Literal["random_resized", "first_box", "centre", "shift", "none"]
 
 
 def setting(default: Any, about: str, free: bool = False) -> Any:

@@ -10,7 +10,6 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import betaincinv
 
 from ...training.recipe import Recipe
 
@@ -43,6 +42,8 @@ def cut(recipe: Recipe, epoch: int, position: int, height: int, width: int) -> t
 
     The share of the area that stays is drawn from Beta(cutmix, cutmix), rounded to 32 bits after the point.
     """
+    from scipy.special import betaincinv
+
     _, _, drawn, *middle = uniform(recipe.seed, _MIX, epoch, position, 5)
     side = math.sqrt(1 - round(float(betaincinv(recipe.cutmix, recipe.cutmix, drawn)) * 2**32) / 2**32)
     rows, columns = (

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tiny_classifier
 from made_images import picture
 from plain_evaluation import plain_evaluation
 from tiny_classifier import CLASSES, COUNT, MODEL, SIZES, autoencoder, classifier, images
@@ -28,11 +29,7 @@ TOTAL = len(CLASSES) * COUNT
 
 @pytest.fixture(scope="module")
 def there(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with data/val and tuned.pth."""
-    folder = tmp_path_factory.mktemp("evaluated")
-    images(folder / "data" / "val")
-    classifier(folder / "tuned.pth")
-    return folder
+    return tiny_classifier.evaluated(tmp_path_factory.mktemp("evaluated"))
 
 
 def evaluated(there: Path, framework: str = "numpy", **options: Any) -> Result:

@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tiny_classifier
 from children import comes, gone, heard
-from tiny_classifier import CLASSES, COUNT, MODEL, classifier, images
+from tiny_classifier import CLASSES, COUNT, MODEL, images
 
 from polymae.cli import main
 from polymae.data.augment import Augmentation
@@ -33,11 +34,7 @@ TOTAL = len(CLASSES) * COUNT
 
 @pytest.fixture(scope="module")
 def there(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with data/val and tuned.pth."""
-    folder = tmp_path_factory.mktemp("evaluated")
-    images(folder / "data" / "val")
-    classifier(folder / "tuned.pth")
-    return folder
+    return tiny_classifier.evaluated(tmp_path_factory.mktemp("evaluated"))
 
 
 def evaluation(there: Path, framework: str = "numpy", **options: Any) -> Evaluation:
